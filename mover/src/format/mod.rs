@@ -2,4 +2,13 @@
 //!
 //! `mover/docs/format.md` is the document; every number here stands there too.
 
+pub(crate) mod bytes;
+pub mod entry;
+pub mod frame;
 pub mod metadata;
+pub mod order;
+pub mod pack;
+pub mod page;
+pub mod records;
+pub mod session;
+pub(crate) mod table;

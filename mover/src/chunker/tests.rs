@@ -1,0 +1,82 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn chunker() -> Chunker {
+    Chunker::new(&Key::new([7; 32]), CutSizes::default())
+}
+
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut data = vec![0; length];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut data);
+    data
+}
+
+fn cuts(chunker: &Chunker, mut data: &[u8]) -> Vec<usize> {
+    let mut lengths = Vec::new();
+    while !data.is_empty() {
+        let length = chunker.cut(data);
+        lengths.push(length);
+        data = &data[length..];
+    }
+    lengths
+}
+
+#[test]
+fn golden_cuts_do_not_move() {
+    let lengths = cuts(&chunker(), &noise(1, 1 << 20));
+    insta::assert_debug_snapshot!(lengths);
+}
+
+#[test]
+fn average_is_near_the_target() {
+    let data = noise(2, 32 << 20);
+    let count = cuts(&chunker(), &data).len();
+    let average = data.len() / count;
+    assert!((50_000..90_000).contains(&average), "{average}");
+}
+
+#[test]
+fn an_insertion_moves_few_cuts() {
+    let data = noise(3, 8 << 20);
+    let mut changed = data.clone();
+    changed.insert(1 << 20, 42);
+    let ends = |data: &[u8]| {
+        let mut sum = 0;
+        cuts(&chunker(), data)
+            .iter()
+            .map(|length| {
+                sum += length;
+                data.len() - sum
+            })
+            .collect::<Vec<_>>()
+    };
+    let (before, after) = (ends(&data), ends(&changed));
+    let kept = after.iter().filter(|end| before.contains(end)).count();
+    assert!(kept + 5 > after.len(), "{kept} of {}", after.len());
+}
+
+proptest! {
+    #[test]
+    fn lengths_keep_to_the_sizes(seed: u64, length in 0usize..2_000_000, repeat in 1usize..64) {
+        let mut data = noise(seed, length / repeat);
+        data = data.repeat(repeat);
+        let sizes = CutSizes::default();
+        let lengths = cuts(&chunker(), &data);
+        prop_assert_eq!(lengths.iter().sum::<usize>(), data.len());
+        for (index, length) in lengths.iter().enumerate() {
+            prop_assert!(*length <= sizes.maximum as usize);
+            prop_assert!(index + 1 == lengths.len() || *length > sizes.minimum as usize);
+        }
+    }
+}
+
+#[test]
+fn zeros_are_seen() {
+    assert!(is_zero(&[]) && is_zero(&[0; 1000]));
+    for at in [0, 63, 64, 998, 999] {
+        let mut data = [0; 1000];
+        data[at] = 1;
+        assert!(!is_zero(&data), "{at}");
+    }
+}

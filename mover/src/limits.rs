@@ -1,0 +1,58 @@
+//! Every bound and default size, each with its unit and its reason.
+
+/// Shortest chunk of a file in bytes, but for the last one.
+pub const CHUNK_MIN: u32 = 16 << 10;
+/// Average chunk of a file in bytes: a database that changes 2 % of its pages stores about a fifth again, where
+/// chunks of 1 MiB store nearly all of it.
+pub const CHUNK_AVERAGE: u32 = 64 << 10;
+/// Longest chunk of a file in bytes.
+pub const CHUNK_MAX: u32 = 256 << 10;
+/// No chunk of any repository is longer, in bytes; what a reader allocates at most for one.
+pub const CHUNK_LIMIT: u32 = 4 << 20;
+
+/// A frame is closed when it holds this many bytes: several neighbouring chunks compress as one of 1 MiB would.
+pub const FRAME_TARGET: usize = 1 << 20;
+/// No frame holds more, in bytes before compression; what a reader allocates at most for one.
+pub const FRAME_LIMIT: usize = 8 << 20;
+/// Most chunks in one frame, so that a footer row stays small.
+pub const FRAME_CHUNKS: usize = 4096;
+
+/// Chunks shorter than this many bytes are not listed in footers and index: they are found again by their place
+/// in the parent snapshot, and ten million small files are not ten million entries.
+pub const INDEXED_CHUNK_MIN: u32 = 4 << 10;
+
+/// Size of a full pack in bytes: one PUT each, 33 000 PUTs a TiB.
+pub const PACK_TARGET: usize = 32 << 20;
+/// No pack is longer, in bytes; offsets in it fit 32 bits with room.
+pub const PACK_LIMIT: u64 = 1 << 30;
+/// How often a pack is sent again under another name after an unclear answer.
+pub const PACK_ATTEMPTS: u8 = 8;
+/// What a reader fetches from the end of a pack to get its footer in one request, in bytes.
+pub const FOOTER_GUESS: u64 = 64 << 10;
+/// No footer is longer, in bytes: 32 MiB of 4 KiB chunks need less than half.
+pub const FOOTER_LIMIT: usize = 16 << 20;
+
+/// A page of a tree or of a list of chunks is closed at a name or chunk that says so, from this many bytes on.
+pub const PAGE_MIN: usize = 16 << 10;
+/// Pages tend to this many bytes.
+pub const PAGE_AVERAGE: usize = 64 << 10;
+/// A page is closed when it has this many bytes, come what may.
+pub const PAGE_TARGET_MAX: usize = 256 << 10;
+/// No page is longer, in bytes, before compression: one entry with the largest attributes fits in.
+pub const PAGE_LIMIT: usize = 16 << 20;
+/// Most levels of a tree: far beyond what 2^64 entries need.
+pub const TREE_DEPTH: u8 = 12;
+/// Longest path in a tree, in bytes.
+pub const PATH_LIMIT: usize = 1 << 20;
+/// Longest single name or value in an entry, in bytes (an extended attribute has at most 64 KiB).
+pub const FIELD_LIMIT: usize = 1 << 20;
+
+/// Longest record (session, end, condemned list, key) in bytes, before and after compression.
+pub const RECORD_LIMIT: usize = 64 << 20;
+/// Packs named by one condemned list: every writer reads the list.
+pub const CONDEMNED_PACKS: usize = 20_000;
+
+/// Memory the program keeps to when nothing else is said, in bytes.
+pub const MEMORY_DEFAULT: u64 = 256 << 20;
+/// The least memory it works with, in bytes.
+pub const MEMORY_MIN: u64 = 64 << 20;

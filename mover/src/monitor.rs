@@ -1,0 +1,116 @@
+//! The only way up from the engine to whoever watches it: counters, and things that went wrong on the way.
+
+use std::{
+    fmt::Debug,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// A thing that went wrong without ending the work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Path or object; bytes that are not UTF-8 are escaped.
+    pub what: String,
+    /// What went wrong, in words.
+    pub message: String,
+}
+
+/// Numbers that only grow while work goes on.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Entries done.
+    pub entries: AtomicU64,
+    /// Bytes of contents done, unchanged ones included.
+    pub bytes: AtomicU64,
+    /// Bytes of contents that there will be, as far as known.
+    pub bytes_expected: AtomicU64,
+    /// Entries that there will be, as far as known.
+    pub entries_expected: AtomicU64,
+    /// Bytes of contents that were read (backup) or written (restore).
+    pub bytes_moved: AtomicU64,
+    /// Bytes of new chunks before compression.
+    pub bytes_new: AtomicU64,
+    /// Bytes that went to the store or came from it.
+    pub bytes_stored: AtomicU64,
+    /// Problems so far.
+    pub problems: AtomicU64,
+}
+
+impl Progress {
+    /// Adds to one of the numbers.
+    pub fn add(counter: &AtomicU64, amount: u64) {
+        counter.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    /// Reads one of the numbers.
+    pub fn get(counter: &AtomicU64) -> u64 {
+        counter.load(Ordering::Relaxed)
+    }
+}
+
+/// Watches one piece of work.
+pub trait Monitor: Send + Sync + Debug {
+    /// The numbers to add to.
+    fn progress(&self) -> &Progress;
+    /// Which part of the work begins.
+    fn phase(&self, name: &str);
+    /// Something went wrong, and the work goes on.
+    fn problem(&self, problem: Problem);
+}
+
+/// Counts and keeps, and shows nothing.
+#[derive(Debug, Default)]
+pub struct CollectMonitor {
+    progress: Progress,
+    problems: Mutex<Vec<Problem>>,
+}
+
+/// Problems that are kept word for word; the rest is only counted.
+pub const PROBLEMS_KEPT: usize = 1000;
+
+impl CollectMonitor {
+    /// The problems so far (the first `PROBLEMS_KEPT`).
+    pub fn problems(&self) -> Vec<Problem> {
+        self.problems.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Monitor for CollectMonitor {
+    fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    fn phase(&self, _name: &str) {}
+
+    fn problem(&self, problem: Problem) {
+        Progress::add(&self.progress.problems, 1);
+        let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        if problems.len() < PROBLEMS_KEPT {
+            problems.push(problem);
+        }
+    }
+}
+
+/// A path for people and records: UTF-8 as it is, other bytes as `\xNN`, a backslash as `\\`.
+pub fn escape_path(path: &[u8]) -> String {
+    let mut out = String::with_capacity(path.len());
+    for piece in path.utf8_chunks() {
+        for character in piece.valid().chars() {
+            match character {
+                '\\' => out.push_str("\\\\"),
+                control if control.is_control() => {
+                    for byte in control.to_string().bytes() {
+                        out.push_str(&format!("\\x{byte:02x}"));
+                    }
+                }
+                plain => out.push(plain),
+            }
+        }
+        for byte in piece.invalid() {
+            out.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    out
+}
