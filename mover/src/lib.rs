@@ -1,1 +1,5 @@
-//! x
+//! Carrack's engine.
+
+pub mod clock;
+pub mod error;
+pub mod store;

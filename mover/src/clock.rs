@@ -1,0 +1,74 @@
+//! Time and randomness, passed in.
+//!
+//! The only place of the engine that asks the operating system for the time or for random bytes, so that tests
+//! can run it under a simulated world.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+/// A source of time.
+pub trait Clock: Send + Sync + Debug {
+    /// Wall-clock time: for records and messages, never for decisions about safety.
+    fn now(&self) -> Timestamp;
+    /// Time since an arbitrary start, never going back: for measuring and for time limits.
+    fn monotonic(&self) -> Duration;
+}
+
+/// A source of random bytes, good enough for keys.
+pub trait Entropy: Send + Sync + Debug {
+    /// Fills all of `buf`.
+    fn fill(&self, buf: &mut [u8]);
+}
+
+/// The outside world as the engine sees it.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+impl World {
+    /// The operating system's clock and random source.
+    pub fn system() -> Self {
+        Self { clock: Arc::new(SystemClock { start: Instant::now() }), entropy: Arc::new(SystemEntropy) }
+    }
+
+    /// `N` random bytes.
+    pub fn random<const N: usize>(&self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.entropy.fill(&mut bytes);
+        bytes
+    }
+}
+
+#[derive(Debug)]
+struct SystemClock {
+    start: Instant,
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+#[derive(Debug)]
+struct SystemEntropy;
+
+impl Entropy for SystemEntropy {
+    fn fill(&self, buf: &mut [u8]) {
+        getrandom::fill(buf).expect("the operating system provides random bytes");
+    }
+}
+
+#[cfg(test)]
+mod tests;
