@@ -1,37 +1,44 @@
-//! Time and chance, injected, so that tests can replace both.
+//! Time and randomness, passed in.
+//!
+//! The only place of the engine that asks the operating system for the time or for random bytes, so that tests
+//! can run it under a simulated world.
 
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-/// What time it is.
+use jiff::Timestamp;
+
+/// A source of time.
 pub trait Clock: Send + Sync + Debug {
-    /// The time of day, for people; no decision about safety looks at it.
-    fn now(&self) -> jiff::Timestamp;
-    /// Time since some fixed moment; never goes back.
+    /// Wall-clock time: for records and messages, never for decisions about safety.
+    fn now(&self) -> Timestamp;
+    /// Time since an arbitrary start, never going back: for measuring and for time limits.
     fn monotonic(&self) -> Duration;
 }
 
-/// A source of unpredictable bytes.
+/// A source of random bytes, good enough for keys.
 pub trait Entropy: Send + Sync + Debug {
-    /// Fills the buffer.
-    fn fill(&self, buffer: &mut [u8]);
+    /// Fills all of `buf`.
+    fn fill(&self, buf: &mut [u8]);
 }
 
-/// Clock and randomness together.
+/// The outside world as the engine sees it.
 #[derive(Clone, Debug)]
 pub struct World {
     /// Time.
     pub clock: Arc<dyn Clock>,
-    /// Chance.
+    /// Randomness.
     pub entropy: Arc<dyn Entropy>,
 }
 
 impl World {
-    /// The operating system's.
+    /// The operating system's clock and random source.
     pub fn system() -> Self {
-        Self { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy) }
+        Self { clock: Arc::new(SystemClock { start: Instant::now() }), entropy: Arc::new(SystemEntropy) }
     }
 
-    /// Random bytes.
+    /// `N` random bytes.
     pub fn random<const N: usize>(&self) -> [u8; N] {
         let mut bytes = [0; N];
         self.entropy.fill(&mut bytes);
@@ -40,16 +47,17 @@ impl World {
 }
 
 #[derive(Debug)]
-struct SystemClock;
+struct SystemClock {
+    start: Instant,
+}
 
 impl Clock for SystemClock {
-    fn now(&self) -> jiff::Timestamp {
-        jiff::Timestamp::now()
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
     }
 
     fn monotonic(&self) -> Duration {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+        self.start.elapsed()
     }
 }
 
@@ -57,7 +65,10 @@ impl Clock for SystemClock {
 struct SystemEntropy;
 
 impl Entropy for SystemEntropy {
-    fn fill(&self, buffer: &mut [u8]) {
-        getrandom::fill(buffer).expect("the kernel's random generator answers once the machine has started");
+    fn fill(&self, buf: &mut [u8]) {
+        getrandom::fill(buf).expect("the operating system provides random bytes");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,137 +1,158 @@
-//! The public error: a kind that decides what happens next, and words for people.
+//! The one error type of the engine.
 //!
-//! | Kind | Tried again | Exit code |
-//! |---|---|---|
-//! | Invalid | no | 2 |
-//! | NotFound | no | 10 |
-//! | Conflict | no | 11 |
-//! | Unavailable | yes, with a budget | 12 |
-//! | Denied | no | 13 |
-//! | Corrupt | no | 14 |
-//! | NoSpace | no | 15 |
-//! | Internal | no | 70 |
-//! | Cancelled | no | 130 |
+//! Callers decide by [`ErrorKind`]; people read the message (which names the thing and the place), the hint
+//! (the next step) and the chain of sources. `Display` prints the message alone, so that a printer of error
+//! chains does not repeat itself.
 
+use std::error::Error as StdError;
 use std::fmt;
+use std::io;
 
-/// What sort of thing went wrong.
+type Source = Box<dyn StdError + Send + Sync>;
+
+/// The result of everything in the engine that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What a caller can do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// What was asked for makes no sense: options, patterns, names.
+    /// The request itself is wrong: an option, a name, a setting.
     Invalid,
-    /// What was named does not exist.
+    /// The thing asked for does not exist.
     NotFound,
-    /// Something is in the way: exists already, is busy, was fenced.
+    /// Somebody else has decided otherwise in the meantime.
     Conflict,
-    /// It did not work now and may work later. Of a write: whether it happened is not known.
+    /// The other side does not answer, or its answer was lost: the effect is unclear.
     Unavailable,
-    /// Password, keys, credentials or permissions do not suffice.
+    /// Credentials or permissions do not suffice.
     Denied,
-    /// Stored bytes are not what they must be.
+    /// Stored bytes are not what was written.
     Corrupt,
-    /// Somebody asked to stop.
+    /// The operation was stopped on request.
     Cancelled,
     /// A disk or a quota is full.
     NoSpace,
-    /// The program contradicts itself.
+    /// An invariant of the engine does not hold.
     Internal,
 }
 
-/// An error with its kind, a message that names the thing and the place, and the next step where there is one.
+/// An error with its kind, message, next step and cause.
+#[derive(Debug)]
 pub struct Error(Box<Inner>);
 
+// Boxed, so that a `Result` on a hot path stays small.
+#[derive(Debug)]
 struct Inner {
     kind: ErrorKind,
     message: String,
     hint: Option<String>,
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
-}
-
-/// Result with this crate's error.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-macro_rules! constructors {
-    ($($(#[$doc:meta])* $name:ident => $kind:ident;)*) => {
-        $($(#[$doc])*
-        pub fn $name(message: impl Into<String>) -> Self {
-            Self::new(ErrorKind::$kind, message)
-        })*
-    };
+    source: Option<Source>,
 }
 
 impl Error {
-    /// An error of this kind.
+    /// An error of `kind`; the message names the thing and the place.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Inner { kind, message: message.into(), hint: None, source: None }))
     }
 
-    constructors! {
-        /// Kind `Invalid`.
-        invalid => Invalid;
-        /// Kind `NotFound`.
-        not_found => NotFound;
-        /// Kind `Conflict`.
-        conflict => Conflict;
-        /// Kind `Unavailable`.
-        unavailable => Unavailable;
-        /// Kind `Denied`.
-        denied => Denied;
-        /// Kind `Corrupt`.
-        corrupt => Corrupt;
-        /// Kind `Cancelled`.
-        cancelled => Cancelled;
-        /// Kind `NoSpace`.
-        no_space => NoSpace;
-        /// Kind `Internal`.
-        internal => Internal;
-    }
-
-    /// An error of the operating system; `what` says what was tried on which path.
-    pub fn io(error: std::io::Error, what: impl Into<String>) -> Self {
-        use std::io::ErrorKind as Io;
-        let kind = match error.kind() {
-            Io::NotFound => ErrorKind::NotFound,
-            Io::PermissionDenied | Io::ReadOnlyFilesystem => ErrorKind::Denied,
-            Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => ErrorKind::NoSpace,
-            Io::AlreadyExists | Io::ResourceBusy | Io::DirectoryNotEmpty => ErrorKind::Conflict,
-            Io::InvalidInput | Io::InvalidFilename | Io::NotADirectory | Io::IsADirectory => {
-                ErrorKind::Invalid
-            }
-            _ => ErrorKind::Unavailable,
-        };
-        Self::new(kind, what).with_source(error)
-    }
-
-    /// Adds the next step.
+    /// Adds the next step a person can take.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
         self
     }
 
-    /// Adds the cause.
+    /// Adds the underlying cause.
     #[must_use]
-    pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    pub fn with_source(mut self, source: impl Into<Source>) -> Self {
         self.0.source = Some(source.into());
         self
     }
 
-    /// Says what was being done when it happened.
+    /// Prefixes the message with what was being done: `context: message`.
     #[must_use]
     pub fn context(mut self, context: impl Into<String>) -> Self {
         self.0.message = format!("{}: {}", context.into(), self.0.message);
         self
     }
 
-    /// What sort of error it is.
+    /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The next step, where there is one.
+    /// The next step a person can take, if one is known.
     pub fn hint(&self) -> Option<&str> {
         self.0.hint.as_deref()
+    }
+
+    /// An error of kind [`ErrorKind::Invalid`].
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Invalid, message)
+    }
+
+    /// An error of kind [`ErrorKind::NotFound`].
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::NotFound, message)
+    }
+
+    /// An error of kind [`ErrorKind::Conflict`].
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Conflict, message)
+    }
+
+    /// An error of kind [`ErrorKind::Unavailable`].
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Unavailable, message)
+    }
+
+    /// An error of kind [`ErrorKind::Denied`].
+    pub fn denied(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Denied, message)
+    }
+
+    /// An error of kind [`ErrorKind::Corrupt`].
+    pub fn corrupt(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Corrupt, message)
+    }
+
+    /// An error of kind [`ErrorKind::Cancelled`].
+    pub fn cancelled(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Cancelled, message)
+    }
+
+    /// An error of kind [`ErrorKind::NoSpace`].
+    pub fn no_space(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::NoSpace, message)
+    }
+
+    /// An error of kind [`ErrorKind::Internal`].
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Internal, message)
+    }
+
+    /// The error of a system call; `what` names the action and the path.
+    pub fn io(err: io::Error, what: impl Into<String>) -> Self {
+        Self::new(kind_of_io(err.kind()), what).with_source(err)
+    }
+}
+
+fn kind_of_io(kind: io::ErrorKind) -> ErrorKind {
+    use io::ErrorKind as Io;
+    match kind {
+        Io::NotFound => ErrorKind::NotFound,
+        Io::PermissionDenied | Io::ReadOnlyFilesystem => ErrorKind::Denied,
+        Io::AlreadyExists => ErrorKind::Conflict,
+        Io::StorageFull | Io::QuotaExceeded => ErrorKind::NoSpace,
+        Io::InvalidInput
+        | Io::InvalidFilename
+        | Io::NotADirectory
+        | Io::IsADirectory
+        | Io::Unsupported
+        | Io::FileTooLarge => ErrorKind::Invalid,
+        Io::UnexpectedEof | Io::InvalidData => ErrorKind::Corrupt,
+        _ => ErrorKind::Unavailable,
     }
 }
 
@@ -141,18 +162,11 @@ impl fmt::Display for Error {
     }
 }
 
-impl fmt::Debug for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Error")
-            .field("kind", &self.0.kind)
-            .field("message", &self.0.message)
-            .field("source", &self.0.source)
-            .finish_non_exhaustive()
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source.as_ref().map(|source| &**source as &(dyn std::error::Error + 'static))
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,250 @@
+//! The object store contract, and how a store is opened.
+//!
+//! The engine needs four operations: create if absent, get, list, delete. Everything else about safety is built
+//! from them by the repository protocol, which relies on these rules:
+//!
+//! - A **primary** object (pack, session, condemned list, index segment) has a random name that is sent in at
+//!   most one PUT, ever. An unclear reply surfaces as [`ErrorKind::Unavailable`](crate::error::ErrorKind), and
+//!   the caller takes a new name. No layer below the caller repeats such a PUT.
+//! - A **decision** object ([`is_decision`]) has a derived name and may be sent again; on [`Put::Exists`] the
+//!   caller reads what is there and obeys it.
+//! - An object never changes once it exists.
+//!
+//! Stores know nothing of retries, limits or logs: decorators, put together in one order by one function, add
+//! them.
+
+use std::fmt::Debug;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::error::{Error, Result};
+
+/// The longest object name, in bytes. S3 takes 1 024 including the repository's prefix; a path component on
+/// Linux takes 255.
+pub const MAX_NAME_LENGTH: usize = 200;
+
+/// What became of a put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// This call created the object.
+    Created,
+    /// An object of that name exists already; it was not touched.
+    Exists,
+}
+
+/// Which part of an object to get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ByteRange {
+    /// The whole object.
+    All,
+    /// `length` bytes from `offset`. Past the end of the object: an error of kind
+    /// [`Corrupt`](crate::error::ErrorKind::Corrupt).
+    Slice {
+        /// First byte.
+        offset: u64,
+        /// Number of bytes.
+        length: u64,
+    },
+    /// The last bytes; all of the object if it is shorter.
+    Last(u64),
+}
+
+/// One object in a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The full name, from the root of the repository.
+    pub name: String,
+    /// Size in bytes.
+    pub size: u64,
+}
+
+/// One page of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// Objects in lexicographic order of their names.
+    pub objects: Vec<Listed>,
+    /// Token for the next page; absent on the last one.
+    pub next: Option<String>,
+}
+
+/// What a store is good at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Objects lie in a local file system: requests are cheap, reads need no coalescing.
+    pub local: bool,
+    /// How many puts at once use the store well.
+    pub preferred_parallel_puts: usize,
+    /// How many gets at once use the store well.
+    pub preferred_parallel_gets: usize,
+}
+
+/// A place for immutable objects. Names are checked by [`valid_name`].
+#[async_trait]
+pub trait ObjectStore: Send + Sync + Debug {
+    /// Creates the object if no object of that name exists.
+    ///
+    /// An error of kind `Unavailable` means **unclear**: it may have been created, now or later. Never repeated
+    /// inside for primary objects.
+    async fn put_if_absent(&self, name: &str, body: Bytes) -> Result<Put>;
+
+    /// Reads an object or a part of it; an error of kind `NotFound` if it does not exist.
+    async fn get(&self, name: &str, range: ByteRange) -> Result<Bytes>;
+
+    /// One page of the objects whose names start with `prefix` (a plain string, not a folder), in lexicographic
+    /// order; `token` is the `next` of the page before.
+    async fn list(&self, prefix: &str, token: Option<String>) -> Result<Page>;
+
+    /// Deletes an object. `Ok(true)`: confirmed deleted, or confirmed absent where the store cannot tell the
+    /// two apart; `Ok(false)`: confirmed that there was none. Idempotent.
+    async fn delete(&self, name: &str) -> Result<bool>;
+
+    /// The place, for messages; without secrets.
+    fn describe(&self) -> String;
+
+    /// Makes everything put so far durable.
+    async fn flush(&self) -> Result<()>;
+
+    /// What this store is good at.
+    fn capabilities(&self) -> Capabilities;
+}
+
+/// Whether `name` is a proper object name: components of `[a-z0-9._-]` joined by single slashes, none of them
+/// `.` or `..`, at most [`MAX_NAME_LENGTH`] bytes.
+pub fn valid_name(name: &str) -> bool {
+    name.len() <= MAX_NAME_LENGTH && name.split('/').all(valid_component)
+}
+
+fn valid_component(component: &str) -> bool {
+    let proper = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-');
+    !matches!(component, "" | "." | "..") && component.bytes().all(proper)
+}
+
+/// Fails with kind `Invalid` unless [`valid_name`].
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    if valid_name(name) {
+        Ok(())
+    } else {
+        Err(Error::invalid(format!("{name:?} is not a valid object name")))
+    }
+}
+
+/// Whether `name` is a decision object, whose put may be repeated: the end of a session (`snapshots/…`) or the
+/// final of a condemned list (`gc/<list>/final`).
+pub fn is_decision(name: &str) -> bool {
+    name.starts_with("snapshots/")
+        || name
+            .strip_prefix("gc/")
+            .and_then(|rest| rest.strip_suffix("/final"))
+            .is_some_and(|list| !list.is_empty() && !list.contains('/'))
+}
+
+/// How the server encrypts what it stores.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ServerSideEncryption {
+    /// As the bucket is configured.
+    #[default]
+    BucketDefault,
+    /// `AES256`: keys of the store.
+    Aes256,
+    /// `aws:kms`: a key of the key management service; its default key if none is named.
+    Kms {
+        /// Key id or ARN.
+        key_id: Option<String>,
+    },
+}
+
+/// How to reach and treat a store. Credentials are not among them: they come from the environment, the shared
+/// profile files, a web identity token or the instance.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// S3: base URL of the service; absent for AWS itself.
+    pub endpoint: Option<String>,
+    /// S3: region; absent: from the environment or profile, else `us-east-1`.
+    pub region: Option<String>,
+    /// S3: put the bucket into the path, not into the host name. Absent: yes if an endpoint is given.
+    pub path_style: Option<bool>,
+    /// S3: profile in the shared configuration files.
+    pub profile: Option<String>,
+    /// S3: PEM file with the certificate authorities to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// S3: storage class for packs; the rest is small and read often, and stays in the default class.
+    pub storage_class: Option<String>,
+    /// S3: server-side encryption.
+    pub server_side_encryption: ServerSideEncryption,
+    /// Bytes per second to the store, over all requests.
+    pub limit_upload_bytes_per_second: Option<u64>,
+    /// Bytes per second from the store, over all requests.
+    pub limit_download_bytes_per_second: Option<u64>,
+    /// Upper bound of requests at the same time. Absent: 64 for S3, unlimited for a directory.
+    pub max_requests_in_flight: Option<usize>,
+    /// Requests per second, over all kinds.
+    pub requests_per_second: Option<f64>,
+    /// How often a repeatable request is sent again before its error is reported.
+    pub max_retries: u32,
+    /// Longest pause before a request is sent again.
+    pub max_retry_delay: std::time::Duration,
+    /// How long to wait for a connection.
+    pub connect_timeout: std::time::Duration,
+    /// How long a request may take before any byte of the answer arrives. Transfers of bodies are watched
+    /// by their throughput.
+    pub read_timeout: std::time::Duration,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        use std::time::Duration;
+        Self {
+            endpoint: None,
+            region: None,
+            path_style: None,
+            profile: None,
+            ca_file: None,
+            storage_class: None,
+            server_side_encryption: ServerSideEncryption::default(),
+            limit_upload_bytes_per_second: None,
+            limit_download_bytes_per_second: None,
+            max_requests_in_flight: None,
+            requests_per_second: None,
+            max_retries: 8,
+            max_retry_delay: Duration::from_secs(20),
+            connect_timeout: Duration::from_secs(10),
+            read_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// How many pages in a row may be empty before a listing counts as broken.
+const MAX_EMPTY_PAGES: usize = 1000;
+
+/// All objects whose names start with `prefix`. A page that fails, fails the whole listing, and so does a page
+/// out of order: names that jump back would hide objects from those who read on from the last name.
+pub async fn list_all(store: &dyn ObjectStore, prefix: &str) -> Result<Vec<Listed>> {
+    let mut objects: Vec<Listed> = Vec::new();
+    let mut token = None;
+    let mut empty_pages = 0;
+    loop {
+        let page = store.list(prefix, token).await?;
+        empty_pages = if page.objects.is_empty() { empty_pages + 1 } else { 0 };
+        if empty_pages > MAX_EMPTY_PAGES {
+            let place = store.describe();
+            return Err(Error::corrupt(format!("the listing of {prefix:?} in {place} does not end")));
+        }
+        for object in page.objects {
+            if objects.last().is_some_and(|last| last.name >= object.name) {
+                let message = format!("listing of {prefix:?} in {} is out of order", store.describe());
+                return Err(Error::corrupt(message)
+                    .with_hint("the repository needs a store that lists names in lexicographic order"));
+            }
+            objects.push(object);
+        }
+        match page.next {
+            Some(next) => token = Some(next),
+            None => return Ok(objects),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
