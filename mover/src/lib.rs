@@ -1,5 +1,14 @@
-//! Carrack's engine.
+//! Carrack's engine: a repository of deduplicated, compressed and encrypted data in an object store, and the
+//! ways into it and out of it.
 
+pub mod chunker;
 pub mod clock;
+pub mod codec;
 pub mod error;
+pub mod format;
+pub mod id;
+pub mod keys;
+pub mod limits;
+pub mod monitor;
+pub mod secret;
 pub mod store;
