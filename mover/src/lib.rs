@@ -1,6 +1,7 @@
 //! Carrack's engine: a repository of deduplicated, compressed and encrypted data in an object store, and the
 //! ways into it and out of it.
 
+pub mod cancel;
 pub mod chunker;
 pub mod clock;
 pub mod codec;
