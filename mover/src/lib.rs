@@ -13,3 +13,5 @@ pub mod limits;
 pub mod monitor;
 pub mod secret;
 pub mod store;
+pub mod source;
+pub mod sys;
