@@ -11,6 +11,8 @@ pub mod id;
 pub mod keys;
 pub mod limits;
 pub mod monitor;
+pub mod reader;
+pub mod restore;
 pub mod secret;
 pub mod store;
 pub mod source;
