@@ -15,3 +15,4 @@ pub mod secret;
 pub mod store;
 pub mod source;
 pub mod sys;
+pub mod target;
