@@ -17,3 +17,6 @@ pub mod repo;
 pub mod secret;
 pub mod source;
 pub mod store;
+pub mod source;
+pub mod sys;
+pub mod target;
