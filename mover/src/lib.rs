@@ -14,6 +14,7 @@ pub mod monitor;
 pub mod reader;
 pub mod restore;
 pub mod secret;
-pub mod store;
 pub mod source;
+pub mod store;
 pub mod sys;
+pub mod target;
