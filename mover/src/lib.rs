@@ -17,6 +17,5 @@ pub mod repo;
 pub mod secret;
 pub mod source;
 pub mod store;
-pub mod source;
 pub mod sys;
 pub mod target;
