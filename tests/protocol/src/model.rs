@@ -169,7 +169,8 @@ impl State {
                 _ => "skip the parent",
             },
             5 => {
-                let there = if scenario.parent { w.seen == 7 } else { !rules.on("W4") || self.packs & 1 != 0 };
+                let there =
+                    if scenario.parent { w.seen == 7 } else { !rules.on("W4") || self.packs & 1 != 0 };
                 w.pack = u8::from(!there || w.absent & 1 != 0);
                 next.packs |= 1 << w.pack & 2;
                 if w.pack == 0 { "W3/W4 reuse pack 0" } else { "W6 put pack 1" }
@@ -253,6 +254,7 @@ impl State {
                 let open = (0..2).find(|s| c.sessions & (1 << s) != 0 && self.ends[*s] == End::None);
                 if let (Some(session), true) = (open, rules.on("C4")) {
                     next.ends[session] = End::Fenced;
+                    c.pc = 6;
                 }
                 "C4 every session has an end or is fenced"
             }

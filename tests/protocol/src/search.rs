@@ -26,7 +26,11 @@ pub fn search(scenario: Scenario, rules: Rules, limit: usize) -> Outcome {
     while at < order.len() {
         let state = order[at].0;
         if let Some(broken) = state.broken() {
-            return Outcome { states: order.len(), exhausted: false, violation: Some((broken, path(&order, at))) };
+            return Outcome {
+                states: order.len(),
+                exhausted: false,
+                violation: Some((broken, path(&order, at))),
+            };
         }
         if order.len() >= limit {
             return Outcome { states: order.len(), exhausted: false, violation: None };
