@@ -12,10 +12,14 @@ pub(super) struct Borg;
 
 fn command(place: &Place, verb: &str) -> Command {
     let mut command = place.command();
-    command.env("BORG_PASSPHRASE", PASSWORD).env("BORG_REPO", repository(place));
-    command.env("BORG_BASE_DIR", &place.home).env("BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK", "yes");
+    environment(place, &mut command);
     command.arg(verb);
     command
+}
+
+fn environment(place: &Place, command: &mut Command) {
+    command.env("BORG_PASSPHRASE", PASSWORD).env("BORG_REPO", repository(place));
+    command.env("BORG_BASE_DIR", &place.home).env("LC_ALL", "C.UTF-8");
 }
 
 fn repository(place: &Place) -> PathBuf {
@@ -45,13 +49,8 @@ impl Tool for Borg {
 
     fn restore(&self, place: &Place, _source: &Path, target: &Path) -> Command {
         // borg extracts one named archive; a shell asks for the newest one's name, which costs one listing.
-        let mut shell = command(place, "-c");
-        let outer = std::mem::replace(&mut shell, Command::new("/bin/sh"));
-        for (name, value) in outer.get_envs() {
-            if let Some(value) = value {
-                shell.env(name, value);
-            }
-        }
+        let mut shell = Command::new("/bin/sh");
+        environment(place, &mut shell);
         shell.args(["-c", "exec \"$0\" extract \"::$(\"$0\" list --last 1 --short)\""]).arg(&place.program);
         shell.current_dir(target);
         shell
