@@ -154,7 +154,8 @@ impl Limit {
                     if open.as_ref().is_none_or(|(number, _)| *number != place.file) {
                         let path = target.join(&self.files[place.file as usize].0);
                         let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-                        open = Some((place.file, file.with_context(|| format!("create {}", path.display()))?));
+                        open =
+                            Some((place.file, file.with_context(|| format!("create {}", path.display()))?));
                     }
                     if let Some((_, file)) = &open {
                         file.write_all_at(bytes, place.offset)?;
@@ -184,7 +185,10 @@ impl Limit {
                 let mut at = 0;
                 for chunk in &frame.chunks {
                     let end = at + chunk.length as usize;
-                    ensure!(blake3::keyed_hash(&KEY, &plain[at..end]) == chunk.id, "a chunk of the limit's own store differs");
+                    ensure!(
+                        blake3::keyed_hash(&KEY, &plain[at..end]) == chunk.id,
+                        "a chunk of the limit's own store differs"
+                    );
                     at = end;
                 }
                 then(frame, plain)

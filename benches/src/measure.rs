@@ -38,7 +38,12 @@ pub fn run(command: &Command, log: &Path) -> Result<Usage> {
     let figures = log.with_extension("time");
     let output = File::create(log).with_context(|| format!("create {}", log.display()))?;
     let mut timed = Command::new(TIME);
-    timed.args(["-q", "-f", "%U %S %M", "-o"]).arg(&figures).arg("--").arg(command.get_program()).args(command.get_args());
+    timed
+        .args(["-q", "-f", "%U %S %M", "-o"])
+        .arg(&figures)
+        .arg("--")
+        .arg(command.get_program())
+        .args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
             Some(value) => timed.env(name, value),

@@ -83,7 +83,10 @@ impl Report {
         for (dataset, store) in distinct(self.cells.iter().map(|cell| (&cell.dataset, &cell.store))) {
             let cells: Vec<&Cell> =
                 self.cells.iter().filter(|cell| &cell.dataset == dataset && &cell.store == store).collect();
-            push(&mut text, format_args!("\n## {dataset}, {store}\n\nSeconds (× limit; processor seconds; peak MiB)\n\n"));
+            push(
+                &mut text,
+                format_args!("\n## {dataset}, {store}\n\nSeconds (× limit; processor seconds; peak MiB)\n\n"),
+            );
             table(&mut text, &cells, &tools, &["× limit", "peer ÷ carrack"], time, ratios);
             push(&mut text, format_args!("\nMiB in the repository after the step (added by the step)\n\n"));
             table(&mut text, &cells, &tools, &["carrack ÷ smallest peer"], |cell, _| size(cell), size_ratio);
@@ -130,7 +133,10 @@ fn table(
         let limit = row.iter().find(|cell| cell.tool == LIMIT).and_then(|cell| cell.seconds());
         push(text, format_args!("| {step} |"));
         for tool in tools {
-            let shown = row.iter().find(|cell| &&cell.tool == tool).map_or_else(|| "–".into(), |cell| show(cell, limit));
+            let shown = row
+                .iter()
+                .find(|cell| &&cell.tool == tool)
+                .map_or_else(|| "–".into(), |cell| show(cell, limit));
             push(text, format_args!(" {shown} |"));
         }
         for ratio in ratios(&row) {
@@ -202,9 +208,15 @@ fn ratios(row: &[&Cell]) -> Vec<String> {
 
 fn size_ratio(row: &[&Cell]) -> Vec<String> {
     let measured = |cell: &&&Cell| cell.seconds().is_some();
-    let subject = row.iter().filter(measured).find(|cell| cell.tool == SUBJECT).and_then(|cell| cell.stored_bytes);
-    let peer = row.iter().filter(measured).filter(|cell| is_peer(cell)).filter_map(|cell| cell.stored_bytes).min();
-    vec![subject.zip(peer).map_or_else(|| "–".into(), |(own, peer)| format!("{:.3}", own as f64 / peer as f64))]
+    let subject =
+        row.iter().filter(measured).find(|cell| cell.tool == SUBJECT).and_then(|cell| cell.stored_bytes);
+    let peer =
+        row.iter().filter(measured).filter(|cell| is_peer(cell)).filter_map(|cell| cell.stored_bytes).min();
+    vec![
+        subject
+            .zip(peer)
+            .map_or_else(|| "–".into(), |(own, peer)| format!("{:.3}", own as f64 / peer as f64)),
+    ]
 }
 
 #[cfg(test)]

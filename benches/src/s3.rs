@@ -94,7 +94,11 @@ impl Server {
 
     /// Frees what `prefix` holds, where that can be done without the server.
     pub fn clear(&self, prefix: &str) -> Result<()> {
-        if self.is_minio { crate::dataset::remove(&self.data.join("data").join(BUCKET).join(prefix)) } else { Ok(()) }
+        if self.is_minio {
+            crate::dataset::remove(&self.data.join("data").join(BUCKET).join(prefix))
+        } else {
+            Ok(())
+        }
     }
 
     fn wait(&mut self) -> Result<()> {
@@ -102,7 +106,10 @@ impl Server {
         while start.elapsed() < PATIENCE {
             if let Some(status) = self.child.try_wait()? {
                 let log = fs::read_to_string(self.data.join("server.log")).unwrap_or_default();
-                bail!("the S3 server ended at once with {status}: {}", log.lines().last().unwrap_or("no output"));
+                bail!(
+                    "the S3 server ended at once with {status}: {}",
+                    log.lines().last().unwrap_or("no output")
+                );
             }
             if answers(&self.address) {
                 return Ok(());

@@ -50,8 +50,13 @@ pub fn compare(wanted: &[Entry], source: &Path, target: &Path) -> Result<()> {
     let root = locate(source, target)?;
     let found = summary(&root)?;
     if let Some((want, have)) = wanted.iter().zip(&found).find(|(want, have)| want != have) {
-        bail!("restore differs: expected {} ({}), found {} ({})",
-            want.path.display(), want.what, have.path.display(), have.what);
+        bail!(
+            "restore differs: expected {} ({}), found {} ({})",
+            want.path.display(),
+            want.what,
+            have.path.display(),
+            have.what
+        );
     }
     if wanted.len() != found.len() {
         bail!("restore differs: {} entries expected, {} found", wanted.len(), found.len());

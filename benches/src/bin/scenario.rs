@@ -87,11 +87,14 @@ fn main() -> Result<ExitCode> {
 fn programs(options: &Options) -> Result<Vec<(Name, Option<PathBuf>)>> {
     let mut given = Vec::new();
     for pair in &options.tool_path {
-        let (name, path) = pair.split_once('=').with_context(|| format!("--tool-path {pair}: expected NAME=PATH"))?;
+        let (name, path) =
+            pair.split_once('=').with_context(|| format!("--tool-path {pair}: expected NAME=PATH"))?;
         let path = PathBuf::from(path);
         given.push((name, path.canonicalize().with_context(|| format!("--tool-path {pair}"))?));
     }
-    if let Some((name, _)) = given.iter().find(|(name, _)| !options.tools.iter().any(|tool| tool.program() == *name)) {
+    if let Some((name, _)) =
+        given.iter().find(|(name, _)| !options.tools.iter().any(|tool| tool.program() == *name))
+    {
         anyhow::bail!("--tool-path {name}: not among --tools");
     }
     Ok(options
@@ -117,7 +120,8 @@ fn facts(plan: &Plan) -> Vec<(String, String)> {
         facts.push(("options of carrack".into(), plan.carrack_options.join(" ")));
     }
     for (name, program) in &plan.tools {
-        let version = program.as_ref().map_or_else(|| "missing".into(), |program| tools::version(*name, program));
+        let version =
+            program.as_ref().map_or_else(|| "missing".into(), |program| tools::version(*name, program));
         facts.push((name.program().into(), version));
     }
     facts

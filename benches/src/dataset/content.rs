@@ -7,11 +7,11 @@
 use crate::rng::Rng;
 
 /// Size of one database page, as PostgreSQL has it.
-pub const PAGE: usize = 8 * 1024;
+pub(super) const PAGE: usize = 8 * 1024;
 
 /// Kinds of content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     /// Source code, logs, documentation.
     Text,
     /// Machine code and its tables.
@@ -22,11 +22,11 @@ pub enum Kind {
 
 /// Words that texts of one dataset share.
 #[derive(Debug)]
-pub struct Words(Vec<String>);
+pub(super) struct Words(Vec<String>);
 
 impl Words {
     /// A vocabulary of 8192 made-up words; shorter ones come first, as frequent words are short.
-    pub fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed, "words");
         let word = |index: usize, rng: &mut Rng| -> String {
             let length = 2 + rng.below(4 + index as u64 / 1024) as usize;
@@ -44,7 +44,7 @@ impl Words {
 }
 
 /// Appends `length` bytes of `kind` to `out`.
-pub fn append(out: &mut Vec<u8>, kind: Kind, length: usize, words: &Words, rng: &mut Rng) {
+pub(super) fn append(out: &mut Vec<u8>, kind: Kind, length: usize, words: &Words, rng: &mut Rng) {
     let end = out.len() + length;
     match kind {
         Kind::Text => text(out, end, words, rng),
@@ -81,7 +81,14 @@ fn text(out: &mut Vec<u8>, end: usize, words: &Words, rng: &mut Rng) {
 
 fn code(out: &mut Vec<u8>, end: usize, words: &Words, rng: &mut Rng) {
     const OPS: [&[u8]; 8] = [
-        b"\x48\x8b", b"\x48\x89", b"\xe8", b"\x0f\x84", b"\x48\x83\xc4", b"\x41\x54\x55\x53", b"\xc3\x66\x90\x0f\x1f", b"\x48\x8d",
+        b"\x48\x8b",
+        b"\x48\x89",
+        b"\xe8",
+        b"\x0f\x84",
+        b"\x48\x83\xc4",
+        b"\x41\x54\x55\x53",
+        b"\xc3\x66\x90\x0f\x1f",
+        b"\x48\x8d",
     ];
     while out.len() < end {
         let draw = rng.u32();
@@ -104,7 +111,7 @@ fn code(out: &mut Vec<u8>, end: usize, words: &Words, rng: &mut Rng) {
 
 /// Writes database page `number` into `page` (of [`PAGE`] bytes): header, rows that grow from the end, free
 /// space between, as heap pages look.
-pub fn page(page: &mut [u8], number: u64, words: &Words, rng: &mut Rng) {
+pub(super) fn page(page: &mut [u8], number: u64, words: &Words, rng: &mut Rng) {
     page.fill(0);
     page[..8].copy_from_slice(&(number * 0x1_0023).to_le_bytes());
     page[8..12].copy_from_slice(&rng.u32().to_le_bytes());

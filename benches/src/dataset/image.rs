@@ -69,7 +69,8 @@ pub(super) fn db(dir: &Path, scale: f64, seed: u64) -> Result<()> {
         for (index, page) in bytes.chunks_exact_mut(PAGE).enumerate() {
             content::page(page, batch * BATCH + index as u64, &words, &mut rng);
         }
-        file.write_all_at(&bytes, batch * BATCH * PAGE as u64).with_context(|| format!("write {}", path.display()))
+        file.write_all_at(&bytes, batch * BATCH * PAGE as u64)
+            .with_context(|| format!("write {}", path.display()))
     })
 }
 
@@ -110,7 +111,8 @@ pub(super) fn change_db(dir: &Path, seed: u64, epoch: u32) -> Result<u64> {
 }
 
 fn open(path: &Path) -> Result<(File, u64)> {
-    let file = OpenOptions::new().write(true).open(path).with_context(|| format!("open {}", path.display()))?;
+    let file =
+        OpenOptions::new().write(true).open(path).with_context(|| format!("open {}", path.display()))?;
     let length = file.metadata()?.len();
     Ok((file, length))
 }

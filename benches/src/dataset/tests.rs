@@ -46,7 +46,8 @@ fn a_change_touches_two_percent_and_repeats_exactly() {
         let made = [1, 1, 2].map(|epoch| {
             let dir = tempfile::tempdir().expect("a temporary directory");
             create(dir.path(), dataset, 0.02, 3).expect("a dataset");
-            let total: u64 = crate::walk::walk(dir.path()).expect("a walk").files.iter().map(|f| f.size).sum();
+            let total: u64 =
+                crate::walk::walk(dir.path()).expect("a walk").files.iter().map(|f| f.size).sum();
             let written = change(dir.path(), dataset, 3, epoch).expect("a change");
             let percent = written as f64 * 100.0 / total as f64;
             assert!((1.5..=2.1).contains(&percent), "{}: {percent} %", dataset.name());

@@ -75,15 +75,23 @@ pub(super) fn unit(
                 }
                 (at, stop) = (data.max(at), hole.min(end));
             }
-            at = range(&file, at, stop, piece.file, &mut buffer, |bytes, place| {
-                let id = *blake3::keyed_hash(&KEY, bytes).as_bytes();
-                if learn(known, &id) {
-                    writer.add(id, bytes, place, &mut frames)
-                } else {
-                    repeats.push((id, place));
-                    Ok(())
-                }
-            }, gear)?;
+            at = range(
+                &file,
+                at,
+                stop,
+                piece.file,
+                &mut buffer,
+                |bytes, place| {
+                    let id = *blake3::keyed_hash(&KEY, bytes).as_bytes();
+                    if learn(known, &id) {
+                        writer.add(id, bytes, place, &mut frames)
+                    } else {
+                        repeats.push((id, place));
+                        Ok(())
+                    }
+                },
+                gear,
+            )?;
         }
     }
     writer.flush(&mut frames)?;
@@ -103,7 +111,8 @@ fn range(
     let (mut offset, mut filled) = (start, 0);
     while offset < stop {
         let wanted = ((stop - offset) as usize).min(buffer.len());
-        file.read_exact_at(&mut buffer[filled..wanted], offset + filled as u64).context("read the dataset")?;
+        file.read_exact_at(&mut buffer[filled..wanted], offset + filled as u64)
+            .context("read the dataset")?;
         let last = offset + wanted as u64 == stop;
         let mut at = 0;
         while at < wanted && (last || wanted - at >= crate::cut::MAX) {

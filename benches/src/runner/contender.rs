@@ -70,7 +70,8 @@ impl Contender {
     fn attempt(&self, step: Step, source: &Path, wanted: &[Entry]) -> Result<Usage> {
         match step {
             Step::First => {
-                fs::create_dir_all(&self.place.home).with_context(|| format!("create {}", self.place.home.display()))?;
+                fs::create_dir_all(&self.place.home)
+                    .with_context(|| format!("create {}", self.place.home.display()))?;
                 if let Location::Local(dir) = &self.place.location {
                     fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
                 }
@@ -84,7 +85,8 @@ impl Contender {
             Step::Prune => self.run("prune", &self.tool.forget_prune(&self.place, source)),
             Step::Restore => {
                 dataset::remove(&self.target)?;
-                fs::create_dir_all(&self.target).with_context(|| format!("create {}", self.target.display()))?;
+                fs::create_dir_all(&self.target)
+                    .with_context(|| format!("create {}", self.target.display()))?;
                 let usage = self.run("restore", &[self.tool.restore(&self.place, source, &self.target)])?;
                 // Only the first run has the summary; proving each one would double the time of a run.
                 if !wanted.is_empty() {

@@ -14,7 +14,9 @@ fn command(place: &Place, words: &[&str]) -> Command {
     let mut command = place.command();
     command.env("KOPIA_PASSWORD", PASSWORD).env("KOPIA_CHECK_FOR_UPDATES", "false");
     command.env("KOPIA_CONFIG_PATH", place.home.join("repository.config"));
-    command.env("KOPIA_CACHE_DIRECTORY", place.home.join("cache")).env("KOPIA_LOG_DIR", place.home.join("logs"));
+    command
+        .env("KOPIA_CACHE_DIRECTORY", place.home.join("cache"))
+        .env("KOPIA_LOG_DIR", place.home.join("logs"));
     command.args(words);
     command
 }
@@ -56,7 +58,13 @@ impl Tool for Kopia {
 
     fn forget_prune(&self, place: &Place, source: &Path) -> Vec<Command> {
         let keep = [
-            "policy", "set", "--keep-latest=1", "--keep-hourly=0", "--keep-daily=0", "--keep-weekly=0", "--keep-monthly=0",
+            "policy",
+            "set",
+            "--keep-latest=1",
+            "--keep-hourly=0",
+            "--keep-daily=0",
+            "--keep-weekly=0",
+            "--keep-monthly=0",
             "--keep-annual=0",
         ];
         let mut policy = command(place, &keep);

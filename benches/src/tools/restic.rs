@@ -15,7 +15,9 @@ fn command(place: &Place) -> Command {
     command.env("RESTIC_PASSWORD", PASSWORD);
     match &place.location {
         Location::Local(dir) => command.arg("-r").arg(dir),
-        Location::S3(s3) => command.args(["-r", &format!("s3:http://{}/{}/{}", s3.address, s3.bucket, s3.prefix)]),
+        Location::S3(s3) => {
+            command.args(["-r", &format!("s3:http://{}/{}/{}", s3.address, s3.bucket, s3.prefix)])
+        }
     };
     command
 }
