@@ -116,15 +116,14 @@ pub(super) fn page(page: &mut [u8], number: u64, words: &Words, rng: &mut Rng) {
     page[..8].copy_from_slice(&(number * 0x1_0023).to_le_bytes());
     page[8..12].copy_from_slice(&rng.u32().to_le_bytes());
     let (mut slot, mut end) = (24, PAGE);
-    let free = 200 + rng.below(1500) as usize;
+    let free = 500 + rng.below(2500) as usize;
     let mut row = Vec::with_capacity(256);
     for index in 0..u64::MAX {
         row.clear();
         row.extend_from_slice(&(number * 64 + index).to_le_bytes());
         row.extend_from_slice(&(1_760_000_000_u64 + number * 90 + rng.below(90)).to_le_bytes());
-        row.extend_from_slice(&rng.u32().to_le_bytes());
         row.extend_from_slice(format!("{}.{:02}", rng.below(90_000), rng.below(100)).as_bytes());
-        let mut token = [0; 20];
+        let mut token = [0; 8];
         rng.fill(&mut token);
         row.extend_from_slice(&token);
         for _ in 0..3 + rng.below(10) {
