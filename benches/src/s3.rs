@@ -15,7 +15,7 @@ use crate::tools::{S3, write};
 const BUCKET: &str = "bench";
 const ACCESS_KEY: &str = "GK0123456789abcdef01234567";
 const SECRET_KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
-/// How long a server may take to answer; MinIO needs about one second, Garage less.
+/// How long a server may take to answer; generous, as the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Which server, and its program.
