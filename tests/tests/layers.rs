@@ -49,7 +49,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 
 /// Rooms that turn bytes into values and back: no runtime, no files, no client, so that their tests are plain.
 const PURE: &[&str] = &["format", "codec", "chunker", "keys", "id", "error", "limits", "secret"];
-const NOT_IN_PURE: &[&str] = &["tokio::", "std::fs", "aws_", "std::net", "std::process"];
+const NOT_IN_PURE: &[&str] = &["tokio::", "std::fs", "aws_sdk", "aws_config", "std::net", "std::process"];
 /// What belongs to the terminal alone.
 const ONLY_IN_CLI: &[&str] = &["clap::", "indicatif::", "anyhow::", "println!", "eprintln!"];
 
