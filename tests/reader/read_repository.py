@@ -36,7 +36,7 @@ CACHED_FRAMES = 16
 
 SUITES = {"aes-256-gcm": 1, "chacha20-poly1305": 2}
 DATA, METADATA, RECORD = 0, 1, 3
-KEY, SESSION, SNAPSHOT, RELOCATION, FENCED, FORGOTTEN = 2, 3, 4, 5, 6, 9
+FORMAT, KEY, SESSION, SNAPSHOT, RELOCATION, FENCED, FORGOTTEN = 1, 2, 3, 4, 5, 6, 9
 
 
 class Damage(Exception):
@@ -238,7 +238,7 @@ class Repository:
         return data[5], data[8:]
 
     def read_format(self):
-        value = json.loads(format_json(self.record("format", 1)[1]))
+        value = json.loads(self.record("format", FORMAT)[1])
         if value["version"] != 1 or value["read_features"]:
             raise Damage("the repository needs a newer reader")
         return value
@@ -269,7 +269,7 @@ class Repository:
         for name in self.names("forgotten"):
             body = self.record(f"forgotten/{name}", FORGOTTEN)[1]
             said = json.loads(body[64:])
-            if said["session"] == name.split(".")[0] and self.maintenance_signed("forgotten", body):
+            if said["session"] == name.split(".")[0] and self.maintenance_signed(f"forgotten/{name}", body):
                 forgotten.add(said["session"])
         sessions = set(self.names("sessions"))
         return [name for name in ends if name in sessions and name not in forgotten]
@@ -290,7 +290,7 @@ class Repository:
             return None
         session = self.session_object(name)
         public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(session["signing_public"]))
-        if not signature_is_true(public, "end", body):
+        if not signature_is_true(public, f"snapshots/{name}", body):
             raise Damage(f"the end of {name} is not signed by its session")
         key = self.metadata_key(name, session["generation"])
         snapshot = json.loads(unseal_object(key, SUITES[session["suite"]], RECORD, name, body[64:]))
@@ -372,13 +372,15 @@ class Repository:
         moved = {}
         for name in self.visible():
             kind, body = self.record(f"snapshots/{name}", SNAPSHOT, RELOCATION, FENCED)
-            if kind != RELOCATION or not self.maintenance_signed("relocation", body):
+            if kind != RELOCATION or not self.maintenance_signed(f"snapshots/{name}", body):
                 continue
             session = self.session_object(name)
             key = self.index_key(name, session["generation"])
             plain = unseal_object(key, SUITES[session["suite"]], RECORD, name, body[64:])
-            for old, new in relocation_rows(plain):
-                moved.setdefault(old, new)  # names come in order: the lowest one counts
+            for row in json.loads(plain):
+                old = (bytes.fromhex(row["old_pack"]), row["old_offset"])
+                # Names come in order: the lowest one counts.
+                moved.setdefault(old, (bytes.fromhex(row["new_pack"]), row["new_offset"]))
         return moved
 
     def chunk(self, domain, reference):
@@ -430,10 +432,6 @@ class Repository:
             raise Damage("a page of runs is not as long as it should be")
 
 
-def format_json(body):
-    return body
-
-
 def place_of_json(value):
     compression = {"stored": 0, "zstd": 1}[value["compression"]]
     pack, identity = bytes.fromhex(value["pack"]), bytes.fromhex(value["id"])
@@ -442,11 +440,24 @@ def place_of_json(value):
 
 def open_key_file(value, password, repository):
     """The root keys of a key file, or None if the password is another one. Section 4."""
-    raise NotImplementedError
-
-
-def relocation_rows(plain):
-    raise NotImplementedError
+    how = value["derivation"]
+    if how["kind"] != "argon2id":
+        return None
+    if how["memory_kib"] > 1 << 20 or how["passes"] > 64 or how["lanes"] > 64:
+        raise Damage("a key file asks for too much")
+    salt = bytes.fromhex(how["salt"])
+    wrapping = hash_secret_raw(password, salt, how["passes"], how["memory_kib"], how["lanes"], 32, Type.ID)
+    if derive(wrapping, "carrack v1 key commitment", repository).hex() != value["commitment"]:
+        return None
+    sealed = bytes.fromhex(value["sealed_roots"])
+    cipher = ChaCha20Poly1305(derive(wrapping, "carrack v1 key wrapping"))
+    try:
+        plain = cipher.decrypt(sealed[:12], sealed[12:], repository)
+    except InvalidTag:
+        raise Damage("the password fits, but the keys are damaged") from None
+    if not plain or len(plain) % 32:
+        raise Damage("a key file holds no whole keys")
+    return [plain[at : at + 32] for at in range(0, len(plain), 32)]
 
 
 # --- 10 Pages -------------------------------------------------------------------------------------------------
