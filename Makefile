@@ -52,6 +52,7 @@ unit:
 	cargo test --locked --workspace
 
 reader:
+	cargo build --locked -p carrack-mover
 	PYTHON=$(CARRACK_CACHE)/reader/bin/python tests/reader/run.sh
 
 # The development build: what the tests above have built already.
