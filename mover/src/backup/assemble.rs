@@ -1,6 +1,6 @@
 //! The in-order end of the pipeline: answers of workers become entries, entries become pages.
 
-use std::{fs::File, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use crossbeam_channel::Receiver;
 
@@ -21,6 +21,7 @@ use crate::{
         runs::RunsWriter,
         tree::{Pages, TreeWriter},
     },
+    source::file::SourceFile,
 };
 
 /// What comes next in the tree.
@@ -40,7 +41,7 @@ pub(crate) struct Large {
     /// Pieces of the contents, in order.
     pub(crate) pieces: Receiver<Piece>,
     /// The open file, to see whether it changed while it was read; none for a stream.
-    pub(crate) file: Option<Arc<File>>,
+    pub(crate) file: Option<Arc<SourceFile>>,
 }
 
 /// A piece of a large file's contents.
@@ -128,8 +129,10 @@ impl Assembler {
             }
         }
         let total = writer.total();
-        if let Some(change) = file.and_then(|file| change_since(&file, &entry)) {
-            self.report(&entry, change);
+        match file.map(|file| file.is_unchanged()) {
+            None | Some(Ok(true)) => {}
+            Some(Ok(false)) => self.report(&entry, super::CHANGED_WHILE_READ.to_owned()),
+            Some(Err(error)) => self.report(&entry, describe(&error)),
         }
         entry.metadata.size = total;
         entry.content = writer.finish(&mut self.pages)?;
@@ -155,15 +158,3 @@ impl Assembler {
     }
 }
 
-/// What says that a file changed between the walk and the end of reading.
-fn change_since(file: &File, entry: &Entry) -> Option<String> {
-    if entry.kind != Kind::File {
-        return None;
-    }
-    let now = rustix::fs::fstat(file).ok()?;
-    let before = &entry.metadata;
-    let same = now.st_size.cast_unsigned() == before.size
-        && now.st_mtime == before.mtime.seconds
-        && now.st_mtime_nsec == u64::from(before.mtime.nanoseconds);
-    (!same).then(|| "it changed while it was read: the backup holds a mixture of before and after".to_owned())
-}

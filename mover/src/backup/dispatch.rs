@@ -1,6 +1,6 @@
 //! The in-order beginning of the pipeline: walks the source, compares with the parent, hands out work.
 
-use std::{fs::File, sync::Arc};
+use std::sync::Arc;
 
 use crossbeam_channel::{Sender, bounded};
 
@@ -8,7 +8,7 @@ use super::{
     BackupOptions,
     assemble::{Item, Large, Piece},
     parent::{PageOpener, ParentStream},
-    worker::{BatchItem, Cutting, Failure, Segment, SmallFile, Task},
+    worker::{BatchItem, Cutting, Failure, Input, Segment, Task},
 };
 use crate::{
     cancel::Cancel,
@@ -28,7 +28,8 @@ use crate::{
         promise::promise,
     },
     source::{
-        file,
+        self,
+        file::SourceFile,
         walk::{self, WalkEvent, Walked},
     },
 };
@@ -57,21 +58,20 @@ pub(crate) struct Dispatcher<'d> {
     pub(crate) cut: CutSizes,
     pub(crate) batch: Vec<BatchItem>,
     pub(crate) batch_bytes: u64,
+    /// Whether a worker must see the batch.
+    pub(crate) needs_reading: bool,
     pub(crate) statistics: Statistics,
 }
 
 impl Dispatcher<'_> {
     /// Walks file trees.
     pub(crate) fn files(mut self, walk_options: walk::WalkOptions) -> Result<Statistics> {
-        for event in walk::walk(walk_options)? {
+        let mut walk = walk::walk(walk_options)?;
+        for event in walk.by_ref() {
             self.cancel.check()?;
             match event {
                 WalkEvent::Entry(walked) => self.entry(walked)?,
-                WalkEvent::Problem(problem) => self.monitor.problem(Problem {
-                    what: format!("/{}", escape_path(&problem.path)),
-                    message: super::worker::describe(&problem.error),
-                }),
-                WalkEvent::Excluded { .. } => self.statistics.excluded += 1,
+                WalkEvent::Problem(problem) => self.report(problem),
             }
             if let Some(error) = self.parent.take_error() {
                 self.monitor.problem(Problem {
@@ -81,18 +81,20 @@ impl Dispatcher<'_> {
             }
         }
         self.flush_batch()?;
+        let excluded = walk.excluded();
+        self.statistics.excluded = excluded.pattern + excluded.tag + excluded.size + excluded.file_system;
         Ok(self.statistics)
     }
 
     fn entry(&mut self, walked: Walked) -> Result<()> {
-        let parent = self.parent.find(&walked.path);
+        let path = walked.path();
+        let mut parent = self.parent.find(&path);
         let unchanged = parent.as_ref().is_some_and(|parent| self.is_unchanged(parent, &walked));
-        if let Some(parent) = parent.as_ref().filter(|_| unchanged) {
+        if let Some(mut entry) = parent.take_if(|_| unchanged) {
             if matches!(walked.kind, Kind::File) {
                 self.statistics.files_unmodified += 1;
-                Progress::add(&self.monitor.progress().bytes, parent.metadata.size);
+                Progress::add(&self.monitor.progress().bytes, entry.metadata.size);
             }
-            let mut entry = parent.clone();
             // What the times cannot tell: names of the inode come and go without a change of the file.
             entry.metadata.links = walked.metadata.links;
             return self.push(BatchItem::Done(entry), 0);
@@ -120,26 +122,14 @@ impl Dispatcher<'_> {
                 None => self.statistics.files_new += 1,
             }
         }
-        let Walked { path, name, kind, mut metadata, directory } = walked;
-        for lost in file::read_attributes(&directory, &name, &kind, &mut metadata) {
-            let what = format!("/{}", escape_path(&path));
-            self.monitor.problem(Problem { what, message: super::worker::describe(&lost) });
-        }
-        let entry = Entry { path, kind, metadata, content: Content::default() };
-        if entry.kind != Kind::File {
-            return self.push(BatchItem::Done(entry), 0);
-        }
-        let locator = file::Locator::new(directory, name);
-        let size = entry.metadata.size;
-        if size == 0 {
-            return self.push(BatchItem::Done(entry), 0);
-        }
+        let size = if walked.kind == Kind::File { walked.metadata.size } else { 0 };
         if size <= SMALL_FILE_BYTES {
             let parent = parent.filter(|parent| matches!(parent.content, Content::Inline(_)));
-            return self.push(BatchItem::Read(Box::new(SmallFile { entry, locator, parent })), size);
+            self.needs_reading = true;
+            return self.push(BatchItem::Read { walked: Box::new(walked), parent }, size);
         }
         self.flush_batch()?;
-        self.large_file(entry, &locator, parent)
+        self.large_file(&walked, parent)
     }
 
     fn push(&mut self, item: BatchItem, bytes: u64) -> Result<()> {
@@ -153,44 +143,40 @@ impl Dispatcher<'_> {
 
     fn flush_batch(&mut self) -> Result<()> {
         let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH_ENTRIES));
-        let needs_reading = self.batch_bytes > 0;
         self.batch_bytes = 0;
         if batch.is_empty() {
             return Ok(());
         }
-        if needs_reading {
+        if std::mem::take(&mut self.needs_reading) {
             let (answer, promised) = promise(|| Err(stopped()));
             self.task(Task::Batch(batch, answer))?;
             return self.item(Item::Batch(promised));
         }
-        let done = batch.into_iter().map(|item| match item {
-            BatchItem::Done(entry) => entry,
-            BatchItem::Read(small) => small.entry,
+        let done = batch.into_iter().filter_map(|item| match item {
+            BatchItem::Done(entry) => Some(entry),
+            BatchItem::Read { .. } => None,
         });
         self.item(Item::Entries(done.collect()))
     }
 
-    fn large_file(&mut self, entry: Entry, locator: &file::Locator, parent: Option<Entry>) -> Result<()> {
-        let opened = match locator.open(&entry.metadata) {
-            Ok(opened) => opened,
+    fn large_file(&mut self, walked: &Walked, parent: Option<Entry>) -> Result<()> {
+        let file = match SourceFile::open(walked) {
+            Ok(file) => Arc::new(file),
             Err(error) => {
-                let what = format!("/{}", escape_path(&entry.path));
-                self.monitor.problem(Problem { what, message: super::worker::describe(&error) });
+                self.report(source::Problem::new(walked.path(), "contents", error));
                 return Ok(());
             }
         };
-        let file = Arc::new(opened.into_file());
-        let size = entry.metadata.size;
+        let (metadata, problems) = file.read_attributes();
+        problems.into_iter().for_each(|problem| self.report(problem));
+        let size = metadata.size;
+        let entry = Entry { path: walked.path(), kind: Kind::File, metadata, content: Content::default() };
         let (pieces, receiver) = bounded(PIECES_AHEAD);
         let mut hints = self.hints(parent);
-        let item = Large { entry, pieces: receiver, file: Some(Arc::clone(&file)) };
-        self.item(Item::Large(Box::new(item)))?;
+        self.item(Item::Large(Box::new(Large { entry, pieces: receiver, file: Some(Arc::clone(&file)) })))?;
         let mut at = 0;
-        for extent in file::data_extents(&file, size) {
-            let (start, end) = match extent {
-                Ok(extent) => extent,
-                Err(error) => return self.piece(&pieces, Piece::Unreadable(error)),
-            };
+        for extent in file.extents() {
+            let (start, end) = (extent.offset, extent.offset + extent.length);
             if start > at {
                 self.piece(&pieces, Piece::Runs(vec![Run::Hole(start - at)]))?;
             }
@@ -203,10 +189,15 @@ impl Dispatcher<'_> {
         Ok(())
     }
 
+    fn report(&self, problem: source::Problem) {
+        let what = format!("/{}", escape_path(&problem.path));
+        self.monitor.problem(Problem { what, message: super::worker::describe(&problem.error) });
+    }
+
     /// Cuts one run of data into segments, each with a worker.
     fn extent(
-        &mut self,
-        file: &Arc<File>,
+        &self,
+        file: &Arc<SourceFile>,
         start: u64,
         end: u64,
         pieces: &Sender<Piece>,
@@ -227,8 +218,8 @@ impl Dispatcher<'_> {
             let (next, promised) = promise(move || fallback);
             let (answer, result) = promise(|| Err(Failure::Store(stopped())));
             let cutting = Cutting::Content(entry, next);
-            let base = Arc::clone(file);
-            let segment = Segment { file: base, start: at, run: start, length, behind, cutting, answer };
+            let input = Input::File(Arc::clone(file));
+            let segment = Segment { input, start: at, run: start, length, behind, cutting, answer };
             self.task(Task::Segment(segment))?;
             self.piece(pieces, Piece::Later(result))?;
             entry = cut::Entry::Later(promised);

@@ -1,7 +1,6 @@
 //! Devices, image files and streams: one entry each, cut by a grid or by contents.
 
 use std::{
-    fs::File,
     io::Read,
     ops::Range,
     path::Path,
@@ -15,7 +14,7 @@ use super::{
     assemble::{Item, Large, Piece},
     dispatch::{Dispatcher, stopped},
     parent::PageOpener,
-    worker::{Cutting, Failure, Segment, Task},
+    worker::{Cutting, Failure, Input, Segment, Task},
 };
 use crate::{
     chunker,
@@ -27,7 +26,7 @@ use crate::{
     },
     monitor::Progress,
     pipeline::promise::promise,
-    source::block,
+    source::{block::BlockSource, changed::ChangedBlocks},
 };
 
 /// Pieces of an image that wait for the tree.
@@ -37,7 +36,7 @@ const PIECES_AHEAD: usize = 64;
 pub(super) fn grid(source: &BackupSource, parent_grid: u32) -> Result<u32> {
     match source {
         BackupSource::Block { .. } if parent_grid > 0 => Ok(parent_grid),
-        BackupSource::Block { path, .. } => Ok(chunker::grid_for(block::size_of(path)?)),
+        BackupSource::Block { path, .. } => Ok(chunker::grid_for(BlockSource::open(path)?.size())),
         _ => Ok(0),
     }
 }
@@ -47,12 +46,12 @@ impl Dispatcher<'_> {
     pub(super) fn block(
         mut self,
         path: &Path,
-        changed: Option<&[Range<u64>]>,
+        changed: Option<&Path>,
         grid: u32,
     ) -> Result<Statistics> {
-        let opened = block::open(path)?;
-        let size = opened.size();
-        let file = Arc::new(opened.into_file());
+        let file = Arc::new(BlockSource::open(path)?);
+        let size = file.size();
+        let changed = changed.map(|list| changed_ranges(list, size, grid)).transpose()?;
         let entry = image_entry(path.as_os_str().as_encoded_bytes(), size);
         let parent = self.parent.find(&entry.path);
         Progress::add(&self.monitor.progress().bytes_expected, size);
@@ -61,7 +60,7 @@ impl Dispatcher<'_> {
         match (parent, changed, self.opener.clone()) {
             (Some(parent), Some(changed), Some(opener)) => {
                 self.statistics.files_changed += 1;
-                self.changed_blocks(&file, size, &parent, changed, &opener, grid, &pieces)?;
+                self.changed_blocks(&file, &parent, &changed, &opener, grid, &pieces)?;
             }
             (parent, _, opener) => {
                 match parent {
@@ -71,7 +70,7 @@ impl Dispatcher<'_> {
                 let mut hints = parent.zip(opener).map(|(parent, opener)| {
                     super::dispatch::Hints::new(opener, Arc::clone(&self.shared), parent.content)
                 });
-                self.all_blocks(&file, 0..size, grid, &pieces, hints.as_mut())?;
+                self.all_blocks(&file, grid, &pieces, hints.as_mut())?;
             }
         }
         drop(pieces);
@@ -80,58 +79,66 @@ impl Dispatcher<'_> {
 
     fn all_blocks(
         &self,
-        file: &Arc<File>,
+        file: &Arc<BlockSource>,
+        grid: u32,
+        pieces: &Sender<Piece>,
+        mut hints: Option<&mut super::dispatch::Hints>,
+    ) -> Result<()> {
+        let mut at = 0;
+        for extent in file.extents() {
+            // Blocks are read whole: a hole counts only where it covers all of one.
+            let start = (extent.offset / u64::from(grid) * u64::from(grid)).max(at);
+            let end = (extent.offset + extent.length).next_multiple_of(u64::from(grid)).min(file.size());
+            self.hole(at, start, pieces)?;
+            self.blocks(file, start..end, grid, pieces, hints.as_deref_mut())?;
+            at = end.max(start);
+        }
+        self.hole(at, file.size(), pieces)
+    }
+
+    fn hole(&self, start: u64, end: u64, pieces: &Sender<Piece>) -> Result<()> {
+        if start >= end {
+            return Ok(());
+        }
+        Progress::add(&self.monitor.progress().bytes, end - start);
+        self.piece(pieces, Piece::Runs(vec![Run::Hole(end - start)]))
+    }
+
+    fn blocks(
+        &self,
+        file: &Arc<BlockSource>,
         range: Range<u64>,
         grid: u32,
         pieces: &Sender<Piece>,
         mut hints: Option<&mut super::dispatch::Hints>,
     ) -> Result<()> {
         let mut at = range.start;
-        for extent in block::data_extents(file, range.clone()) {
-            let extent = match extent {
-                Ok(extent) => extent,
-                Err(error) => return self.piece(pieces, Piece::Unreadable(error)),
-            };
-            // Blocks are read whole: a hole counts only where it covers all of one.
-            let start = (extent.0 / u64::from(grid) * u64::from(grid)).max(at);
-            let end = extent.1.next_multiple_of(u64::from(grid)).min(range.end);
-            if start > at {
-                self.piece(pieces, Piece::Runs(vec![Run::Hole(start - at)]))?;
-                Progress::add(&self.monitor.progress().bytes, start - at);
-                at = start;
+        while at < range.end {
+            self.cancel.check()?;
+            let length = usize::try_from((range.end - at).min(self.segment_bytes as u64)).expect("it is small");
+            if let Some(hints) = hints.as_deref_mut() {
+                hints.cover(at + length as u64);
             }
-            while at < end {
-                self.cancel.check()?;
-                let length = usize::try_from((end - at).min(self.segment_bytes as u64)).expect("it is small");
-                if let Some(hints) = hints.as_deref_mut() {
-                    hints.cover(at + length as u64);
-                }
-                let (answer, result) = promise(|| Err(Failure::Store(stopped())));
-                let (file, cutting) = (Arc::clone(file), Cutting::Grid(grid));
-                self.task(Task::Segment(Segment { file, start: at, run: 0, length, behind: 0, cutting, answer }))?;
-                self.piece(pieces, Piece::Later(result))?;
-                at += length as u64;
-            }
-        }
-        if at < range.end {
-            self.piece(pieces, Piece::Runs(vec![Run::Hole(range.end - at)]))?;
-            Progress::add(&self.monitor.progress().bytes, range.end - at);
+            let (answer, result) = promise(|| Err(Failure::Store(stopped())));
+            let (input, cutting) = (Input::Block(Arc::clone(file)), Cutting::Grid(grid));
+            self.task(Task::Segment(Segment { input, start: at, run: 0, length, behind: 0, cutting, answer }))?;
+            self.piece(pieces, Piece::Later(result))?;
+            at += length as u64;
         }
         Ok(())
     }
 
     /// Takes from the parent what did not change, and reads the rest.
-    #[expect(clippy::too_many_arguments, reason = "one caller, and each is a different thing")]
     fn changed_blocks(
         &self,
-        file: &Arc<File>,
-        size: u64,
+        file: &Arc<BlockSource>,
         parent: &Entry,
         changed: &[Range<u64>],
         opener: &PageOpener,
         grid: u32,
         pieces: &Sender<Piece>,
     ) -> Result<()> {
+        let size = file.size();
         let dirty = align(changed, u64::from(grid), size, parent.metadata.size);
         let mut dirty = dirty.into_iter().peekable();
         let mut at = 0u64;
@@ -143,7 +150,7 @@ impl Dispatcher<'_> {
             keep_clean(run, start, end, dirty, &mut kept, |kept, range| {
                 let range = range.start.min(size)..range.end.min(size);
                 self.piece(pieces, Piece::Runs(std::mem::take(kept)))?;
-                self.all_blocks(file, range, grid, pieces, None)
+                self.blocks(file, range, grid, pieces, None)
             })?;
             if kept.len() >= KEPT_RUNS {
                 self.piece(pieces, Piece::Runs(std::mem::take(&mut kept)))?;
@@ -158,7 +165,7 @@ impl Dispatcher<'_> {
         }
         self.piece(pieces, Piece::Runs(kept))?;
         for range in dirty {
-            self.all_blocks(file, range.start.min(size)..range.end.min(size), grid, pieces, None)?;
+            self.blocks(file, range.start.min(size)..range.end.min(size), grid, pieces, None)?;
         }
         Ok(())
     }
@@ -240,6 +247,16 @@ fn keep_clean(
         }
     }
     Ok(())
+}
+
+/// The ranges of a list of changes, in order.
+fn changed_ranges(list: &Path, size: u64, grid: u32) -> Result<Vec<Range<u64>>> {
+    let origin = list.display().to_string();
+    let file = std::fs::File::open(list)
+        .map_err(|error| Error::io(error, format!("cannot open the list of changed blocks {origin}")))?;
+    let grid = u64::from(grid);
+    let changed = ChangedBlocks::read(file, &origin, size, grid)?;
+    Ok(changed.iter().map(|block| block * grid..(block + 1) * grid).collect())
 }
 
 /// Changed ranges, widened to blocks and merged; what the device has beyond the parent, and the parent's last block

@@ -34,6 +34,10 @@ use crate::{
     source::walk,
 };
 
+/// What is said of a file that was not the same from beginning to end.
+pub(crate) const CHANGED_WHILE_READ: &str =
+    "it changed while it was read: the backup holds a mixture of before and after";
+
 mod assemble;
 mod checkpoint;
 mod dispatch;
@@ -53,8 +57,8 @@ pub enum BackupSource {
     Block {
         /// The device or file.
         path: PathBuf,
-        /// Ranges that changed since the parent: everything else is taken from there. Sorted, in bytes.
-        changed: Option<Vec<std::ops::Range<u64>>>,
+        /// A list of what changed since the parent: everything else is taken from there.
+        changed: Option<PathBuf>,
         /// Names this state of the device, for the next list of changes.
         change_id: Option<String>,
     },
@@ -317,6 +321,7 @@ fn run(
             cut: repository.format().cut,
             batch: Vec::new(),
             batch_bytes: 0,
+            needs_reading: false,
             statistics: Statistics::default(),
         };
         let dispatched = match &options.source {

@@ -1,10 +1,6 @@
 //! Workers: each carries a task from reading to the pack.
 
-use std::{
-    fs::File,
-    os::unix::fs::FileExt as _,
-    sync::{Arc, atomic::Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use crossbeam_channel::Receiver;
 
@@ -15,6 +11,7 @@ use crate::{
     format::{
         entry::{Content, Entry, Run},
         frame::ChunkRef,
+        metadata::Kind,
     },
     monitor::{Monitor, Problem, Progress, escape_path},
     pipeline::{
@@ -22,25 +19,39 @@ use crate::{
         frames::{Framer, Shared},
         promise::Giver,
     },
-    source::file::{self, OpenedFile},
+    source::{self, attributes::read_attributes, block::BlockSource, file::SourceFile, walk::Walked},
 };
-
-/// A file that is read whole: small enough to share a slab with its neighbours.
-pub(crate) struct SmallFile {
-    /// Everything but the contents.
-    pub(crate) entry: Entry,
-    /// How to open it.
-    pub(crate) locator: file::Locator,
-    /// The parent's entry, whose contents may be the same.
-    pub(crate) parent: Option<Entry>,
-}
 
 /// An entry of a batch: done, or to be read.
 pub(crate) enum BatchItem {
     /// Goes into the tree as it is.
     Done(Entry),
-    /// Is read first.
-    Read(Box<SmallFile>),
+    /// Has its attributes read, and its contents if it is a file: small enough to share a slab with its neighbours.
+    Read {
+        /// What the walk found.
+        walked: Box<Walked>,
+        /// The parent's entry, whose contents may be the same.
+        parent: Option<Entry>,
+    },
+}
+
+/// A large thing to read from.
+#[derive(Debug, Clone)]
+pub(crate) enum Input {
+    /// A file.
+    File(Arc<SourceFile>),
+    /// A device or image file.
+    Block(Arc<BlockSource>),
+}
+
+impl Input {
+    /// Fills the buffer; less only at the end.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        match self {
+            Self::File(file) => file.read_at(buffer, offset),
+            Self::Block(block) => block.read_at(buffer, offset),
+        }
+    }
 }
 
 /// What one worker does in one go.
@@ -56,7 +67,7 @@ pub(crate) enum Task {
 /// A segment of one run of data.
 pub(crate) struct Segment {
     /// The open file or device.
-    pub(crate) file: Arc<File>,
+    pub(crate) input: Input,
     /// Where the segment begins in the file.
     pub(crate) start: u64,
     /// Where its run of data begins.
@@ -120,10 +131,10 @@ impl Worker<'_> {
         for item in items {
             match item {
                 BatchItem::Done(entry) => entries.push(entry),
-                BatchItem::Read(small) => {
+                BatchItem::Read { walked, parent } => {
                     self.context.cancel.check()?;
-                    let path = small.entry.path.clone();
-                    match self.small_file(*small, &mut slab) {
+                    let path = walked.path();
+                    match self.read(*walked, &path, parent.as_ref(), &mut slab) {
                         Ok(entry) => entries.push(entry),
                         Err(Failure::Source(error)) => self.report(&path, &error),
                         Err(Failure::Store(error)) => return Err(error),
@@ -141,41 +152,59 @@ impl Worker<'_> {
         self.context.monitor.problem(Problem { what, message: describe(error) });
     }
 
+    fn read(
+        &mut self,
+        mut walked: Walked,
+        path: &[u8],
+        parent: Option<&Entry>,
+        slab: &mut Vec<u8>,
+    ) -> Result<Entry, Failure> {
+        if walked.kind == Kind::File {
+            return self.small_file(&walked, path, parent, slab);
+        }
+        self.note(read_attributes(&mut walked));
+        let (kind, metadata) = (walked.kind, walked.metadata);
+        Ok(Entry { path: path.to_vec(), kind, metadata, content: Content::default() })
+    }
+
+    fn note(&self, problems: Vec<source::Problem>) {
+        for problem in problems {
+            self.report(&problem.path, &problem.error);
+        }
+    }
+
     /// Reads a file behind what is in the slab already, and cuts it.
-    fn small_file(&mut self, small: SmallFile, slab: &mut Vec<u8>) -> Result<Entry, Failure> {
-        let SmallFile { mut entry, locator, parent } = small;
-        let opened = locator.open(&entry.metadata).map_err(Failure::Source)?;
+    fn small_file(
+        &mut self,
+        walked: &Walked,
+        path: &[u8],
+        parent: Option<&Entry>,
+        slab: &mut Vec<u8>,
+    ) -> Result<Entry, Failure> {
+        let file = SourceFile::open(walked).map_err(Failure::Source)?;
+        let (mut metadata, problems) = file.read_attributes();
+        self.note(problems);
         let start = slab.len();
-        let expected = usize::try_from(entry.metadata.size).expect("small files are small");
-        slab.resize(start + expected + 1, 0);
-        let mut read = 0;
-        while read < expected + 1 {
-            match opened.file().read_at(&mut slab[start + read..], read as u64) {
-                Ok(0) => break,
-                Ok(count) => read += count,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    slab.truncate(start);
-                    return Err(Failure::Source(Error::io(error, format!("cannot read at byte {read}"))));
-                }
-            }
+        // It may have grown since the walk put it among the small ones; what is beyond that is read next time.
+        let expected = usize::try_from(metadata.size.min(super::dispatch::SMALL_FILE_BYTES)).unwrap_or(0);
+        slab.resize(start + expected, 0);
+        let read = file.read_at(&mut slab[start..], 0);
+        slab.truncate(start + *read.as_ref().unwrap_or(&0));
+        let read = read.map_err(Failure::Source)? as u64;
+        if read < metadata.size || !file.is_unchanged().map_err(Failure::Source)? {
+            self.report(path, &Error::conflict(super::CHANGED_WHILE_READ));
         }
-        let read = read.min(expected);
-        slab.truncate(start + read);
-        if let Some(change) = opened.changed_since(&entry.metadata) {
-            self.report(&entry.path, &change);
-        }
-        entry.metadata.size = read as u64;
+        metadata.size = read;
         let progress = self.context.monitor.progress();
-        Progress::add(&progress.bytes, read as u64);
-        Progress::add(&progress.bytes_moved, read as u64);
-        entry.content = self.small_content(&opened, slab, start, parent.as_ref())?;
-        Ok(entry)
+        Progress::add(&progress.bytes, read);
+        Progress::add(&progress.bytes_moved, read);
+        let content = self.small_content(&file, slab, start, parent)?;
+        Ok(Entry { path: path.to_vec(), kind: Kind::File, metadata, content })
     }
 
     fn small_content(
         &mut self,
-        opened: &OpenedFile,
+        file: &SourceFile,
         slab: &[u8],
         start: usize,
         parent: Option<&Entry>,
@@ -185,7 +214,7 @@ impl Worker<'_> {
             _ => &[],
         };
         let mut runs = Vec::new();
-        for (at, length, hole) in extents_of(opened, &slab[start..])? {
+        for (at, length, hole) in extents_of(file, &slab[start..]) {
             if hole {
                 runs.push(Run::Hole(length as u64));
                 continue;
@@ -210,14 +239,14 @@ impl Worker<'_> {
     }
 
     fn segment(&mut self, segment: Segment) {
-        let Segment { file, start, run, length, behind, cutting, answer } = segment;
-        let result = self.read_segment(&file, (start, run), length, behind, cutting);
+        let Segment { input, start, run, length, behind, cutting, answer } = segment;
+        let result = self.read_segment(&input, (start, run), length, behind, cutting);
         answer.give(result);
     }
 
     fn read_segment(
         &mut self,
-        file: &File,
+        input: &Input,
         (start, run): (u64, u64),
         length: usize,
         behind: usize,
@@ -226,8 +255,7 @@ impl Worker<'_> {
         self.context.cancel.check().map_err(Failure::Store)?;
         let mut slab = std::mem::take(&mut self.slab);
         slab.resize(length + behind, 0);
-        let read = read_full(file, &mut slab, start)
-            .map_err(|error| Failure::Source(Error::io(error, format!("cannot read at byte {start}"))))?;
+        let read = input.read_at(&mut slab, start).map_err(Failure::Source)?;
         if read < length {
             return Err(Failure::Source(Error::conflict(format!(
                 "it became shorter while it was read: {} bytes are missing from byte {} on",
@@ -297,23 +325,15 @@ fn same_chunk<'r>(parent: &'r [Run], id: &crate::id::ChunkId) -> Option<&'r Chun
     })
 }
 
-/// Data and holes of a small file: `(offset, length, is a hole)`. Asks the file system only where a whole block of
-/// zeros suggests that there is a hole.
-fn extents_of(opened: &OpenedFile, data: &[u8]) -> Result<Vec<(usize, usize, bool)>, Failure> {
-    let (blocks, _) = data.as_chunks::<4096>();
-    if data.is_empty() {
-        return Ok(Vec::new());
-    }
-    if !blocks.iter().any(|block| chunker::is_zero(block)) {
-        return Ok(vec![(0, data.len(), false)]);
-    }
+/// Data and holes of a small file: `(offset, length, is a hole)`.
+fn extents_of(file: &SourceFile, data: &[u8]) -> Vec<(usize, usize, bool)> {
     let mut pieces = Vec::new();
     let mut at = 0;
-    for extent in file::data_extents(opened.file(), data.len() as u64) {
-        let (start, end) = extent.map_err(Failure::Source)?;
+    for extent in file.extents() {
         // The file may have changed meanwhile: nothing outside what was read.
-        let (start, end) = ((start as usize).clamp(at, data.len()), (end as usize).min(data.len()));
-        let start = first_nonzero_if_hole(data, at, start);
+        let clamp = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).clamp(at, data.len());
+        let end = clamp(extent.offset + extent.length);
+        let start = first_nonzero_if_hole(data, at, clamp(extent.offset));
         if start > at {
             pieces.push((at, start - at, true));
         }
@@ -329,26 +349,12 @@ fn extents_of(opened: &OpenedFile, data: &[u8]) -> Result<Vec<(usize, usize, boo
     if rest < data.len() {
         pieces.push((rest, data.len() - rest, false));
     }
-    Ok(pieces)
+    pieces
 }
 
 /// A hole that does hold data by now ends where that begins.
 fn first_nonzero_if_hole(data: &[u8], from: usize, to: usize) -> usize {
     data[from..to].iter().position(|byte| *byte != 0).map_or(to, |at| from + at)
-}
-
-/// Reads until the buffer is full or the file ends.
-pub(crate) fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
-    let mut read = 0;
-    while read < buffer.len() {
-        match file.read_at(&mut buffer[read..], offset + read as u64) {
-            Ok(0) => break,
-            Ok(count) => read += count,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(read)
 }
 
 /// An error with its cause, in one line.
