@@ -1,17 +1,23 @@
 //! Carrack's engine: a repository of deduplicated, compressed and encrypted data in an object store, and the
 //! ways into it and out of it.
 
+pub mod backup;
 pub mod cancel;
+pub mod check;
 pub mod chunker;
 pub mod clock;
 pub mod codec;
+pub mod diff;
 pub mod error;
+pub mod find;
 pub mod format;
 pub mod id;
 pub mod keys;
 pub mod limits;
 pub mod monitor;
+mod pipeline;
 pub mod reader;
+pub mod repo;
 pub mod restore;
 pub mod secret;
 pub mod source;

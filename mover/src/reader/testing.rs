@@ -207,7 +207,7 @@ impl Writer {
         self.close_pack();
         let root = level.first().map(|child| PageRef::from_chunk(&child.page).unwrap());
         let snapshot = self.snapshot(root, depth);
-        SnapshotReader::new(self.packs, snapshot)
+        SnapshotReader::with_access(self.packs, snapshot)
     }
 
     fn snapshot(&self, root: Option<PageRef>, depth: u8) -> Snapshot {
