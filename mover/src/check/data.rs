@@ -1,9 +1,6 @@
 //! Footers of packs, and the data in them: read in large ranges, opened and compared on all cores.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use tokio::{sync::Semaphore, task::JoinSet};
@@ -78,9 +75,16 @@ pub(super) async fn check(
                 continue;
             }
         };
-        let end = footer.frames.last().map_or(0, |frame| u64::from(frame.place.offset) + u64::from(frame.place.stored));
+        let end = footer
+            .frames
+            .last()
+            .map_or(0, |frame| u64::from(frame.place.offset) + u64::from(frame.place.stored));
         if end > *size {
-            report.add_damage(&**monitor, name(*pack), format!("it has {size} bytes, its footer speaks of {end}"));
+            report.add_damage(
+                &**monitor,
+                name(*pack),
+                format!("it has {size} bytes, its footer speaks of {end}"),
+            );
             continue;
         }
         if index >= read {

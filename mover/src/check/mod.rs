@@ -133,7 +133,8 @@ pub async fn check(
         cancel.check()?;
         let session = reader.snapshot().session;
         let broken = structure.broken_trees.contains(&session);
-        let touched = if structure.bad.is_empty() { 0 } else { touched(reader, &structure.bad, &mut report).await };
+        let touched =
+            if structure.bad.is_empty() { 0 } else { touched(reader, &structure.bad, &mut report).await };
         if broken || touched > 0 {
             report.damaged.push(session);
         } else {

@@ -124,7 +124,9 @@ impl Structure {
                 for entry in entries {
                     match &entry.content {
                         Content::Inline(list) => runs(list, report),
-                        Content::Paged { pages, .. } => pending.extend(pages.iter().map(|(page, _)| page.clone())),
+                        Content::Paged { pages, .. } => {
+                            pending.extend(pages.iter().map(|(page, _)| page.clone()))
+                        }
                     }
                 }
             }

@@ -42,7 +42,8 @@ impl FrameOpener {
     }
 
     fn decompress(&mut self, compressed: &[u8], length: usize) -> Result<&[u8]> {
-        let broken = |error: std::io::Error| Error::corrupt("compressed bytes are damaged").with_source(error);
+        let broken =
+            |error: std::io::Error| Error::corrupt("compressed bytes are damaged").with_source(error);
         if self.scratch.len() < length {
             self.scratch.resize(length, 0);
         }

@@ -10,8 +10,6 @@ pub mod frame;
 pub mod runs;
 #[cfg(test)]
 pub(crate) mod testing;
-#[cfg(test)]
-mod tests;
 pub mod walk;
 
 use std::{
@@ -127,11 +125,8 @@ impl SnapshotReader {
                 self.inner.snapshot.session
             ))
         })?;
-        let fresh = Arc::new(SessionCiphers {
-            info: info.clone(),
-            data: OnceLock::new(),
-            metadata: OnceLock::new(),
-        });
+        let fresh =
+            Arc::new(SessionCiphers { info: info.clone(), data: OnceLock::new(), metadata: OnceLock::new() });
         let mut ciphers = self.inner.ciphers.write().unwrap_or_else(PoisonError::into_inner);
         Ok(Arc::clone(ciphers.entry(session).or_insert(fresh)))
     }
@@ -324,7 +319,7 @@ pub(crate) fn place_of(chunk: &ChunkRef) -> Result<&FramePlace> {
 /// A part of a plain frame.
 pub(crate) fn piece(plain: &[u8], offset: u32, length: u32) -> Result<&[u8]> {
     let start = offset as usize;
-    plain
-        .get(start..start + length as usize)
-        .ok_or_else(|| Error::corrupt(format!("a chunk at {offset} of {length} bytes lies outside its frame")))
+    plain.get(start..start + length as usize).ok_or_else(|| {
+        Error::corrupt(format!("a chunk at {offset} of {length} bytes lies outside its frame"))
+    })
 }

@@ -97,12 +97,8 @@ impl Writer {
         let key = Key::new(world.random());
         let sealed_data_key = keys.seal_data_key(0, session, &key, &world).unwrap();
         let metadata = Cipher::new(suite, &keys.session_metadata_key(0, session).unwrap());
-        let packs = Packs {
-            keys,
-            packs: Mutex::default(),
-            moved: Mutex::default(),
-            reads: AtomicU64::new(0),
-        };
+        let packs =
+            Packs { keys, packs: Mutex::default(), moved: Mutex::default(), reads: AtomicU64::new(0) };
         Self {
             packs: Arc::new(packs),
             info: SessionKeyInfo { session, generation: 0, suite, sealed_data_key },
@@ -117,7 +113,12 @@ impl Writer {
     }
 
     /// Seals chunks as one frame.
-    pub(crate) fn frame(&mut self, kind: FrameKind, chunks: &[&[u8]], compression: Compression) -> Vec<ChunkRef> {
+    pub(crate) fn frame(
+        &mut self,
+        kind: FrameKind,
+        chunks: &[&[u8]],
+        compression: Compression,
+    ) -> Vec<ChunkRef> {
         let keys = self.packs.keys.clone();
         let ids: Vec<_> = chunks.iter().map(|chunk| (keys.chunk_id(chunk), chunk.len() as u32)).collect();
         let plain = chunks.concat();

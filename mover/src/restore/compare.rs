@@ -27,10 +27,7 @@ pub(crate) fn drop_present(batch: &mut Batch, shared: &Shared) {
             let mut buffer = Vec::new();
             let task = &batch.files[batch.pieces[range.start].file as usize];
             let pieces = &batch.pieces[range];
-            pieces
-                .iter()
-                .map(|piece| !is_present(task, piece, shared, &mut buffer))
-                .collect::<Vec<_>>()
+            pieces.iter().map(|piece| !is_present(task, piece, shared, &mut buffer)).collect::<Vec<_>>()
         })
         .collect();
     let mut wanted = wanted.into_iter();

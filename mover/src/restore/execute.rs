@@ -195,7 +195,8 @@ impl Executor {
             let (shared, jobs, batch) = (Arc::clone(&self.shared), self.jobs.clone(), Arc::clone(&batch));
             tokio::spawn(async move {
                 let job = fetch(&shared, batch, range, budget).await;
-                drop(request);
+                // The last worker's end must find nobody else holding on to the target.
+                drop((request, shared));
                 // Nobody receives any more only when the restore has failed already.
                 jobs.send(job).unwrap_or_default();
             });

@@ -72,14 +72,18 @@ pub(crate) async fn run(
     let tree = if options.dry_run {
         None
     } else {
-        Some(TargetTree::open(&options.target, TargetOptions { replace: options.existing != Existing::Keep })?)
+        Some(TargetTree::open(
+            &options.target,
+            TargetOptions { replace: options.existing != Existing::Keep },
+        )?)
     };
     let fresh = match &tree {
         Some(tree) => tree.list(b"")?.is_empty(),
         None => true,
     };
     let shared = Arc::new(Shared::new(reader, tree, Arc::clone(&monitor), cancel));
-    let executor = Executor::start(Arc::clone(&shared), options.threads, options.memory_bytes / FLIGHT_SHARE)?;
+    let executor =
+        Executor::start(Arc::clone(&shared), options.threads, options.memory_bytes / FLIGHT_SHARE)?;
     let (batches, mut queue) = mpsc::channel::<Batch>(1);
     let dispatcher = tokio::spawn(async move {
         while let Some(batch) = queue.recv().await {
@@ -104,8 +108,8 @@ pub(crate) async fn run(
         report: RestoreReport::default(),
     };
     let planned = planner.walk().await;
-    let Planner { batches, directories, links, prefix, mut report, .. } = planner;
-    drop(batches);
+    let Planner { batches, directories, links, prefix, mut report, shared: own, .. } = planner;
+    drop((batches, own));
     let written =
         dispatcher.await.map_err(|error| Error::internal("the restore did not finish").with_source(error))?;
     // What ended the work says more than what the planner saw of it.
@@ -194,9 +198,7 @@ impl Planner<'_> {
 
     fn directory(&mut self, path: Vec<u8>, metadata: Metadata) {
         let Some(tree) = &self.shared.tree else { return };
-        if self.options.delete
-            && !self.fresh
-            && matches!(tree.look_up(&path), Ok(Some((Kind::Directory, _))))
+        if self.options.delete && !self.fresh && matches!(tree.look_up(&path), Ok(Some((Kind::Directory, _))))
         {
             self.unlisted.insert(path.clone());
         }

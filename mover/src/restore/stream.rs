@@ -118,9 +118,9 @@ async fn write_next(
             Progress::add(&monitor.progress().bytes, length);
             return Ok(target);
         }
-        Next::Frame(task) => {
-            task.await.map_err(|error| Error::internal("reading ahead did not finish").with_source(error))??
-        }
+        Next::Frame(task) => task
+            .await
+            .map_err(|error| Error::internal("reading ahead did not finish").with_source(error))??,
     };
     for bytes in pieces {
         target.write(&bytes)?;
