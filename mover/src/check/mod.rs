@@ -3,6 +3,8 @@
 
 mod data;
 mod structure;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::HashSet, sync::Arc};
 
