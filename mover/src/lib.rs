@@ -3,17 +3,22 @@
 
 pub mod backup;
 pub mod cancel;
+pub mod check;
 pub mod chunker;
 pub mod clock;
 pub mod codec;
+pub mod diff;
 pub mod error;
+pub mod find;
 pub mod format;
 pub mod id;
 pub mod keys;
 pub mod limits;
 pub mod monitor;
 mod pipeline;
+pub mod reader;
 pub mod repo;
+pub mod restore;
 pub mod secret;
 pub mod source;
 pub mod store;
