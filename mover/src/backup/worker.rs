@@ -108,10 +108,16 @@ pub(crate) fn work(context: &Context, tasks: &Receiver<Task>) {
     };
     for task in tasks {
         match task {
-            Task::Batch(items, answer) => answer.give(worker.batch(items)),
+            Task::Batch(items, answer) => {
+                let result = worker.batch(items);
+                worker.forget_failed(result.is_err());
+                answer.give(result);
+            }
             Task::Segment(segment) => worker.segment(segment),
             Task::Buffer(data, ends, answer) => {
-                answer.give(worker.chunks(&data, 0, &ends).map_err(Failure::Store));
+                let result = worker.chunks(&data, 0, &ends).map_err(Failure::Store);
+                worker.forget_failed(result.is_err());
+                answer.give(result);
             }
         }
     }
@@ -124,6 +130,13 @@ struct Worker<'c> {
 }
 
 impl Worker<'_> {
+    /// What was gathered from a slab that is gone must not be packed.
+    fn forget_failed(&mut self, failed: bool) {
+        if failed {
+            self.framer.abandon();
+        }
+    }
+
     fn batch(&mut self, items: Vec<BatchItem>) -> Result<Vec<Entry>> {
         let mut slab = std::mem::take(&mut self.slab);
         slab.clear();
@@ -241,6 +254,7 @@ impl Worker<'_> {
     fn segment(&mut self, segment: Segment) {
         let Segment { input, start, run, length, behind, cutting, answer } = segment;
         let result = self.read_segment(&input, (start, run), length, behind, cutting);
+        self.forget_failed(result.is_err());
         answer.give(result);
     }
 

@@ -141,6 +141,25 @@ impl Frame {
         self.0.get_or_init(|| place);
     }
 
+    /// Waits until somebody says where it lies. A frame that was lost on its way answers with a place of no bytes.
+    pub fn wait(&self) -> &FramePlace {
+        self.0.wait()
+    }
+
+    /// Says that the frame will never be packed, so that nobody waits for it.
+    pub fn lose(&self, session: SessionName) {
+        self.settle(FramePlace {
+            session,
+            pack: PackId::default(),
+            offset: 0,
+            stored: 0,
+            plain: 0,
+            compression: Compression::Stored,
+            counter: 0,
+            id: ChunkId::default(),
+        });
+    }
+
     /// Where it lies, if that is settled.
     pub fn place(&self) -> Option<&FramePlace> {
         self.0.get()

@@ -45,8 +45,11 @@ impl RefWriter {
     }
 
     fn index(&mut self, frame: &Frame) -> Result<u32> {
-        let place =
-            frame.place().ok_or_else(|| Error::internal("a page refers to a frame that was never packed"))?;
+        // Another worker may be about to pack it; a chunk is never empty, so neither is a frame.
+        let place = frame.wait();
+        if place.stored == 0 {
+            return Err(Error::cancelled("a frame was lost on its way to the store"));
+        }
         let next = self.frames.len() as u32;
         let index = *self.by_place.entry((place.pack, place.offset)).or_insert(next);
         if index == next {

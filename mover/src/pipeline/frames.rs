@@ -154,9 +154,27 @@ impl Framer {
             }
             &self.gathered[..]
         };
-        let place = seal_data_frame(&self.shared, plain, &parts, &mut self.sealed)?;
-        frame.settle(place);
+        match seal_data_frame(&self.shared, plain, &parts, &mut self.sealed) {
+            Ok(place) => frame.settle(place),
+            Err(error) => {
+                frame.lose(self.shared.bridge.session().name());
+                return Err(error);
+            }
+        }
         Ok(())
+    }
+
+    /// Gives up what was gathered, after an error.
+    pub(crate) fn abandon(&mut self) {
+        self.parts.clear();
+        self.length = 0;
+        std::mem::take(&mut self.frame).lose(self.shared.bridge.session().name());
+    }
+}
+
+impl Drop for Framer {
+    fn drop(&mut self) {
+        self.abandon();
     }
 }
 
