@@ -9,7 +9,8 @@ use crate::{
     repo::{CreateOptions, Unlock},
     restore::{RestoreOptions, restore},
     secret::Key,
-    store::fs::FsStore,
+    source::walk::WalkOptions,
+    store::FsStore,
 };
 
 async fn backed_up(folder: &Path) -> Repository {
@@ -74,4 +75,8 @@ async fn damage_is_named_with_its_files() {
     std::fs::remove_file(&path).unwrap();
     let report = look(&repository, CheckLevel::Structure).await;
     assert!(!report.is_clean() && report.damaged.len() == 1, "{report:?}");
+}
+
+fn files(root: std::path::PathBuf) -> BackupSource {
+    BackupSource::Files(WalkOptions { roots: vec![root], ..WalkOptions::default() })
 }
