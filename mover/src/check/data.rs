@@ -7,7 +7,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{
     CheckLevel, CheckOptions, CheckReport,
-    structure::{Structure, name},
+    structure::{Small, Structure, name},
 };
 use crate::{
     cancel::Cancel,
@@ -18,7 +18,7 @@ use crate::{
         pack::{Footer, FooterFrame},
         session::SessionName,
     },
-    id::{ChunkId, PackId},
+    id::PackId,
     keys::Keys,
     monitor::{Monitor, Progress},
     reader::{
@@ -31,9 +31,6 @@ use crate::{
 
 /// Bytes of a pack that are read with one request and held until they are compared.
 const RANGE_BYTES: u64 = 4 << 20;
-
-/// Chunks of a frame that its footer does not list.
-type Small = Vec<(u32, u32, ChunkId)>;
 
 /// What became of one range of a pack.
 struct Verified {

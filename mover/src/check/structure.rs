@@ -24,6 +24,9 @@ use crate::{
 /// Small chunks that are remembered, to be compared when their frame is opened: 48 bytes each.
 const SMALL_KEPT: u64 = 500_000;
 
+/// Chunks of one frame: offset, length, id.
+pub(super) type Small = Vec<(u32, u32, ChunkId)>;
+
 /// What the structure says, for the checks of data.
 #[derive(Debug, Default)]
 pub(super) struct Structure {
@@ -35,7 +38,7 @@ pub(super) struct Structure {
     /// Snapshots with unreadable pages.
     pub broken_trees: HashSet<SessionName>,
     /// Chunks that footers do not list, by the frame as it lies now: offset, length, id.
-    pub small: HashMap<(PackId, u32), Vec<(u32, u32, ChunkId)>>,
+    pub small: HashMap<(PackId, u32), Small>,
     /// Where frames were moved to, back to where snapshots say they are.
     pub moved_from: HashMap<(PackId, u32), (PackId, u32)>,
     relocations: Relocations,

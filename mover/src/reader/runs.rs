@@ -66,7 +66,7 @@ impl RunWalk {
     fn descend(&mut self, level: u8, bytes: u64, page: &Page) -> Result<()> {
         let Page::RunsInner(below) = page else { return Err(misplaced()) };
         let total = below.iter().try_fold(0u64, |sum, (_, length)| sum.checked_add(*length));
-        if level < 2 || level > limits::TREE_DEPTH || total != Some(bytes) {
+        if !(2..=limits::TREE_DEPTH).contains(&level) || total != Some(bytes) {
             return Err(misplaced());
         }
         self.pending.extend(below.iter().rev().map(|(chunk, length)| (level - 1, chunk.clone(), *length)));

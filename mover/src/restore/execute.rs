@@ -28,6 +28,9 @@ use crate::{
 
 /// Requests under way at once at most, whatever the store prefers.
 const REQUESTS_MAX: usize = 32;
+/// Jobs that wait for a worker at most. Workers are threads of their own, so a sender that waits for them stops
+/// nothing that they need.
+const JOBS_WAITING: usize = 1024;
 /// Unit of the budget of bytes in flight: semaphores count to 2^29 or so.
 const BUDGET_UNIT: u64 = 1024;
 
@@ -145,7 +148,7 @@ pub(crate) struct Executor {
 impl Executor {
     /// Starts workers that keep `in_flight_bytes` of stored bytes between them and the store.
     pub(crate) fn start(shared: Arc<Shared>, threads: usize, in_flight_bytes: u64) -> Result<Self> {
-        let (jobs, queue) = crossbeam_channel::unbounded::<Job>();
+        let (jobs, queue) = crossbeam_channel::bounded::<Job>(JOBS_WAITING);
         let spawn = |index: usize| {
             let (shared, queue): (_, Receiver<Job>) = (Arc::clone(&shared), queue.clone());
             std::thread::Builder::new()

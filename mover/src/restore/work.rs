@@ -2,7 +2,6 @@
 
 use std::sync::{PoisonError, atomic::Ordering};
 
-use bytes::Bytes;
 use crossbeam_channel::Receiver;
 
 use super::{
@@ -38,7 +37,7 @@ pub(crate) fn run(shared: &Shared, queue: &Receiver<Job>) {
             },
             Job::Frames { batch, range, frames } => {
                 for (part, frame) in range.parts.iter().zip(frames) {
-                    match frame.map(Bytes::from).map(into_mutable) {
+                    match frame.map(into_mutable) {
                         Ok(mut stored) => open_and_write(shared, &mut opener, &batch, part, &mut stored),
                         Err(error) => fail(shared, &batch, part, &error),
                     }
