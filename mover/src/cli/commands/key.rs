@@ -1,0 +1,75 @@
+//! `carrack key`: the keys that open a repository.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// List, add, remove and rotate keys
+///
+/// Each key is a password (or a 256-bit secret) that opens the same repository.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  carrack key list
+  carrack key add --label laptop
+  carrack key add --new-password-file /etc/carrack/second
+  carrack key remove 4fd1a7c2
+  carrack key rotate --dry-run
+  carrack key bundle --host db1 --path /srv/db > writer.json")]
+pub(crate) struct KeyArgs {
+    #[command(subcommand)]
+    pub(crate) what: KeyWhat,
+}
+
+/// What to do with keys.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyWhat {
+    /// List the keys
+    List,
+    /// Add another password or secret
+    Add {
+        /// What to call it
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        label: String,
+        #[command(flatten)]
+        new: NewSecret,
+    },
+    /// Remove a key; the one that opened the repository and the last one stay
+    Remove {
+        /// Id of the key, or the beginning of it
+        #[arg(value_name = "KEY")]
+        key: String,
+    },
+    /// Begin a new generation: what is written from now on has new keys
+    ///
+    /// Whoever knew the old root keys can still read what was written with them, and nothing newer. The other
+    /// keys of the repository stop working and must be added again.
+    Rotate {
+        /// Say what would happen, and do nothing
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+    },
+    /// Print a writer bundle: enough to back up one source, not to read others or to delete
+    Bundle {
+        /// Host that the source belongs to [default: this host's name]
+        #[arg(short = 'H', long, value_name = "NAME")]
+        host: Option<String>,
+        /// Absolute path of the source (repeatable)
+        #[arg(long, value_name = "PATH", required = true)]
+        path: Vec<PathBuf>,
+    },
+}
+
+/// Where a new password or secret comes from; asked for twice otherwise.
+#[derive(Debug, Default, Args)]
+pub(crate) struct NewSecret {
+    /// File whose first line is the new password
+    #[arg(long, value_name = "FILE")]
+    pub(crate) new_password_file: Option<PathBuf>,
+    /// Command that prints the new password
+    #[arg(long, value_name = "COMMAND", conflicts_with = "new_password_file")]
+    pub(crate) new_password_command: Option<String>,
+    /// File with a new 256-bit secret (64 hexadecimal digits)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["new_password_file", "new_password_command"])]
+    pub(crate) new_key_file: Option<PathBuf>,
+}

@@ -1,0 +1,1 @@
+//! The one place where the command line meets the engine's functions.
