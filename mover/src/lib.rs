@@ -1,6 +1,7 @@
 //! Carrack's engine: a repository of deduplicated, compressed and encrypted data in an object store, and the
 //! ways into it and out of it.
 
+pub mod backup;
 pub mod cancel;
 pub mod chunker;
 pub mod clock;
@@ -11,5 +12,10 @@ pub mod id;
 pub mod keys;
 pub mod limits;
 pub mod monitor;
+mod pipeline;
+pub mod repo;
 pub mod secret;
+pub mod source;
 pub mod store;
+pub mod sys;
+pub mod target;

@@ -1,1 +1,5 @@
-//! x
+//! Harness of the scenario tests: real servers, and a network between them that can be disturbed.
+
+pub mod minio;
+pub mod proxy;
+pub mod server;

@@ -48,7 +48,7 @@ const RUNS: u8 = 2;
 const RUNS_INNER: u8 = 3;
 
 /// A page while it is filled: rows and the tables they refer to.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct PageWriter {
     kind: u8,
     rows: Vec<u8>,

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Collects the frames that a page refers to while its rows are written.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct RefWriter {
     frames: Vec<FramePlace>,
     by_place: HashMap<(PackId, u32), u32>,

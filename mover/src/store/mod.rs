@@ -13,6 +13,23 @@
 //! Stores know nothing of retries, limits or logs: decorators, put together in one order by one function, add
 //! them.
 
+#[cfg(feature = "testing")]
+pub mod conformance;
+mod decorate;
+#[cfg(feature = "testing")]
+pub mod faulty;
+mod fs;
+mod limit;
+#[cfg(feature = "testing")]
+pub mod mem;
+mod open;
+mod probe;
+#[cfg(feature = "testing")]
+pub mod record;
+mod retry;
+mod s3;
+mod throttle;
+
 use std::fmt::Debug;
 use std::path::PathBuf;
 
@@ -20,6 +37,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::error::{Error, Result};
+
+pub use decorate::decorate;
+pub use fs::FsStore;
+pub use open::{open_plain, open_url};
+pub use probe::{Probed, probe};
 
 /// The longest object name, in bytes. S3 takes 1 024 including the repository's prefix; a path component on
 /// Linux takes 255.
@@ -130,6 +152,26 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
     }
 }
 
+/// The error of a range that leaves its object.
+pub(crate) fn past_end(place: &str, size: u64, range: ByteRange) -> Error {
+    Error::corrupt(format!("{place} has {size} bytes and does not contain {range:?}"))
+        .with_hint("the object is shorter than the repository says: it was cut or replaced; run check")
+}
+
+/// Offset and length of `range` in an object of `size` bytes; none if it is past the end.
+pub(crate) fn span(size: u64, range: ByteRange) -> Option<(u64, u64)> {
+    match range {
+        ByteRange::All => Some((0, size)),
+        ByteRange::Slice { offset, length } => {
+            (offset.checked_add(length)? <= size).then_some((offset, length))
+        }
+        ByteRange::Last(length) => {
+            let length = length.min(size);
+            Some((size - length, length))
+        }
+    }
+}
+
 /// Whether `name` is a decision object, whose put may be repeated: the end of a session (`snapshots/…`) or the
 /// final of a condemned list (`gc/<list>/final`).
 pub fn is_decision(name: &str) -> bool {
@@ -167,6 +209,10 @@ pub struct StoreOptions {
     pub path_style: Option<bool>,
     /// S3: profile in the shared configuration files.
     pub profile: Option<String>,
+    /// S3: credentials file to take the profile from, instead of the environment and the usual files.
+    pub credentials_file: Option<PathBuf>,
+    /// S3: send a CRC-32C with each object; buckets with object lock demand one, some other services refuse it.
+    pub upload_checksum: bool,
     /// S3: PEM file with the certificate authorities to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// S3: storage class for packs; the rest is small and read often, and stays in the default class.
@@ -177,7 +223,8 @@ pub struct StoreOptions {
     pub limit_upload_bytes_per_second: Option<u64>,
     /// Bytes per second from the store, over all requests.
     pub limit_download_bytes_per_second: Option<u64>,
-    /// Upper bound of requests at the same time. Absent: 64 for S3, unlimited for a directory.
+    /// Upper bound of requests for packs at the same time. Absent: 64 for S3, unlimited for a directory. Small
+    /// requests have up to 16 slots of their own.
     pub max_requests_in_flight: Option<usize>,
     /// Requests per second, over all kinds.
     pub requests_per_second: Option<f64>,
@@ -187,8 +234,8 @@ pub struct StoreOptions {
     pub max_retry_delay: std::time::Duration,
     /// How long to wait for a connection.
     pub connect_timeout: std::time::Duration,
-    /// How long a request may take before any byte of the answer arrives. Transfers of bodies are watched
-    /// by their throughput.
+    /// How long the other side may be silent. Uploads have this time on top of what their size needs at
+    /// 64 KiB/s.
     pub read_timeout: std::time::Duration,
 }
 
@@ -200,6 +247,8 @@ impl Default for StoreOptions {
             region: None,
             path_style: None,
             profile: None,
+            credentials_file: None,
+            upload_checksum: false,
             ca_file: None,
             storage_class: None,
             server_side_encryption: ServerSideEncryption::default(),

@@ -1,0 +1,258 @@
+//! The tree of the parent snapshot, read ahead in order beside the walk.
+
+use std::{
+    cmp::Ordering,
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::{
+    codec::{self, Cipher},
+    error::{Error, Result},
+    format::{
+        entry::{Content, Entry, Run},
+        frame::{ChunkRef, Frame, FrameKind},
+        order,
+        page::Page,
+        session::{SessionKeyInfo, SessionName},
+    },
+    limits,
+    pipeline::{bridge::Bridge, tree::ParentPages},
+    repo::Repository,
+    store::ByteRange,
+};
+
+/// Pages of the parent that the new tree may name again.
+pub(crate) type SharedPages = Arc<Mutex<ParentPages>>;
+
+/// Opens pages of a tree, whichever session wrote them.
+pub(crate) struct PageOpener {
+    repository: Repository,
+    bridge: Arc<Bridge>,
+    infos: HashMap<SessionName, SessionKeyInfo>,
+    ciphers: Mutex<HashMap<SessionName, Arc<Cipher>>>,
+    pages: SharedPages,
+}
+
+impl PageOpener {
+    /// An opener for trees that refer to these sessions; pages that it sees are offered to `pages`.
+    pub(crate) fn new(
+        repository: Repository,
+        bridge: Arc<Bridge>,
+        infos: &[SessionKeyInfo],
+        pages: SharedPages,
+    ) -> Self {
+        let infos = infos.iter().map(|info| (info.session, info.clone())).collect();
+        Self { repository, bridge, infos, ciphers: Mutex::default(), pages }
+    }
+
+    /// Reads one page and moves every reference off packs that were repacked (W5).
+    pub(crate) fn open(&self, page: &ChunkRef) -> Result<Page> {
+        let mut place = *page.frame.place().ok_or_else(|| Error::internal("a stored page has no place"))?;
+        if let Some((pack, offset)) = self.bridge.session().relocated(place.pack, place.offset) {
+            (place.pack, place.offset) = (pack, offset);
+        }
+        let range = ByteRange::Slice { offset: place.offset.into(), length: place.stored.into() };
+        let mut stored = self.bridge.wait(self.repository.read_pack(place.pack, range))?.to_vec();
+        let cipher = self.cipher(place.session)?;
+        let mut plain = Vec::new();
+        codec::open_frame(&cipher, FrameKind::Metadata, &place, &mut stored, &mut plain)?;
+        if self.repository.keys().chunk_id(&plain) != page.id {
+            return Err(Error::corrupt(format!("the page at {} of pack {} is another", place.offset, place.pack)));
+        }
+        let page = ChunkRef { frame: Frame::settled(place), ..page.clone() };
+        let decoded = self.relocate(Page::from_bytes(&plain)?);
+        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        if pages.len() < PARENT_PAGES {
+            pages.insert(page.id, page);
+        }
+        Ok(decoded)
+    }
+
+    fn cipher(&self, session: SessionName) -> Result<Arc<Cipher>> {
+        let mut ciphers = self.ciphers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cipher) = ciphers.get(&session) {
+            return Ok(Arc::clone(cipher));
+        }
+        let info = self.infos.get(&session).ok_or_else(|| {
+            Error::corrupt(format!("the snapshot does not carry the key of session {session}, which it refers to"))
+        })?;
+        let key = self.repository.keys().session_metadata_key(info.generation, session)?;
+        let cipher = Arc::new(Cipher::new(info.suite, &key));
+        ciphers.insert(session, Arc::clone(&cipher));
+        Ok(cipher)
+    }
+
+    fn relocate(&self, mut page: Page) -> Page {
+        if !self.bridge.session().has_relocations() {
+            return page;
+        }
+        let mut moved = HashMap::new();
+        let mut fix = |chunk: &mut ChunkRef| self.relocate_chunk(chunk, &mut moved);
+        match &mut page {
+            Page::Leaf(entries) => {
+                for entry in entries {
+                    match &mut entry.content {
+                        Content::Inline(runs) => runs.iter_mut().filter_map(as_chunk).for_each(&mut fix),
+                        Content::Paged { pages, .. } => pages.iter_mut().for_each(|(page, _)| fix(page)),
+                    }
+                }
+            }
+            Page::Runs(runs) => runs.iter_mut().filter_map(as_chunk).for_each(&mut fix),
+            Page::RunsInner(pages) => pages.iter_mut().for_each(|(page, _)| fix(page)),
+            Page::Inner(children) => children.iter_mut().for_each(|child| fix(&mut child.page)),
+        }
+        page
+    }
+
+    fn relocate_chunk(&self, chunk: &mut ChunkRef, moved: &mut HashMap<(crate::id::PackId, u32), Frame>) {
+        let Some(place) = chunk.frame.place().copied() else { return };
+        let Some((pack, offset)) = self.bridge.session().relocated(place.pack, place.offset) else { return };
+        let frame = moved.entry((place.pack, place.offset));
+        chunk.frame =
+            frame.or_insert_with(|| Frame::settled(crate::format::frame::FramePlace { pack, offset, ..place })).clone();
+    }
+
+    /// Runs of a content, page by page, in order; `visit` says whether to go on.
+    pub(crate) fn runs(&self, content: &Content, visit: &mut dyn FnMut(Run) -> bool) -> Result<()> {
+        match content {
+            Content::Inline(runs) => {
+                let _all = runs.iter().cloned().all(visit);
+                Ok(())
+            }
+            Content::Paged { depth, pages } => {
+                self.paged_runs(*depth, pages, visit).map(|_going_on| ())
+            }
+        }
+    }
+
+    fn paged_runs(
+        &self,
+        depth: u8,
+        pages: &[(ChunkRef, u64)],
+        visit: &mut dyn FnMut(Run) -> bool,
+    ) -> Result<bool> {
+        for (page, _) in pages {
+            let going_on = match self.open(page)? {
+                Page::Runs(runs) if depth == 1 => runs.into_iter().all(&mut *visit),
+                Page::RunsInner(pages) if depth > 1 => self.paged_runs(depth - 1, &pages, visit)?,
+                _ => return Err(Error::corrupt("a page of runs is not of the level that it should be")),
+            };
+            if !going_on {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Pages of the parent that are remembered for naming again.
+const PARENT_PAGES: usize = 200_000;
+
+fn as_chunk(run: &mut Run) -> Option<&mut ChunkRef> {
+    match run {
+        Run::Chunk(chunk) => Some(chunk),
+        Run::Hole(_) => None,
+    }
+}
+
+/// Entries of the parent in tree order, read ahead by a thread of its own.
+pub(crate) struct ParentStream {
+    pages: Option<Receiver<Result<Vec<Entry>>>>,
+    current: std::vec::IntoIter<Entry>,
+    next: Option<Entry>,
+    failed: Option<Error>,
+}
+
+/// Decoded leaves that wait to be used: enough to keep ahead of the walk.
+const LEAVES_AHEAD: usize = 4;
+
+impl ParentStream {
+    /// A stream without entries.
+    pub(crate) fn empty() -> Self {
+        Self { pages: None, current: Vec::new().into_iter(), next: None, failed: None }
+    }
+
+    /// Starts reading the tree below `root`.
+    pub(crate) fn start(opener: Arc<PageOpener>, root: ChunkRef, depth: u8) -> Self {
+        let (sender, receiver) = bounded(LEAVES_AHEAD);
+        let spawned = thread::Builder::new().name("parent".to_owned()).spawn(move || {
+            if let Err(error) = read_leaves(&opener, &root, depth, &sender) {
+                // Nobody listens any more when the backup has ended: then the error concerns nobody.
+                drop(sender.send(Err(error)));
+            }
+        });
+        let mut stream = Self { pages: Some(receiver), ..Self::empty() };
+        if let Err(error) = spawned {
+            stream.pages = None;
+            stream.failed = Some(Error::io(error, "no thread could be started to read the parent snapshot"));
+        }
+        stream.step();
+        stream
+    }
+
+    /// The parent's entry of this path. Paths must be asked for in tree order.
+    pub(crate) fn find(&mut self, path: &[u8]) -> Option<Entry> {
+        loop {
+            match order::compare_paths(&self.next.as_ref()?.path, path) {
+                Ordering::Less => self.step(),
+                Ordering::Greater => return None,
+                Ordering::Equal => {
+                    let found = self.next.take();
+                    self.step();
+                    return found;
+                }
+            }
+        }
+    }
+
+    /// What ended the stream early, once.
+    pub(crate) fn take_error(&mut self) -> Option<Error> {
+        self.failed.take()
+    }
+
+    fn step(&mut self) {
+        loop {
+            self.next = self.current.next();
+            if self.next.is_some() {
+                return;
+            }
+            match self.pages.as_ref().and_then(|pages| pages.recv().ok()) {
+                Some(Ok(entries)) => self.current = entries.into_iter(),
+                Some(Err(error)) => {
+                    self.failed = Some(error);
+                    self.pages = None;
+                    return;
+                }
+                None => return,
+            }
+        }
+    }
+}
+
+/// Sends the leaves below a page; answers whether somebody still listens.
+fn read_leaves(
+    opener: &PageOpener,
+    page: &ChunkRef,
+    depth: u8,
+    sender: &Sender<Result<Vec<Entry>>>,
+) -> Result<bool> {
+    if depth == 0 || depth > limits::TREE_DEPTH {
+        return Err(Error::corrupt(format!("a tree of {depth} levels")));
+    }
+    match opener.open(page)? {
+        Page::Leaf(entries) if depth == 1 => Ok(sender.send(Ok(entries)).is_ok()),
+        Page::Inner(children) if depth > 1 => {
+            for child in &children {
+                if !read_leaves(opener, &child.page, depth - 1, sender)? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        }
+        _ => Err(Error::corrupt("a page of the tree is not of the level that it should be")),
+    }
+}

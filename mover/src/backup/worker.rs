@@ -1,0 +1,370 @@
+//! Workers: each carries a task from reading to the pack.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use crossbeam_channel::Receiver;
+
+use crate::{
+    cancel::Cancel,
+    chunker::{self, Chunker},
+    error::{Error, Result},
+    format::{
+        entry::{Content, Entry, Run},
+        frame::ChunkRef,
+        metadata::Kind,
+    },
+    monitor::{Monitor, Problem, Progress, escape_path},
+    pipeline::{
+        cut::{self, cut_segment},
+        frames::{Framer, Shared},
+        promise::Giver,
+    },
+    source::{self, attributes::read_attributes, block::BlockSource, file::SourceFile, walk::Walked},
+};
+
+/// An entry of a batch: done, or to be read.
+pub(crate) enum BatchItem {
+    /// Goes into the tree as it is.
+    Done(Entry),
+    /// Has its attributes read, and its contents if it is a file: small enough to share a slab with its neighbours.
+    Read {
+        /// What the walk found.
+        walked: Box<Walked>,
+        /// The parent's entry, whose contents may be the same.
+        parent: Option<Entry>,
+    },
+}
+
+/// A large thing to read from.
+#[derive(Debug, Clone)]
+pub(crate) enum Input {
+    /// A file.
+    File(Arc<SourceFile>),
+    /// A device or image file.
+    Block(Arc<BlockSource>),
+}
+
+impl Input {
+    /// Fills the buffer; less only at the end.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        match self {
+            Self::File(file) => file.read_at(buffer, offset),
+            Self::Block(block) => block.read_at(buffer, offset),
+        }
+    }
+}
+
+/// What one worker does in one go.
+pub(crate) enum Task {
+    /// Read small files; what cannot be read is left out and reported.
+    Batch(Vec<BatchItem>, Giver<Result<Vec<Entry>>>),
+    /// Read and cut a segment of a large file or device.
+    Segment(Segment),
+    /// Store bytes that were read and cut already.
+    Buffer(Vec<u8>, Vec<usize>, Giver<Result<Vec<Run>, Failure>>),
+}
+
+/// A segment of one run of data.
+pub(crate) struct Segment {
+    /// The open file or device.
+    pub(crate) input: Input,
+    /// Where the segment begins in the file.
+    pub(crate) start: u64,
+    /// Where its run of data begins.
+    pub(crate) run: u64,
+    /// Bytes of the segment.
+    pub(crate) length: usize,
+    /// Bytes of the run behind the segment, which its last chunk may reach into.
+    pub(crate) behind: usize,
+    /// How to cut.
+    pub(crate) cutting: Cutting,
+    /// Where the answer goes.
+    pub(crate) answer: Giver<Result<Vec<Run>, Failure>>,
+}
+
+/// How a segment is cut.
+pub(crate) enum Cutting {
+    /// By contents: where the first chunk begins, and who waits for where the next segment's does.
+    Content(cut::Entry, Giver<u64>),
+    /// By a fixed grid; blocks of zeros become holes.
+    Grid(u32),
+}
+
+/// What workers share.
+pub(crate) struct Context {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) chunker: Chunker,
+    pub(crate) monitor: Arc<dyn Monitor>,
+    pub(crate) cancel: Cancel,
+    pub(crate) slab_bytes: usize,
+}
+
+/// Works until there are no more tasks.
+pub(crate) fn work(context: &Context, tasks: &Receiver<Task>) {
+    let mut worker = Worker {
+        framer: Framer::new(Arc::clone(&context.shared)),
+        slab: Vec::with_capacity(context.slab_bytes),
+        context,
+    };
+    for task in tasks {
+        match task {
+            Task::Batch(items, answer) => answer.give(worker.batch(items)),
+            Task::Segment(segment) => worker.segment(segment),
+            Task::Buffer(data, ends, answer) => {
+                answer.give(worker.chunks(&data, 0, &ends).map_err(Failure::Store));
+            }
+        }
+    }
+}
+
+struct Worker<'c> {
+    framer: Framer,
+    slab: Vec<u8>,
+    context: &'c Context,
+}
+
+impl Worker<'_> {
+    fn batch(&mut self, items: Vec<BatchItem>) -> Result<Vec<Entry>> {
+        let mut slab = std::mem::take(&mut self.slab);
+        slab.clear();
+        let mut entries = Vec::with_capacity(items.len());
+        for item in items {
+            match item {
+                BatchItem::Done(entry) => entries.push(entry),
+                BatchItem::Read { walked, parent } => {
+                    self.context.cancel.check()?;
+                    let path = walked.path();
+                    match self.read(*walked, &path, parent.as_ref(), &mut slab) {
+                        Ok(entry) => entries.push(entry),
+                        Err(Failure::Source(error)) => self.report(&path, &error),
+                        Err(Failure::Store(error)) => return Err(error),
+                    }
+                }
+            }
+        }
+        self.framer.flush(&slab)?;
+        self.slab = slab;
+        Ok(entries)
+    }
+
+    fn report(&self, path: &[u8], error: &Error) {
+        let what = format!("/{}", escape_path(path));
+        self.context.monitor.problem(Problem { what, message: describe(error) });
+    }
+
+    fn read(
+        &mut self,
+        mut walked: Walked,
+        path: &[u8],
+        parent: Option<&Entry>,
+        slab: &mut Vec<u8>,
+    ) -> Result<Entry, Failure> {
+        if walked.kind == Kind::File {
+            return self.small_file(&walked, path, parent, slab);
+        }
+        self.note(read_attributes(&mut walked));
+        let (kind, metadata) = (walked.kind, walked.metadata);
+        Ok(Entry { path: path.to_vec(), kind, metadata, content: Content::default() })
+    }
+
+    fn note(&self, problems: Vec<source::Problem>) {
+        for problem in problems {
+            self.report(&problem.path, &problem.error);
+        }
+    }
+
+    /// Reads a file behind what is in the slab already, and cuts it.
+    fn small_file(
+        &mut self,
+        walked: &Walked,
+        path: &[u8],
+        parent: Option<&Entry>,
+        slab: &mut Vec<u8>,
+    ) -> Result<Entry, Failure> {
+        let file = SourceFile::open(walked).map_err(Failure::Source)?;
+        let (mut metadata, problems) = file.read_attributes();
+        self.note(problems);
+        let start = slab.len();
+        // It may have grown since the walk put it among the small ones; what is beyond that is read next time.
+        let expected = usize::try_from(metadata.size.min(super::dispatch::SMALL_FILE_BYTES)).unwrap_or(0);
+        slab.resize(start + expected, 0);
+        let read = file.read_at(&mut slab[start..], 0);
+        slab.truncate(start + *read.as_ref().unwrap_or(&0));
+        let read = read.map_err(Failure::Source)? as u64;
+        if read < metadata.size || !file.is_unchanged().map_err(Failure::Source)? {
+            self.report(path, &Error::conflict(super::CHANGED_WHILE_READ));
+        }
+        metadata.size = read;
+        let progress = self.context.monitor.progress();
+        Progress::add(&progress.bytes, read);
+        Progress::add(&progress.bytes_moved, read);
+        let content = self.small_content(&file, slab, start, parent)?;
+        Ok(Entry { path: path.to_vec(), kind: Kind::File, metadata, content })
+    }
+
+    fn small_content(
+        &mut self,
+        file: &SourceFile,
+        slab: &[u8],
+        start: usize,
+        parent: Option<&Entry>,
+    ) -> Result<Content, Failure> {
+        let parent = match parent.map(|entry| &entry.content) {
+            Some(Content::Inline(runs)) => &runs[..],
+            _ => &[],
+        };
+        let mut runs = Vec::new();
+        for (at, length, hole) in extents_of(file, &slab[start..]) {
+            if hole {
+                runs.push(Run::Hole(length as u64));
+                continue;
+            }
+            let end = start + at + length;
+            let mut at = start + at;
+            while at < end {
+                let next = at + self.context.chunker.cut(&slab[at..end]);
+                let id = self.context.shared.keys.chunk_id(&slab[at..next]);
+                let chunk = match same_chunk(parent, &id) {
+                    Some(known) => {
+                        self.context.shared.counts.chunks_known.fetch_add(1, Ordering::Relaxed);
+                        known.clone()
+                    }
+                    None => self.framer.chunk_with_id(slab, id, at, next).map_err(Failure::Store)?,
+                };
+                runs.push(Run::Chunk(chunk));
+                at = next;
+            }
+        }
+        Ok(Content::Inline(runs))
+    }
+
+    fn segment(&mut self, segment: Segment) {
+        let Segment { input, start, run, length, behind, cutting, answer } = segment;
+        let result = self.read_segment(&input, (start, run), length, behind, cutting);
+        answer.give(result);
+    }
+
+    fn read_segment(
+        &mut self,
+        input: &Input,
+        (start, run): (u64, u64),
+        length: usize,
+        behind: usize,
+        cutting: Cutting,
+    ) -> Result<Vec<Run>, Failure> {
+        self.context.cancel.check().map_err(Failure::Store)?;
+        let mut slab = std::mem::take(&mut self.slab);
+        slab.resize(length + behind, 0);
+        let read = input.read_at(&mut slab, start).map_err(Failure::Source)?;
+        if read < length {
+            return Err(Failure::Source(Error::conflict(format!(
+                "it became shorter while it was read: {} bytes are missing from byte {} on",
+                length - read,
+                start + read as u64
+            ))));
+        }
+        slab.truncate(read);
+        let progress = self.context.monitor.progress();
+        Progress::add(&progress.bytes, length as u64);
+        Progress::add(&progress.bytes_moved, length as u64);
+        let runs = match cutting {
+            Cutting::Content(entry, next) => {
+                let (first, ends) = cut_segment(&self.context.chunker, &slab, start - run, length, entry, next);
+                self.chunks(&slab, first, &ends)
+            }
+            Cutting::Grid(grid) => {
+                let ends: Vec<usize> =
+                    (0..length).step_by(grid as usize).map(|at| length.min(at + grid as usize)).collect();
+                self.blocks(&slab, &ends)
+            }
+        };
+        self.slab = slab;
+        runs.map_err(Failure::Store)
+    }
+
+    fn chunks(&mut self, data: &[u8], first: usize, ends: &[usize]) -> Result<Vec<Run>> {
+        let mut at = first;
+        let mut runs = Vec::with_capacity(ends.len());
+        for end in ends {
+            runs.push(Run::Chunk(self.framer.chunk(data, at, *end)?));
+            at = *end;
+        }
+        self.framer.flush(data)?;
+        Ok(runs)
+    }
+
+    fn blocks(&mut self, data: &[u8], ends: &[usize]) -> Result<Vec<Run>> {
+        let mut at = 0;
+        let mut runs = Vec::with_capacity(ends.len());
+        for end in ends {
+            runs.push(match chunker::is_zero(&data[at..*end]) {
+                true => Run::Hole((*end - at) as u64),
+                false => Run::Chunk(self.framer.chunk(data, at, *end)?),
+            });
+            at = *end;
+        }
+        self.framer.flush(data)?;
+        Ok(runs)
+    }
+}
+
+/// Whose fault it is: a source that cannot be read costs one entry, a store that cannot be written the backup.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The source could not be read.
+    Source(Error),
+    /// The store could not be written, or somebody asked to stop.
+    Store(Error),
+}
+
+/// The parent's chunk with this id, if it has one.
+fn same_chunk<'r>(parent: &'r [Run], id: &crate::id::ChunkId) -> Option<&'r ChunkRef> {
+    parent.iter().find_map(|run| match run {
+        Run::Chunk(chunk) if chunk.id == *id => Some(chunk),
+        _ => None,
+    })
+}
+
+/// Data and holes of a small file: `(offset, length, is a hole)`.
+fn extents_of(file: &SourceFile, data: &[u8]) -> Vec<(usize, usize, bool)> {
+    let mut pieces = Vec::new();
+    let mut at = 0;
+    for extent in file.extents() {
+        // The file may have changed meanwhile: nothing outside what was read.
+        let clamp = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).clamp(at, data.len());
+        let end = clamp(extent.offset + extent.length);
+        let start = first_nonzero_if_hole(data, at, clamp(extent.offset));
+        if start > at {
+            pieces.push((at, start - at, true));
+        }
+        if end > start {
+            pieces.push((start, end - start, false));
+        }
+        at = end.max(start);
+    }
+    let rest = first_nonzero_if_hole(data, at, data.len());
+    if rest > at {
+        pieces.push((at, rest - at, true));
+    }
+    if rest < data.len() {
+        pieces.push((rest, data.len() - rest, false));
+    }
+    pieces
+}
+
+/// A hole that does hold data by now ends where that begins.
+fn first_nonzero_if_hole(data: &[u8], from: usize, to: usize) -> usize {
+    data[from..to].iter().position(|byte| *byte != 0).map_or(to, |at| from + at)
+}
+
+/// An error with its cause, in one line.
+pub(crate) fn describe(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

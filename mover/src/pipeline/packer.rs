@@ -1,0 +1,209 @@
+//! Fills packs with sealed frames and sends them when they are full.
+
+use std::{
+    mem,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+
+use super::bridge::Bridge;
+use crate::{
+    codec::{self, Domain},
+    error::Result,
+    format::{
+        frame::FramePlace,
+        pack::{Footer, FooterFrame, Trailer},
+    },
+    id::{ChunkId, PackId},
+    limits,
+};
+
+/// A pack that is being filled.
+#[derive(Debug)]
+struct OpenPack {
+    id: PackId,
+    bytes: Vec<u8>,
+    footer: Footer,
+}
+
+/// Packs of one kind, shared by all workers.
+#[derive(Debug)]
+pub(crate) struct Packer {
+    bridge: Arc<Bridge>,
+    open: Mutex<Option<OpenPack>>,
+    target: usize,
+    buffers: Arc<Buffers>,
+    indexed: Mutex<Vec<(ChunkId, PackId)>>,
+    stored: AtomicU64,
+}
+
+/// Pack buffers that came back: fresh memory for every pack would cost a page fault per 4 KiB.
+#[derive(Debug, Default)]
+struct Buffers(Mutex<Vec<Vec<u8>>>);
+
+/// A buffer on its way to the store; it returns when the last reference is gone.
+struct Lent {
+    bytes: Vec<u8>,
+    home: Arc<Buffers>,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let mut bytes = mem::take(&mut self.bytes);
+        bytes.clear();
+        let mut home = self.home.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if home.len() < BUFFERS_KEPT {
+            home.push(bytes);
+        }
+    }
+}
+
+/// Two under way and one being filled is what keeps a local store busy.
+const BUFFERS_KEPT: usize = 2;
+/// Full packs are padded to a multiple of this many bytes: at most 0.8 % of a pack, and no frame's size shows.
+const PADDING_STEP: usize = 256 << 10;
+/// Room for padding and footer behind the frames, in bytes.
+const TAIL_ROOM: usize = 1 << 20;
+
+impl Packer {
+    /// Packs that are closed at about `target` bytes.
+    pub(crate) fn new(bridge: Arc<Bridge>, target: usize) -> Self {
+        Self {
+            bridge,
+            open: Mutex::default(),
+            target,
+            buffers: Arc::default(),
+            indexed: Mutex::default(),
+            stored: AtomicU64::new(0),
+        }
+    }
+
+    /// Puts a sealed frame into the open pack; `frame.place` has everything but pack and offset, which are filled
+    /// in and returned.
+    pub(crate) fn append(&self, mut frame: FooterFrame, sealed: &[u8]) -> Result<FramePlace> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = match &*open {
+            Some(pack) if pack.bytes.len() + sealed.len() > self.target => open.take(),
+            _ => None,
+        };
+        let pack = open.get_or_insert_with(|| self.new_pack());
+        frame.place.pack = pack.id;
+        frame.place.offset =
+            u32::try_from(pack.bytes.len()).expect("a pack is closed long before four gigabytes");
+        pack.bytes.extend_from_slice(sealed);
+        let place = frame.place;
+        pack.footer.frames.push(frame);
+        drop(open);
+        if let Some(pack) = full {
+            self.close(pack, true)?;
+        }
+        Ok(place)
+    }
+
+    /// Sends the open pack, full or not.
+    pub(crate) fn flush(&self) -> Result<()> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
+        open.map_or(Ok(()), |pack| self.close(pack, false))
+    }
+
+    /// Bytes of all packs closed so far.
+    pub(crate) fn stored(&self) -> u64 {
+        self.stored.load(Ordering::Relaxed)
+    }
+
+    /// Which chunk is in which pack, of all packs closed since the last call: the rows of an index segment.
+    pub(crate) fn take_indexed(&self) -> Vec<(ChunkId, PackId)> {
+        mem::take(&mut *self.indexed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn new_pack(&self) -> OpenPack {
+        let kept = self.buffers.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let session = self.bridge.session();
+        OpenPack {
+            id: session.new_pack(),
+            bytes: kept.unwrap_or_else(|| Vec::with_capacity(self.target + TAIL_ROOM)),
+            footer: Footer { sessions: vec![session.key_info().clone()], frames: Vec::new() },
+        }
+    }
+
+    fn close(&self, mut pack: OpenPack, full: bool) -> Result<()> {
+        let session = self.bridge.session();
+        let counter = session.next_counter(Domain::Footer);
+        let footer = codec::seal_object(
+            session.index_cipher(),
+            Domain::Footer,
+            session.name(),
+            counter,
+            &pack.footer.to_bytes(),
+        )?;
+        let length = pack.bytes.len() + footer.len() + Trailer::LENGTH;
+        let padded = if full { length.next_multiple_of(PADDING_STEP) } else { padme(length) };
+        pad(&mut pack.bytes, padded - length, session.world_random());
+        pack.bytes.extend_from_slice(&footer);
+        let trailer = Trailer {
+            footer_length: u32::try_from(footer.len()).expect("a footer is far shorter than its pack"),
+            counter,
+            generation: session.key_info().generation,
+            suite: session.key_info().suite,
+            session: session.name(),
+        };
+        pack.bytes.extend_from_slice(&trailer.to_bytes());
+        self.stored.fetch_add(pack.bytes.len() as u64, Ordering::Relaxed);
+        self.remember(&pack);
+        let body = Bytes::from_owner(Lent { bytes: pack.bytes, home: Arc::clone(&self.buffers) });
+        self.bridge.send(pack.id, body)
+    }
+
+    fn remember(&self, pack: &OpenPack) {
+        let chunks = pack.footer.frames.iter().flat_map(|frame| &frame.chunks);
+        let rows = chunks.map(|chunk| (chunk.id, pack.id));
+        self.indexed.lock().unwrap_or_else(PoisonError::into_inner).extend(rows);
+    }
+}
+
+/// Whether a chunk of this length is listed in footers and index.
+pub(crate) fn is_indexed(length: u32) -> bool {
+    length >= limits::INDEXED_CHUNK_MIN
+}
+
+/// The next length whose lowest bits are zero, as in Padmé: at most 12 % more, and only log log of the length shows.
+pub(crate) fn padme(length: usize) -> usize {
+    if length < 2 {
+        return length;
+    }
+    let exponent = length.ilog2();
+    let kept = exponent.ilog2() + 1;
+    let step = 1usize << exponent.saturating_sub(kept);
+    length.next_multiple_of(step)
+}
+
+/// Appends bytes that look like ciphertext.
+fn pad(bytes: &mut Vec<u8>, count: usize, seed: [u8; 32]) {
+    let start = bytes.len();
+    bytes.resize(start + count, 0);
+    blake3::Hasher::new_keyed(&seed).finalize_xof().fill(&mut bytes[start..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padme_costs_little_and_hides_low_bits() {
+        for length in (0..10_000).chain((10_000..100_000_000).step_by(99_991)) {
+            let padded = padme(length);
+            assert!(padded >= length && padded <= length + length / 8 + 1, "{length} {padded}");
+        }
+        assert_eq!(padme(33_000_000), 34_603_008 - 1_048_576);
+    }
+}

@@ -1,0 +1,191 @@
+//! Writes the tree of a snapshot: entries come in order, pages go to the metadata pack, the root comes out.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::{
+    frames::{Shared, store_page},
+    packer::Packer,
+    runs::PageSink,
+};
+use crate::{
+    error::{Error, Result},
+    format::{
+        entry::Entry,
+        frame::ChunkRef,
+        order,
+        page::{Child, PageWriter},
+        records::PageRef,
+        session::SessionName,
+    },
+    id::ChunkId,
+    limits,
+};
+
+/// Pages that the parent snapshot has: the same page is named again, not stored again.
+pub(crate) type ParentPages = HashMap<ChunkId, ChunkRef>;
+
+/// Stores pages.
+pub(crate) struct Pages {
+    shared: Arc<Shared>,
+    packer: Arc<Packer>,
+    parent: Arc<Mutex<ParentPages>>,
+    sessions: HashSet<SessionName>,
+    sealed: Vec<u8>,
+}
+
+impl Pages {
+    /// Stores pages into metadata packs, unless `parent` has them.
+    pub(crate) fn new(shared: Arc<Shared>, packer: Arc<Packer>, parent: Arc<Mutex<ParentPages>>) -> Self {
+        Self { shared, packer, parent, sessions: HashSet::new(), sealed: Vec::new() }
+    }
+
+    /// Sessions that the stored pages refer to.
+    pub(crate) fn sessions(&self) -> &HashSet<SessionName> {
+        &self.sessions
+    }
+}
+
+impl PageSink for Pages {
+    fn store(&mut self, page: &PageWriter) -> Result<ChunkRef> {
+        let bytes = page.to_bytes()?;
+        self.sessions.extend(page.sessions());
+        let id = self.shared.keys.chunk_id(&bytes);
+        let known = self.parent.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        let stored = match known {
+            Some(known) => known,
+            None => store_page(&self.shared, &self.packer, &bytes, id, &mut self.sealed)?,
+        };
+        let place = stored.frame.place().ok_or_else(|| Error::internal("a page has no place"))?;
+        self.sessions.insert(place.session);
+        Ok(stored)
+    }
+}
+
+/// One level of inner pages.
+#[derive(Debug, Clone, Default)]
+struct Level {
+    children: Vec<Child>,
+}
+
+/// The tree of one snapshot while it is written.
+#[derive(Debug, Clone)]
+pub(crate) struct TreeWriter {
+    leaf: PageWriter,
+    first: Vec<u8>,
+    last: Vec<u8>,
+    bytes: u64,
+    levels: Vec<Level>,
+}
+
+impl TreeWriter {
+    /// An empty tree.
+    pub(crate) fn new() -> Self {
+        Self {
+            leaf: PageWriter::leaf(),
+            first: Vec::new(),
+            last: Vec::new(),
+            bytes: 0,
+            levels: Vec::new(),
+        }
+    }
+
+    /// Appends an entry, which must come behind all others.
+    pub(crate) fn push(&mut self, entry: &Entry, pages: &mut Pages) -> Result<()> {
+        let before = (!self.last.is_empty()).then_some(&self.last);
+        if before.is_some_and(|before| order::compare_paths(before, &entry.path).is_ge()) {
+            return Err(Error::internal(format!(
+                "entries out of order: {} behind {}",
+                entry.path.escape_ascii(),
+                self.last.escape_ascii()
+            )));
+        }
+        if self.leaf.count() == 0 {
+            self.first.clone_from(&entry.path);
+        }
+        self.last.clone_from(&entry.path);
+        self.bytes += entry.metadata.size;
+        self.leaf.push_entry(entry)?;
+        let size = self.leaf.size();
+        if (size >= limits::PAGE_MIN && name_says_so(&entry.path)) || size >= limits::PAGE_TARGET_MAX {
+            self.close_leaf(pages)?;
+        }
+        Ok(())
+    }
+
+    /// The root page and the number of levels; nothing for an empty tree.
+    pub(crate) fn finish(&mut self, pages: &mut Pages) -> Result<(Option<PageRef>, u8)> {
+        self.close_leaf(pages)?;
+        let mut index = 0;
+        while index < self.levels.len() {
+            let top = index + 1 == self.levels.len();
+            match &self.levels[index].children[..] {
+                [only] if top => {
+                    let depth = u8::try_from(index + 1).expect("a tree has few levels");
+                    return Ok((PageRef::from_chunk(&only.page), depth));
+                }
+                _ => self.close_inner(index, pages)?,
+            }
+            index += 1;
+        }
+        Ok((None, 0))
+    }
+
+    fn close_leaf(&mut self, pages: &mut Pages) -> Result<()> {
+        let leaf = std::mem::replace(&mut self.leaf, PageWriter::leaf());
+        if leaf.count() == 0 {
+            return Ok(());
+        }
+        let child = Child {
+            first: std::mem::take(&mut self.first),
+            last: self.last.clone(),
+            entries: leaf.count(),
+            bytes: std::mem::take(&mut self.bytes),
+            page: pages.store(&leaf)?,
+        };
+        self.add_child(0, child, pages)
+    }
+
+    fn add_child(&mut self, index: usize, child: Child, pages: &mut Pages) -> Result<()> {
+        if index == self.levels.len() {
+            self.levels.push(Level::default());
+        }
+        let says_so = child.page.id.0[31] < 2;
+        let children = &mut self.levels[index].children;
+        children.push(child);
+        // About 128 children a page, where the contents say so.
+        if (says_so && children.len() >= 32) || children.len() >= 1024 {
+            self.close_inner(index, pages)?;
+        }
+        Ok(())
+    }
+
+    fn close_inner(&mut self, index: usize, pages: &mut Pages) -> Result<()> {
+        let children = std::mem::take(&mut self.levels[index].children);
+        let (Some(first), Some(last)) = (children.first(), children.last()) else { return Ok(()) };
+        let (first, last) = (first.first.clone(), last.last.clone());
+        let mut page = PageWriter::inner();
+        for child in &children {
+            page.push_child(child)?;
+        }
+        let child = Child {
+            first,
+            last,
+            entries: children.iter().map(|child| child.entries).sum(),
+            bytes: children.iter().map(|child| child.bytes).sum(),
+            page: pages.store(&page)?,
+        };
+        self.add_child(index + 1, child, pages)
+    }
+}
+
+/// Whether a leaf ends behind this path: about one path in 512, and always the same ones, so that a change moves no
+/// page but its own.
+fn name_says_so(path: &[u8]) -> bool {
+    let hash = path.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    (hash ^ hash >> 32).is_multiple_of(512)
+}

@@ -1,0 +1,88 @@
+//! Extended attributes and inode flags of walked entries, read only when somebody asks.
+//!
+//! Changing either changes the ctime, so an entry with the parent's ctime needs no call at all.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use rustix::fs::FileType;
+
+use super::walk::Walked;
+use super::{Problem, show_path};
+use crate::error::Error;
+use crate::format::metadata::{Kind, Metadata};
+use crate::sys::attributes::{Inode, read_flags, read_xattrs};
+use crate::sys::directory::{open_directory, to_c_string};
+use crate::sys::file::{open_for_reading, open_path_only};
+use crate::sys::stat::{file_type, stat_of};
+
+/// Fills in the extended attributes and flags of an entry; what cannot be read comes back as problems.
+pub fn read_attributes(entry: &mut Walked) -> Vec<Problem> {
+    let path = entry.path();
+    let mut problems = Vec::new();
+    if let Err(error) = read_by_name(entry, &path, &mut problems) {
+        let error = Error::io(error, format!("cannot read the attributes of /{}", show_path(&path)));
+        problems.push(Problem::new(path, "attributes", error));
+    }
+    problems
+}
+
+fn read_by_name(entry: &mut Walked, path: &[u8], problems: &mut Vec<Problem>) -> io::Result<()> {
+    let directory = entry.directory.fd()?;
+    let name = to_c_string(&entry.name)?;
+    // Only what can be opened without an effect has flags; the type is checked again on what was reached.
+    match entry.kind {
+        Kind::Directory if entry.passed => {
+            let fd = crate::sys::directory::pass_directory(&*directory, &name)?;
+            read_into(&mut entry.metadata, &Inode::path_only(&fd), path, problems)
+        }
+        Kind::Directory => match open_directory(&*directory, &name) {
+            Ok(fd) => read_open(&mut entry.metadata, &fd, path, problems),
+            Err(_) => {
+                let fd = open_path_only(&*directory, &name)?;
+                read_into(&mut entry.metadata, &Inode::path_only(&fd), path, problems)
+            }
+        },
+        Kind::File => {
+            let fd = open_path_only(&*directory, &name)?;
+            if file_type(&stat_of(&fd)?) != FileType::RegularFile {
+                return Err(io::Error::other("it is no longer a regular file"));
+            }
+            match open_for_reading(&*directory, &name) {
+                Ok(file) => read_open(&mut entry.metadata, &file, path, problems),
+                Err(_) => read_into(&mut entry.metadata, &Inode::path_only(&fd), path, problems),
+            }
+        }
+        _ => {
+            let fd = open_path_only(&*directory, &name)?;
+            read_into(&mut entry.metadata, &Inode::path_only(&fd), path, problems)
+        }
+    }
+}
+
+/// Fills in the extended attributes and flags of an open file or directory.
+pub(crate) fn read_open(
+    metadata: &mut Metadata,
+    fd: &impl AsFd,
+    path: &[u8],
+    problems: &mut Vec<Problem>,
+) -> io::Result<()> {
+    metadata.flags = read_flags(fd)?;
+    read_into(metadata, &Inode::open(fd), path, problems)
+}
+
+fn read_into(
+    metadata: &mut Metadata,
+    inode: &Inode<'_>,
+    path: &[u8],
+    problems: &mut Vec<Problem>,
+) -> io::Result<()> {
+    let (xattrs, failed) = read_xattrs(inode)?;
+    metadata.xattrs = xattrs;
+    for (name, error) in failed {
+        let name = show_path(name.as_bytes());
+        let error = Error::io(error, format!("cannot read the attribute {name} of /{}", show_path(path)));
+        problems.push(Problem::new(path, name, error));
+    }
+    Ok(())
+}

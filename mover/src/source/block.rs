@@ -1,0 +1,119 @@
+//! A block device or an image file as a source: read by position, past the page cache where possible.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::OFlags;
+
+use crate::error::{Error, Result};
+use crate::sys::file::{Extents, advise_sequential, end_of, read_full_at};
+
+/// What direct reads are aligned to, in bytes: the largest sector there is.
+pub const DIRECT_ALIGNMENT: usize = 4096;
+
+/// A buffer whose bytes begin where a direct read wants them.
+#[derive(Debug)]
+pub struct AlignedBuffer {
+    bytes: Vec<u8>,
+    start: usize,
+    length: usize,
+}
+
+impl AlignedBuffer {
+    /// A buffer of `length` zeros.
+    pub fn new(length: usize) -> Self {
+        let bytes = vec![0; length + DIRECT_ALIGNMENT];
+        let start = bytes.as_ptr().align_offset(DIRECT_ALIGNMENT).min(DIRECT_ALIGNMENT);
+        Self { bytes, start, length }
+    }
+
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[self.start..self.start + self.length]
+    }
+
+    /// The bytes, to fill.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.start + self.length]
+    }
+}
+
+/// An open device or image.
+#[derive(Debug)]
+pub struct BlockSource {
+    path: PathBuf,
+    buffered: File,
+    direct: Option<File>,
+    refused: AtomicBool,
+    size: u64,
+    device: bool,
+}
+
+impl BlockSource {
+    /// Opens a device or an image file; symbolic links such as `/dev/disk/by-id` are followed.
+    pub fn open(path: &Path) -> Result<Self> {
+        let failed = |error| Error::io(error, format!("cannot open {}", path.display()));
+        let kind = std::fs::metadata(path).map_err(failed)?.file_type();
+        if !kind.is_block_device() && !kind.is_file() {
+            return Err(Error::invalid(format!(
+                "{} is neither a block device nor an image file",
+                path.display()
+            )));
+        }
+        let buffered = File::open(path).map_err(failed)?;
+        let size = end_of(&buffered).map_err(failed)?;
+        // Not every file system has direct reads; then the page cache serves.
+        let flags = OFlags::DIRECT.bits().cast_signed();
+        let direct = File::options().read(true).custom_flags(flags).open(path).ok();
+        advise_sequential(&buffered);
+        let (refused, device) = (AtomicBool::new(false), kind.is_block_device());
+        Ok(Self { path: path.to_owned(), buffered, direct, refused, size, device })
+    }
+
+    /// Length in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Whether it is a device and not a file.
+    pub fn is_device(&self) -> bool {
+        self.device
+    }
+
+    /// The data runs: the holes of an image file are known, a device is one run.
+    pub fn extents(&self) -> Extents<'_> {
+        Extents::new(&self.buffered, self.size, !self.device)
+    }
+
+    /// Fills `buffer` from `offset`; less only at the end. Reads past the page cache if buffer, offset and
+    /// length are aligned to [`DIRECT_ALIGNMENT`].
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let read = match &self.direct {
+            Some(direct) if self.may_be_direct(buffer, offset) => {
+                match read_full_at(direct, buffer, offset) {
+                    Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                        self.refused.store(true, Ordering::Relaxed);
+                        read_full_at(&self.buffered, buffer, offset)
+                    }
+                    other => other,
+                }
+            }
+            _ => read_full_at(&self.buffered, buffer, offset),
+        };
+        read.map_err(|error| {
+            Error::io(error, format!("cannot read {} at byte {offset}", self.path.display()))
+        })
+    }
+
+    fn may_be_direct(&self, buffer: &[u8], offset: u64) -> bool {
+        let whole = offset.saturating_add(buffer.len() as u64) <= self.size;
+        whole
+            && !self.refused.load(Ordering::Relaxed)
+            && offset.is_multiple_of(DIRECT_ALIGNMENT as u64)
+            && buffer.len().is_multiple_of(DIRECT_ALIGNMENT)
+            && buffer.as_ptr().align_offset(DIRECT_ALIGNMENT) == 0
+    }
+}

@@ -1,0 +1,356 @@
+//! The threads that read directories ahead of a walk.
+//!
+//! Work is kept in the order of the walk by keys: the positions of the sub-directories on the way, and a
+//! batch number for the parts of a large directory. Whoever takes work takes the first there is.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use super::directory::OpenDirectory;
+use super::exclude::Exclude;
+use super::roots::RootNode;
+use super::walk::{ExcludedCounts, WalkEvent, WalkOptions, Walked};
+use super::{Problem, show_path};
+use crate::error::{Error, Result};
+use crate::format::metadata::Kind;
+use crate::sys::directory::{Names, read_names};
+use crate::sys::fds::lock;
+use crate::sys::stat::{kind_of, metadata_of, stat_at};
+
+/// How many entries one piece of work covers: small enough that the parts of a huge directory are shared
+/// among the threads, large enough that handing over costs nothing.
+const BATCH: usize = 1024;
+
+/// In a key, batches come before sub-directories.
+pub(super) const CHILDREN: u64 = 1 << 32;
+
+/// The place of a piece of work in the order of the walk.
+pub(super) type Key = Vec<u64>;
+
+/// What of a directory belongs to the walk.
+#[derive(Debug, Clone)]
+pub(super) enum Plan {
+    /// All of it, if `device` is given only on that device.
+    Whole { device: Option<u64> },
+    /// Only these names.
+    Only(Arc<RootNode>),
+}
+
+#[derive(Debug, Clone)]
+struct Node {
+    directory: Arc<OpenDirectory>,
+    plan: Plan,
+}
+
+#[derive(Debug)]
+struct Listing {
+    node: Node,
+    names: Names,
+    key: Key,
+}
+
+#[derive(Debug)]
+enum Task {
+    Read(Node),
+    Stat(Arc<Listing>, usize),
+}
+
+/// The result of one piece of work.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    pub(super) events: Vec<WalkEvent>,
+    /// Positions of the sub-directories to walk into.
+    pub(super) directories: Vec<u64>,
+    /// How many batches the directory has, this one included.
+    pub(super) batches: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pending: BTreeMap<Key, Task>,
+    done: HashMap<Key, Outcome>,
+    /// Entries in `done`, and one for each outcome, so that empty directories count too.
+    outstanding: usize,
+    wanted: Option<Key>,
+    stop: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    work: Condvar,
+    ready: Condvar,
+    exclude: Exclude,
+    one_file_system: bool,
+    window: usize,
+    excluded: [AtomicU64; 4],
+}
+
+const PATTERN: usize = 0;
+const TAG: usize = 1;
+const SIZE: usize = 2;
+const FILE_SYSTEM: usize = 3;
+
+/// The threads and what they have ready.
+#[derive(Debug)]
+pub(super) struct ReadAhead {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl ReadAhead {
+    pub(super) fn start(options: &WalkOptions, top: Arc<OpenDirectory>, plan: Plan) -> Result<Self> {
+        let mut state = State::default();
+        state.pending.insert(Key::new(), Task::Read(Node { directory: top, plan }));
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            ready: Condvar::new(),
+            exclude: options.exclude.clone(),
+            one_file_system: options.one_file_system,
+            window: options.window_entries,
+            excluded: Default::default(),
+        });
+        let mut ahead = Self { shared, threads: Vec::new() };
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        for _ in 0..if options.threads == 0 { cores() } else { options.threads } {
+            let shared = Arc::clone(&ahead.shared);
+            let thread = std::thread::Builder::new().name("walk".into()).spawn(move || shared.work());
+            ahead
+                .threads
+                .push(thread.map_err(|error| Error::io(error, "cannot start a thread for the walk"))?);
+        }
+        Ok(ahead)
+    }
+
+    /// The result of the work at `key`: ready, or done now, or waited for while another thread is at it.
+    pub(super) fn fetch(&mut self, key: &Key) -> Outcome {
+        let shared = &self.shared;
+        let mut state = lock(&shared.state);
+        loop {
+            if let Some(outcome) = state.done.remove(key) {
+                state.outstanding -= outcome.events.len() + 1;
+                drop(state);
+                shared.work.notify_one();
+                return outcome;
+            }
+            if let Some(task) = state.pending.remove(key) {
+                drop(state);
+                return shared.run(key, task);
+            }
+            state.wanted = Some(key.clone());
+            state = shared.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    pub(super) fn excluded(&self) -> ExcludedCounts {
+        let count = |index: usize| self.shared.excluded[index].load(Ordering::Relaxed);
+        ExcludedCounts {
+            pattern: count(PATTERN),
+            tag: count(TAG),
+            size: count(SIZE),
+            file_system: count(FILE_SYSTEM),
+        }
+    }
+}
+
+impl Drop for ReadAhead {
+    fn drop(&mut self) {
+        lock(&self.shared.state).stop = true;
+        self.shared.work.notify_all();
+        for thread in self.threads.drain(..) {
+            // A panic in a thread was already turned into a problem of the walk.
+            thread.join().unwrap_or_default();
+        }
+    }
+}
+
+impl Shared {
+    fn work(&self) {
+        let mut state = lock(&self.state);
+        while !state.stop {
+            let room = state.outstanding < self.window;
+            let Some((key, task)) = room.then(|| state.pending.pop_first()).flatten() else {
+                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            drop(state);
+            let run = catch_unwind(AssertUnwindSafe(|| self.run(&key, task)));
+            let outcome = run.unwrap_or_else(|_| broken_outcome());
+            state = lock(&self.state);
+            state.outstanding += outcome.events.len() + 1;
+            let wanted = state.wanted.as_ref() == Some(&key);
+            state.done.insert(key, outcome);
+            if wanted {
+                state.wanted = None;
+                self.ready.notify_one();
+            }
+        }
+    }
+
+    fn run(&self, key: &Key, task: Task) -> Outcome {
+        match task {
+            Task::Stat(listing, batch) => self.stat_batch(&listing, batch, Outcome::default()),
+            Task::Read(node) => self.read(key, node),
+        }
+    }
+
+    fn read(&self, key: &Key, node: Node) -> Outcome {
+        let mut outcome = Outcome::default();
+        let names = match self.list(&node, &mut outcome) {
+            Ok(names) => names,
+            Err(error) => {
+                outcome.events.push(directory_problem(&node, error));
+                Names::default()
+            }
+        };
+        let batches = names.len().div_ceil(BATCH).max(1);
+        outcome.batches = batches as u64;
+        let listing = Arc::new(Listing { node, names, key: key.clone() });
+        if batches > 1 {
+            let mut state = lock(&self.state);
+            for batch in 1..batches {
+                let mut key = key.clone();
+                key.push(batch as u64);
+                state.pending.insert(key, Task::Stat(Arc::clone(&listing), batch));
+            }
+            drop(state);
+            self.work.notify_all();
+        }
+        self.stat_batch(&listing, 0, outcome)
+    }
+
+    fn list(&self, node: &Node, outcome: &mut Outcome) -> io::Result<Names> {
+        if let Plan::Only(roots) = &node.plan {
+            let mut names = Names::default();
+            for name in roots.children.keys() {
+                if !names.push(name) {
+                    return Err(io::ErrorKind::OutOfMemory.into());
+                }
+            }
+            return Ok(names);
+        }
+        let fd = node.directory.fd()?;
+        let (mut names, failure) = read_names(&*fd);
+        if let Some(error) = failure {
+            outcome.events.push(directory_problem(node, error));
+        }
+        if let Some(tag) = self.exclude.tag_of(&*fd, &names) {
+            let before = names.len();
+            names.retain(|name| name == tag);
+            self.excluded[TAG].fetch_add((before - names.len()) as u64, Ordering::Relaxed);
+        }
+        Ok(names)
+    }
+
+    fn stat_batch(&self, listing: &Listing, batch: usize, mut outcome: Outcome) -> Outcome {
+        let range = batch * BATCH..listing.names.len().min((batch + 1) * BATCH);
+        if range.is_empty() {
+            return outcome;
+        }
+        let fd = match listing.node.directory.fd() {
+            Ok(fd) => fd,
+            Err(error) => {
+                outcome.events.push(directory_problem(&listing.node, error));
+                return outcome;
+            }
+        };
+        let mut children = Vec::new();
+        outcome.events.reserve(range.len());
+        for position in range {
+            match self.examine(&listing.node, &fd, listing.names.get(position)) {
+                Ok(None) => {}
+                Ok(Some((walked, below))) => {
+                    if let Some(node) = below {
+                        outcome.directories.push(position as u64);
+                        let mut key = listing.key.clone();
+                        key.push(CHILDREN + position as u64);
+                        children.push((key, Task::Read(node)));
+                    }
+                    outcome.events.push(WalkEvent::Entry(walked));
+                }
+                Err(error) => {
+                    let path = listing.node.directory.join(listing.names.get(position).to_bytes());
+                    let error = Error::io(error, format!("cannot examine /{}", show_path(&path)));
+                    outcome.events.push(WalkEvent::Problem(Problem::new(path, "entry", error)));
+                }
+            }
+        }
+        if !children.is_empty() {
+            lock(&self.state).pending.extend(children);
+            self.work.notify_all();
+        }
+        outcome
+    }
+
+    /// One entry, and the node to walk into if it is a directory that belongs to the walk.
+    fn examine(&self, node: &Node, fd: &OwnedFd, name: &CStr) -> io::Result<Option<(Walked, Option<Node>)>> {
+        if self.exclude.has_patterns() && self.exclude.matches(&node.directory.join(name.to_bytes())) {
+            self.excluded[PATTERN].fetch_add(1, Ordering::Relaxed);
+            return Ok(None);
+        }
+        let root = match &node.plan {
+            Plan::Only(roots) => roots.children.get(name),
+            Plan::Whole { .. } => None,
+        };
+        let passed = root.is_some_and(|root| !root.whole);
+        let stat = if passed {
+            rustix::fs::statat(fd, name, rustix::fs::AtFlags::empty())?
+        } else {
+            stat_at(fd, name)?
+        };
+        let metadata = metadata_of(&stat);
+        let Some(mut kind) = kind_of(&stat) else {
+            return Err(io::Error::other("it is of a type that Linux does not know"));
+        };
+        if kind == Kind::File && self.exclude.is_too_large(metadata.size) {
+            self.excluded[SIZE].fetch_add(1, Ordering::Relaxed);
+            return Ok(None);
+        }
+        if let Kind::Symlink { target } = &mut kind {
+            *target = rustix::fs::readlinkat(fd, name, Vec::new())?.into_bytes();
+        }
+        let foreign = matches!(node.plan, Plan::Whole { device: Some(device) } if device != metadata.device);
+        if foreign {
+            self.excluded[FILE_SYSTEM].fetch_add(1, Ordering::Relaxed);
+            if kind != Kind::Directory {
+                return Ok(None);
+            }
+        }
+        let below = (kind == Kind::Directory && !foreign).then(|| {
+            let identity = (!passed).then_some((metadata.device, metadata.inode));
+            Node {
+                directory: node.directory.child(name, identity),
+                plan: self.plan_below(node, root, metadata.device),
+            }
+        });
+        let directory = Arc::clone(&node.directory);
+        Ok(Some((Walked { directory, name: name.to_bytes().to_vec(), kind, metadata, passed }, below)))
+    }
+
+    fn plan_below(&self, node: &Node, root: Option<&Arc<RootNode>>, device: u64) -> Plan {
+        match (root, &node.plan) {
+            (Some(root), _) if !root.whole => Plan::Only(Arc::clone(root)),
+            (None, Plan::Whole { device: Some(device) }) => Plan::Whole { device: Some(*device) },
+            _ => Plan::Whole { device: self.one_file_system.then_some(device) },
+        }
+    }
+}
+
+fn directory_problem(node: &Node, error: io::Error) -> WalkEvent {
+    let path = node.directory.path();
+    let error = Error::io(error, format!("cannot read the directory /{}", show_path(path)));
+    WalkEvent::Problem(Problem::new(path, "directory", error))
+}
+
+fn broken_outcome() -> Outcome {
+    let error = Error::internal("a thread that reads directories broke off; part of a directory is missing");
+    let events = vec![WalkEvent::Problem(Problem::new(Vec::new(), "directory", error))];
+    Outcome { events, directories: Vec::new(), batches: 1 }
+}

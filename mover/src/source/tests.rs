@@ -1,0 +1,4 @@
+mod exclude;
+mod order;
+mod sources;
+mod walk;

@@ -1,0 +1,171 @@
+//! Walks one or many roots and hands out their entries in the order of the snapshot tree (see [`order`]).
+//!
+//! Threads read directories ahead of the caller, in that order, within a window of entries. A directory that
+//! nobody has begun when its turn comes is read by the caller itself, so no thread is ever waited for that
+//! waits itself. One `fstatat` per entry is all that an unchanged file costs.
+//!
+//! Entries stand under the absolute path of their root, and the directories on the way carry their own
+//! attributes. `/` itself is no entry.
+//!
+//! [`order`]: super::order
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::Problem;
+use super::directory::OpenDirectory;
+use super::exclude::Exclude;
+use super::read_ahead::{CHILDREN, Key, Plan, ReadAhead};
+use super::roots::merge_roots;
+use crate::error::{Error, Result};
+use crate::format::metadata::{Kind, Metadata};
+use crate::sys::fds::FdCache;
+
+/// How far threads may be ahead by default, in entries; at some 300 bytes each, 20 MB.
+pub const WINDOW_ENTRIES: usize = 65_536;
+
+/// What to walk and how.
+#[derive(Debug, Clone)]
+pub struct WalkOptions {
+    /// Files and directories; relative ones are seen from the working directory.
+    pub roots: Vec<PathBuf>,
+    /// Stay on the file system of each root: a mount point is kept as a directory and not looked into.
+    pub one_file_system: bool,
+    /// What to leave out.
+    pub exclude: Exclude,
+    /// Threads that read ahead; 0 for one per core.
+    pub threads: usize,
+    /// How many entries may be read ahead.
+    pub window_entries: usize,
+}
+
+impl Default for WalkOptions {
+    fn default() -> Self {
+        Self {
+            roots: Vec::new(),
+            one_file_system: false,
+            exclude: Exclude::default(),
+            threads: 0,
+            window_entries: WINDOW_ENTRIES,
+        }
+    }
+}
+
+/// An entry as it was found; extended attributes and flags are still to be read.
+#[derive(Debug, Clone)]
+pub struct Walked {
+    /// The directory that holds it.
+    pub directory: Arc<OpenDirectory>,
+    /// Its name there.
+    pub name: Vec<u8>,
+    /// What it is; the target of a symbolic link is read.
+    pub kind: Kind,
+    /// What `lstat` says.
+    pub metadata: Metadata,
+    /// Whether it is only on the way to a root; then a link was followed to it.
+    pub passed: bool,
+}
+
+impl Walked {
+    /// The slash-joined path from `/`, without the leading slash.
+    pub fn path(&self) -> Vec<u8> {
+        self.directory.join(&self.name)
+    }
+}
+
+/// What a walk meets.
+#[derive(Debug)]
+pub enum WalkEvent {
+    /// An entry.
+    Entry(Walked),
+    /// Something that could not be read.
+    Problem(Problem),
+}
+
+/// How many entries were left out on request, by the reason; what lies below them is not counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ExcludedCounts {
+    /// By a pattern.
+    pub pattern: u64,
+    /// Beside a tag file.
+    pub tag: u64,
+    /// By the size of the file.
+    pub size: u64,
+    /// On another file system: files left out, and mount points not looked into.
+    pub file_system: u64,
+}
+
+/// A walk under way: an iterator of [`WalkEvent`].
+#[derive(Debug)]
+pub struct Walk {
+    ahead: ReadAhead,
+    frames: Vec<Frame>,
+    events: std::vec::IntoIter<WalkEvent>,
+}
+
+#[derive(Debug)]
+struct Frame {
+    key: Key,
+    next_batch: u64,
+    batches: u64,
+    directories: VecDeque<u64>,
+}
+
+/// Begins a walk. Roots that do not exist are problems; none that exists is an error.
+pub fn walk(options: WalkOptions) -> Result<Walk> {
+    let base = std::env::current_dir()
+        .map_err(|error| Error::io(error, "cannot tell the working directory; give absolute paths"))?;
+    let tree = merge_roots(&base, &options.roots)?;
+    if !options.roots.iter().any(|root| base.join(root).symlink_metadata().is_ok()) {
+        let shown: Vec<String> = options.roots.iter().map(|root| root.display().to_string()).collect();
+        return Err(Error::not_found(format!("nothing to back up: cannot reach {}", shown.join(", "))));
+    }
+    let top = OpenDirectory::top(Arc::new(FdCache::with_default_limit()));
+    let plan = if tree.whole { Plan::Whole { device: None } } else { Plan::Only(tree) };
+    let mut ahead = ReadAhead::start(&options, top, plan)?;
+    let outcome = ahead.fetch(&Key::new());
+    let mut walk = Walk { ahead, frames: Vec::new(), events: Vec::new().into_iter() };
+    walk.enter(Key::new(), outcome);
+    Ok(walk)
+}
+
+impl Walk {
+    /// What was left out so far.
+    pub fn excluded(&self) -> ExcludedCounts {
+        self.ahead.excluded()
+    }
+
+    fn enter(&mut self, key: Key, outcome: super::read_ahead::Outcome) {
+        let directories = outcome.directories.into();
+        self.frames.push(Frame { key, next_batch: 1, batches: outcome.batches, directories });
+        self.events = outcome.events.into_iter();
+    }
+}
+
+impl Iterator for Walk {
+    type Item = WalkEvent;
+
+    fn next(&mut self) -> Option<WalkEvent> {
+        loop {
+            if let Some(event) = self.events.next() {
+                return Some(event);
+            }
+            let frame = self.frames.last_mut()?;
+            let mut key = frame.key.clone();
+            if frame.next_batch < frame.batches {
+                key.push(frame.next_batch);
+                frame.next_batch += 1;
+                let outcome = self.ahead.fetch(&key);
+                frame.directories.extend(outcome.directories);
+                self.events = outcome.events.into_iter();
+            } else if let Some(position) = frame.directories.pop_front() {
+                key.push(CHILDREN + position);
+                let outcome = self.ahead.fetch(&key);
+                self.enter(key, outcome);
+            } else {
+                self.frames.pop();
+            }
+        }
+    }
+}

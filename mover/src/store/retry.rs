@@ -1,0 +1,158 @@
+//! The one layer that sends a request again.
+//!
+//! Only errors of kind `Unavailable`, and only calls that may be repeated: get, list, delete, and the put of a
+//! decision object. The put of a primary object is sent once; its caller takes a new name.
+//!
+//! Pauses have full jitter. A budget shared by all requests bounds what retries add to a store that is in
+//! trouble: each costs a token, tokens come back with successes and, slowly, with time.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::s3::ServiceReply;
+use super::{ByteRange, Capabilities, ObjectStore, Page, Put, StoreOptions, is_decision};
+use crate::clock::World;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Upper bound of the first pause; each further one is twice as long, up to the option's limit.
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+/// Longest pause a server may ask for.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
+/// Tokens when full: what a short outage costs at 64 requests at the same time and four attempts each.
+const BUDGET: f64 = 256.0;
+/// Tokens back per success: in the long run at most every fifth request is a repeated one.
+const TOKENS_PER_SUCCESS: f64 = 0.2;
+/// Tokens back per second, so that a store that was away long is found again.
+const TOKENS_PER_SECOND: f64 = 2.0;
+
+/// A store whose repeatable requests are repeated.
+#[derive(Debug)]
+pub(super) struct Retry {
+    inner: Arc<dyn ObjectStore>,
+    world: World,
+    max_retries: u32,
+    max_delay: Duration,
+    budget: Mutex<Budget>,
+}
+
+#[derive(Debug)]
+struct Budget {
+    tokens: f64,
+    refilled: Duration,
+}
+
+impl Budget {
+    fn add(&mut self, tokens: f64) {
+        self.tokens = (self.tokens + tokens).min(BUDGET);
+    }
+
+    fn take(&mut self, now: Duration) -> bool {
+        self.add(now.saturating_sub(self.refilled).as_secs_f64() * TOKENS_PER_SECOND);
+        self.refilled = now;
+        let enough = self.tokens >= 1.0;
+        if enough {
+            self.tokens -= 1.0;
+        }
+        enough
+    }
+}
+
+impl Retry {
+    pub(super) fn new(inner: Arc<dyn ObjectStore>, options: &StoreOptions, world: World) -> Self {
+        let budget = Mutex::new(Budget { tokens: BUDGET, refilled: world.clock.monotonic() });
+        let (max_retries, max_delay) = (options.max_retries, options.max_retry_delay);
+        Self { inner, world, max_retries, max_delay, budget }
+    }
+
+    /// The pause before attempt number `attempt + 1`; none: give up.
+    fn pause(&self, err: &Error, attempt: u32) -> Option<Duration> {
+        if err.kind() != ErrorKind::Unavailable || attempt >= self.max_retries {
+            return None;
+        }
+        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        if !budget.take(self.world.clock.monotonic()) {
+            return None;
+        }
+        drop(budget);
+        let bound = FIRST_DELAY.saturating_mul(1 << attempt.min(20)).min(self.max_delay);
+        let jitter = f64::from(u32::from_le_bytes(self.world.random())) / f64::from(u32::MAX);
+        let asked = ServiceReply::of(err).and_then(|reply| reply.retry_after).unwrap_or_default();
+        Some(bound.mul_f64(jitter).max(asked.min(MAX_RETRY_AFTER)))
+    }
+
+    /// After an attempt: its result is final, or a pause was made.
+    async fn again<T>(&self, action: &str, name: &str, attempt: u32, result: Result<T>) -> Option<Result<T>> {
+        match result {
+            Ok(value) => {
+                self.budget.lock().unwrap_or_else(PoisonError::into_inner).add(TOKENS_PER_SUCCESS);
+                Some(Ok(value))
+            }
+            Err(err) => {
+                let Some(pause) = self.pause(&err, attempt) else {
+                    let tries =
+                        if attempt == 0 { String::new() } else { format!(" ({} tries)", attempt + 1) };
+                    return Some(Err(if tries.is_empty() {
+                        err
+                    } else {
+                        err.context(format!("gave up{tries}"))
+                    }));
+                };
+                tracing::debug!(action, name, attempt, ?pause, %err, "a request is sent again");
+                tokio::time::sleep(pause).await;
+                None
+            }
+        }
+    }
+}
+
+/// Runs `$call` until its result is final.
+macro_rules! repeat {
+    ($self:ident, $action:literal, $name:expr, $call:expr) => {{
+        let mut attempt = 0;
+        loop {
+            let result = $call.await;
+            if let Some(result) = $self.again($action, $name, attempt, result).await {
+                return result;
+            }
+            attempt += 1;
+        }
+    }};
+}
+
+#[async_trait]
+impl ObjectStore for Retry {
+    async fn put_if_absent(&self, name: &str, body: Bytes) -> Result<Put> {
+        if !is_decision(name) {
+            return self.inner.put_if_absent(name, body).await;
+        }
+        repeat!(self, "put", name, self.inner.put_if_absent(name, body.clone()))
+    }
+
+    async fn get(&self, name: &str, range: ByteRange) -> Result<Bytes> {
+        repeat!(self, "get", name, self.inner.get(name, range))
+    }
+
+    async fn list(&self, prefix: &str, token: Option<String>) -> Result<Page> {
+        repeat!(self, "list", prefix, self.inner.list(prefix, token.clone()))
+    }
+
+    async fn delete(&self, name: &str) -> Result<bool> {
+        repeat!(self, "delete", name, self.inner.delete(name))
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    async fn flush(&self) -> Result<()> {
+        // A failed sync is not repeated: the kernel reports lost pages once, and a second sync would succeed.
+        self.inner.flush().await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+}

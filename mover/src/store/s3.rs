@@ -1,0 +1,304 @@
+//! A repository in a bucket of S3 or of a service that speaks its protocol.
+//!
+//! Create-if-absent is `PutObject` with `If-None-Match: *`. The SDK's own retries are off: one layer of ours
+//! retries, and never the put of a primary object. (The HTTP client may still re-send a request of which it has
+//! not written a byte, when an idle connection turns out to be closed: such a request was never sent.)
+
+mod client;
+mod errors;
+mod reply;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{ChecksumAlgorithm, ServerSideEncryption as Sse, StorageClass};
+use bytes::{Bytes, BytesMut};
+
+use self::errors::Call;
+pub(super) use self::reply::ServiceReply;
+use super::{
+    ByteRange, Capabilities, Listed, ObjectStore, Page, Put, ServerSideEncryption, StoreOptions, check_name,
+    past_end, valid_name,
+};
+use crate::error::{Error, Result};
+
+/// Slowest upload that counts as progress, in bytes per second.
+const MIN_UPLOAD_RATE: u64 = 64 * 1024;
+/// Largest object read at once: several times the largest the engine writes.
+const MAX_OBJECT_BYTES: u64 = 1 << 30;
+/// Most memory reserved on a server's word alone.
+const MAX_RESERVED_BYTES: u64 = 64 << 20;
+
+/// A bucket, or a part of it, as an object store.
+#[derive(Debug)]
+pub(super) struct S3Store {
+    client: Client,
+    bucket: String,
+    /// What precedes each name in the bucket: empty, or a path that ends with a slash.
+    prefix: String,
+    endpoint: String,
+    storage_class: Option<StorageClass>,
+    encryption: ServerSideEncryption,
+    checksum: Option<ChecksumAlgorithm>,
+    tls: bool,
+    silence: Duration,
+}
+
+impl S3Store {
+    /// Opens `bucket/prefix`.
+    pub(super) async fn open(place: &str, options: &StoreOptions) -> Result<Self> {
+        let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+        let prefix = prefix.trim_matches('/');
+        if bucket.is_empty() {
+            return Err(Error::invalid(format!("s3://{place} names no bucket")).with_hint(
+                "use s3://bucket/prefix, and the endpoint option for the address of the service",
+            ));
+        }
+        let connection = client::connect(options).await?;
+        Ok(Self {
+            client: connection.client,
+            bucket: bucket.to_owned(),
+            prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}/") },
+            tls: connection.endpoint.as_deref().is_none_or(|endpoint| endpoint.starts_with("https:")),
+            endpoint: connection.endpoint.unwrap_or_else(|| format!("AWS {}", connection.region)),
+            storage_class: options.storage_class.as_deref().map(StorageClass::from),
+            encryption: options.server_side_encryption.clone(),
+            checksum: options.upload_checksum.then_some(ChecksumAlgorithm::Crc32C),
+            silence: options.read_timeout,
+        })
+    }
+
+    fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    fn call<'a>(&'a self, action: &'static str, name: &'a str) -> Call<'a> {
+        Call { action, name, bucket: &self.bucket, prefix: &self.prefix, endpoint: &self.endpoint }
+    }
+
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        call: &Call<'_>,
+        work: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(call.silent(limit)))
+    }
+
+    /// Reads the body of an answer that must have `promised` bytes.
+    async fn body(&self, call: &Call<'_>, mut stream: ByteStream, promised: u64) -> Result<Bytes> {
+        if promised > MAX_OBJECT_BYTES {
+            return Err(Error::corrupt(format!(
+                "{call}: the object has {promised} bytes, more than any of ours"
+            )));
+        }
+        let reserved = usize::try_from(promised.min(MAX_RESERVED_BYTES)).expect("64 MiB fit into memory");
+        let mut body = BytesMut::new();
+        loop {
+            let next = async { stream.try_next().await.map_err(|err| call.broken(err)) };
+            let Some(bytes) = self.within(self.silence, call, next).await? else { break };
+            if body.is_empty() && bytes.len() as u64 == promised {
+                return Ok(bytes);
+            }
+            if (body.len() + bytes.len()) as u64 > promised {
+                return Err(Error::unavailable(format!(
+                    "{call}: the answer is longer than {promised} bytes"
+                )));
+            }
+            if body.is_empty() {
+                body.reserve(reserved);
+            }
+            body.extend_from_slice(&bytes);
+        }
+        if (body.len() as u64) < promised {
+            let got = body.len();
+            return Err(Error::unavailable(format!(
+                "{call}: the answer ended after {got} of {promised} bytes"
+            )));
+        }
+        Ok(body.freeze())
+    }
+
+    /// Sends a get; no answer if the range lies past the end of the object.
+    async fn request(&self, call: &Call<'_>, range: Option<String>) -> Result<Option<GetObjectOutput>> {
+        let ranged = range.is_some();
+        let request =
+            self.client.get_object().bucket(&self.bucket).key(self.key(call.name)).set_range(range).send();
+        let send = async {
+            match request.await {
+                Ok(output) => Ok(Some(output)),
+                Err(err) if ranged && errors::is_past_end(&err) => Ok(None),
+                Err(err) => Err(call.failed(err)),
+            }
+        };
+        let output = self.within(self.silence, call, send).await?;
+        if ranged && output.as_ref().is_some_and(|output| output.content_range().is_none()) {
+            return Err(Error::invalid(format!("{call}: the service answers a part with the whole object"))
+                .with_hint("the repository needs a service that supports ranged reads"));
+        }
+        Ok(output)
+    }
+
+    /// Size of an object by the smallest ranged read; `HEAD` has no body that could tell what is missing.
+    async fn size(&self, call: &Call<'_>) -> Result<u64> {
+        match self.request(call, Some("bytes=0-0".into())).await? {
+            None => Ok(0),
+            Some(output) => total(&output).ok_or_else(|| {
+                Error::invalid(format!("{call}: the service does not tell the object's size"))
+            }),
+        }
+    }
+
+    async fn slice(&self, call: &Call<'_>, offset: u64, length: u64) -> Result<Bytes> {
+        let range = ByteRange::Slice { offset, length };
+        let beyond = |size| past_end(&call.place(), size, range);
+        let Some(last) = offset.checked_add(length).and_then(|end| end.checked_sub(1)).filter(|_| length > 0)
+        else {
+            let size = self.size(call).await?;
+            return if length == 0 && offset <= size { Ok(Bytes::new()) } else { Err(beyond(size)) };
+        };
+        let Some(output) = self.request(call, Some(format!("bytes={offset}-{last}"))).await? else {
+            return Err(beyond(self.size(call).await?));
+        };
+        if let Some(size) = total(&output).filter(|size| *size <= last) {
+            return Err(beyond(size));
+        }
+        self.body(call, output.body, length).await
+    }
+}
+
+/// The size of the whole object in `bytes 0-0/123`.
+fn total(output: &GetObjectOutput) -> Option<u64> {
+    output.content_range()?.rsplit_once('/')?.1.parse().ok()
+}
+
+fn promised(output: &GetObjectOutput, call: &Call<'_>) -> Result<u64> {
+    output
+        .content_length()
+        .and_then(|length| u64::try_from(length).ok())
+        .ok_or_else(|| Error::unavailable(format!("{call}: the answer does not tell its length")))
+}
+
+#[async_trait]
+impl ObjectStore for S3Store {
+    async fn put_if_absent(&self, name: &str, body: Bytes) -> Result<Put> {
+        check_name(name)?;
+        let call = self.call("put", name);
+        let limit = self.silence + Duration::from_secs(body.len() as u64 / MIN_UPLOAD_RATE);
+        let (encryption, key_id) = match &self.encryption {
+            ServerSideEncryption::BucketDefault => (None, None),
+            ServerSideEncryption::Aes256 => (Some(Sse::Aes256), None),
+            ServerSideEncryption::Kms { key_id } => (Some(Sse::AwsKms), key_id.clone()),
+        };
+        let class = self.storage_class.clone().filter(|_| name.starts_with("packs/"));
+        let request = self
+            .client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(self.key(name))
+            .if_none_match("*")
+            .set_storage_class(class)
+            .set_server_side_encryption(encryption)
+            .set_ssekms_key_id(key_id)
+            .set_checksum_algorithm(self.checksum.clone())
+            .body(ByteStream::from(body))
+            .customize();
+        // TLS protects the body on its way; hashing it once more for the signature would cost half a second of
+        // processor time per GiB.
+        let request = if self.tls { request.disable_payload_signing() } else { request };
+        let send = async {
+            match request.send().await {
+                Ok(_) => Ok(Put::Created),
+                Err(err) if errors::is_exists(&err) => Ok(Put::Exists),
+                Err(err) => Err(call.failed(err)),
+            }
+        };
+        self.within(limit, &call, send).await
+    }
+
+    async fn get(&self, name: &str, range: ByteRange) -> Result<Bytes> {
+        check_name(name)?;
+        let call = self.call("get", name);
+        let range = match range {
+            ByteRange::Slice { offset, length } => return self.slice(&call, offset, length).await,
+            ByteRange::Last(0) => return self.size(&call).await.map(|_| Bytes::new()),
+            ByteRange::Last(length) => Some(format!("bytes=-{length}")),
+            ByteRange::All => None,
+        };
+        match self.request(&call, range).await? {
+            Some(output) => {
+                let promised = promised(&output, &call)?;
+                self.body(&call, output.body, promised).await
+            }
+            // The last bytes of an empty object.
+            None => Ok(Bytes::new()),
+        }
+    }
+
+    async fn list(&self, prefix: &str, token: Option<String>) -> Result<Page> {
+        let call = self.call("list", prefix);
+        let request = self
+            .client
+            .list_objects_v2()
+            .bucket(&self.bucket)
+            .prefix(self.key(prefix))
+            .set_continuation_token(token)
+            .send();
+        let send = async { request.await.map_err(|err| call.failed(err)) };
+        let output = self.within(self.silence, &call, send).await?;
+        let next = match (output.is_truncated(), output.next_continuation_token) {
+            (Some(true), None) => {
+                return Err(Error::unavailable(format!(
+                    "{call}: a page that is not the last has no next one"
+                )));
+            }
+            (Some(true), next) => next,
+            _ => None,
+        };
+        let mut objects = Vec::with_capacity(output.contents.as_ref().map_or(0, Vec::len));
+        for object in output.contents.unwrap_or_default() {
+            let name = object.key.as_deref().and_then(|key| key.strip_prefix(&self.prefix));
+            let size = object.size.and_then(|size| u64::try_from(size).ok());
+            let (Some(name), Some(size)) = (name, size) else {
+                return Err(Error::unavailable(format!(
+                    "{call}: the listing has an entry without name or size"
+                )));
+            };
+            if valid_name(name) {
+                objects.push(Listed { name: name.to_owned(), size });
+            } else {
+                tracing::warn!(name, "a foreign object is left out of the listing");
+            }
+        }
+        Ok(Page { objects, next })
+    }
+
+    async fn delete(&self, name: &str) -> Result<bool> {
+        check_name(name)?;
+        let call = self.call("delete", name);
+        let request = self.client.delete_object().bucket(&self.bucket).key(self.key(name)).send();
+        let send = async {
+            match request.await {
+                Ok(_) => Ok(true),
+                Err(err) if errors::is_absent(&err) => Ok(false),
+                Err(err) => Err(call.failed(err)),
+            }
+        };
+        self.within(self.silence, &call, send).await
+    }
+
+    fn describe(&self) -> String {
+        format!("s3://{}/{} at {}", self.bucket, self.prefix.trim_end_matches('/'), self.endpoint)
+    }
+
+    async fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { local: false, preferred_parallel_puts: 8, preferred_parallel_gets: 16 }
+    }
+}

@@ -1,0 +1,130 @@
+//! The S3 client: credentials, region, certificates, proxies, time limits.
+
+use std::path::Path;
+use std::time::Duration;
+
+use aws_config::profile::ProfileFileCredentialsProvider;
+#[expect(deprecated, reason = "the new path is in a crate that is not for direct use")]
+use aws_config::profile::profile_file::{ProfileFileKind, ProfileFiles};
+use aws_config::{BehaviorVersion, Region};
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{
+    RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient, StalledStreamProtectionConfig,
+};
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use aws_smithy_http_client::{Builder, Connector};
+
+use crate::error::{Error, Result};
+use crate::store::StoreOptions;
+
+/// How long an unused connection is kept: shorter than the idle limits of servers and load balancers, so that a
+/// request seldom meets a connection that is just being closed.
+const IDLE_CONNECTION: Duration = Duration::from_secs(15);
+/// Region that services other than AWS accept, or do not look at.
+const DEFAULT_REGION: &str = "us-east-1";
+
+pub(super) struct Connection {
+    pub(super) client: Client,
+    pub(super) endpoint: Option<String>,
+    pub(super) region: String,
+}
+
+pub(super) async fn connect(options: &StoreOptions) -> Result<Connection> {
+    if let Some(endpoint) = &options.endpoint {
+        check_endpoint(endpoint)?;
+    }
+    let http = http_client(options.ca_file.as_deref())?;
+    let timeouts = TimeoutConfig::builder().connect_timeout(options.connect_timeout).build();
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http)
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(timeouts)
+        // Our own limits replace it; two watchdogs would give two errors for one thing.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+    if let Some(provider) = profile_credentials(options) {
+        loader = loader.credentials_provider(provider);
+    }
+    if let Some(profile) = &options.profile {
+        loader = loader.profile_name(profile);
+    }
+    if let Some(region) = &options.region {
+        loader = loader.region(Region::new(region.clone()));
+    }
+    if let Some(endpoint) = &options.endpoint {
+        loader = loader.endpoint_url(endpoint);
+    }
+    let shared = loader.load().await;
+    let endpoint = shared.endpoint_url().map(str::to_owned);
+    let region = shared.region().map_or_else(|| DEFAULT_REGION.to_owned(), ToString::to_string);
+    let config = aws_sdk_s3::config::Builder::from(&shared)
+        .region(Region::new(region.clone()))
+        .force_path_style(options.path_style.unwrap_or(endpoint.is_some()))
+        // The SDK's default checksum trailers are refused by several services.
+        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+        .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+        .build();
+    Ok(Connection { client: Client::from_conf(config), endpoint, region })
+}
+
+fn check_endpoint(endpoint: &str) -> Result<()> {
+    let host = endpoint.strip_prefix("http://").or_else(|| endpoint.strip_prefix("https://"));
+    let proper = host.is_some_and(|host| !host.is_empty() && !host.starts_with('/') && !host.contains('@'));
+    if proper {
+        return Ok(());
+    }
+    // Not repeated in the message: it may hold a password.
+    Err(Error::invalid("the S3 endpoint is not of the form http://host:port or https://host:port")
+        .with_hint("give scheme, host and port only; credentials come from the environment or a profile"))
+}
+
+#[expect(deprecated, reason = "the new path is in a crate that is not for direct use")]
+/// Credentials of a profile that was named: it goes before the environment, as in Amazon's own tools.
+fn profile_credentials(options: &StoreOptions) -> Option<ProfileFileCredentialsProvider> {
+    if options.profile.is_none() && options.credentials_file.is_none() {
+        return None;
+    }
+    let mut builder = ProfileFileCredentialsProvider::builder();
+    if let Some(profile) = &options.profile {
+        builder = builder.profile_name(profile);
+    }
+    if let Some(path) = &options.credentials_file {
+        let files = ProfileFiles::builder()
+            .include_default_config_file(true)
+            .with_file(ProfileFileKind::Credentials, path)
+            .build();
+        builder = builder.profile_files(files);
+    }
+    Some(builder.build())
+}
+
+fn http_client(ca_file: Option<&Path>) -> Result<SharedHttpClient> {
+    let mut trust = TrustStore::empty().with_native_roots(ca_file.is_none());
+    if let Some(path) = ca_file {
+        let place = path.display();
+        let pem = std::fs::read(path).map_err(|err| Error::io(err, format!("read the CA file {place}")))?;
+        if !pem.windows(27).any(|line| line == b"-----BEGIN CERTIFICATE-----") {
+            return Err(Error::invalid(format!("the CA file {place} holds no certificate"))
+                .with_hint("it must be in PEM form: -----BEGIN CERTIFICATE-----"));
+        }
+        trust = trust.with_pem_certificate(pem);
+    }
+    let tls = TlsContext::builder()
+        .with_trust_store(trust)
+        .build()
+        .map_err(|err| Error::invalid("the certificate authorities cannot be used").with_source(err))?;
+    Ok(Builder::new().pool_idle_timeout(IDLE_CONNECTION).build_with_connector_fn(
+        move |settings, components| {
+            let mut builder = Connector::builder()
+                .proxy_config(ProxyConfig::from_env())
+                .pool_idle_timeout(IDLE_CONNECTION)
+                .tls_provider(Provider::Rustls(CryptoMode::AwsLc));
+            builder.set_connector_settings(settings.cloned());
+            builder.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
+            builder.tls_context(tls.clone()).build()
+        },
+    ))
+}

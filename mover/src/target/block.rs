@@ -1,0 +1,140 @@
+//! Restores to a block device or an image file.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::file::{write_zeros, zero_range};
+use crate::error::{Error, Result};
+use crate::sys::file::{end_of, is_unsupported};
+use crate::sys::ioctl::{is_read_only_device, zero_device_range};
+
+/// How an image is restored.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct BlockTargetOptions {
+    /// The target is known to read as zeros (a fresh volume), so zeros need not be written.
+    pub known_zero: bool,
+    /// Whether an image file that exists is overwritten; a device always is.
+    pub replace: bool,
+}
+
+/// An open device or image file of sufficient size.
+#[derive(Debug)]
+pub struct BlockTarget {
+    file: File,
+    path: PathBuf,
+    size: u64,
+    device: bool,
+    known_zero: bool,
+}
+
+impl BlockTarget {
+    /// Opens the target for an image of `size` bytes. Everything that can be refused is refused here, before
+    /// a byte is written: too small, read-only, in use.
+    pub fn open(path: &Path, size: u64, options: BlockTargetOptions) -> Result<Self> {
+        match std::fs::metadata(path) {
+            Ok(found) if found.file_type().is_block_device() => Self::open_device(path, size, options),
+            Ok(found) if !found.is_file() => {
+                Err(Error::invalid(format!("{} is neither a block device nor an image file", path.display())))
+            }
+            Ok(_) if !options.replace => Err(Error::conflict(format!("{} exists", path.display()))
+                .with_hint("name a new file, or allow existing files to be overwritten")),
+            Ok(_) => Self::open_file(path, size, options, false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Self::open_file(path, size, options, true)
+            }
+            Err(error) => Err(Error::io(error, format!("cannot examine {}", path.display()))),
+        }
+    }
+
+    fn open_device(path: &Path, size: u64, options: BlockTargetOptions) -> Result<Self> {
+        // O_EXCL on a device asks the kernel whether anything else has claimed it.
+        let exclusive = OFlags::EXCL.bits().cast_signed();
+        let opened = File::options().read(true).write(true).custom_flags(exclusive).open(path);
+        let file = opened.map_err(|error| match Errno::from_io_error(&error) {
+            Some(Errno::BUSY) => {
+                Error::conflict(format!("{} is in use: mounted, or part of another device", path.display()))
+                    .with_hint("unmount it first")
+                    .with_source(error)
+            }
+            _ => Error::io(error, format!("cannot open {} for writing", path.display())),
+        })?;
+        let failed = |error| Error::io(error, format!("cannot examine {}", path.display()));
+        if is_read_only_device(&file).map_err(failed)? {
+            return Err(Error::denied(format!("{} is read-only", path.display())));
+        }
+        let room = end_of(&file).map_err(failed)?;
+        if room < size {
+            return Err(Error::invalid(format!(
+                "{} is too small: it has {room} bytes, the image needs {size}; nothing was written",
+                path.display()
+            ))
+            .with_hint("restore to a device of at least that size"));
+        }
+        let known_zero = options.known_zero;
+        Ok(Self { file, path: path.to_owned(), size, device: true, known_zero })
+    }
+
+    fn open_file(path: &Path, size: u64, options: BlockTargetOptions, fresh: bool) -> Result<Self> {
+        let failed = |error| Error::io(error, format!("cannot prepare {}", path.display()));
+        let mut how = File::options();
+        how.read(true).write(true).create_new(fresh).mode(0o600);
+        let file = how.open(path).map_err(failed)?;
+        file.set_len(size).map_err(failed)?;
+        let known_zero = fresh || options.known_zero;
+        Ok(Self { file, path: path.to_owned(), size, device: false, known_zero })
+    }
+
+    /// Writes at a place; places may come in any order and from several threads.
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.check(offset, bytes.len() as u64)?;
+        self.file.write_all_at(bytes, offset).map_err(|error| self.failed(error, "write", offset))
+    }
+
+    /// Reads what is there, to compare it.
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        crate::sys::file::read_full_at(&self.file, buffer, offset)
+            .map_err(|error| self.failed(error, "read", offset))
+    }
+
+    /// Makes a range read as zeros by the cheapest way there is.
+    pub fn zero(&self, offset: u64, length: u64) -> Result<()> {
+        self.check(offset, length)?;
+        if self.known_zero || length == 0 {
+            return Ok(());
+        }
+        let zeroed = if self.device {
+            match zero_device_range(&self.file, offset, length) {
+                // The device cannot, or the range is not made of whole sectors.
+                Err(error) if is_unsupported(&error) => write_zeros(&self.file, offset, length),
+                other => other,
+            }
+        } else {
+            zero_range(&self.file, offset, length)
+        };
+        zeroed.map_err(|error| self.failed(error, "zero", offset))
+    }
+
+    /// Waits until everything is on the medium.
+    pub fn finish(self) -> Result<()> {
+        self.file.sync_all().map_err(|error| self.failed(error, "finish writing", self.size))
+    }
+
+    fn check(&self, offset: u64, length: u64) -> Result<()> {
+        if offset.checked_add(length).is_some_and(|end| end <= self.size) {
+            return Ok(());
+        }
+        Err(Error::corrupt(format!(
+            "the snapshot holds {length} bytes at {offset}, beyond the {} bytes of the image",
+            self.size
+        )))
+    }
+
+    fn failed(&self, error: io::Error, action: &str, offset: u64) -> Error {
+        Error::io(error, format!("cannot {action} {} at byte {offset}", self.path.display()))
+    }
+}

@@ -1,0 +1,18 @@
+//! Where a restore puts data: beneath a directory, on a device or image file, on standard output.
+//!
+//! A hostile snapshot, or somebody who changes the target meanwhile, must never make a restore write outside
+//! of it: every step goes through directory descriptors beneath the root, and no link is ever followed.
+
+pub mod block;
+pub mod stdout;
+pub mod tree;
+
+mod attributes;
+mod file;
+mod remove;
+
+#[cfg(test)]
+mod tests;
+
+pub use crate::source::Problem;
+pub use file::TargetFile;

@@ -1,0 +1,162 @@
+//! A network that can be disturbed: a TCP proxy that cuts connections, or answers itself.
+
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+/// What happens to a connection that arrives now.
+#[derive(Debug, Clone)]
+pub enum Disturbance {
+    /// Nothing.
+    None,
+    /// Cut after so many bytes from client to server.
+    CutRequest(usize),
+    /// The server gets everything; its answer is cut after so many bytes.
+    CutAnswer(usize),
+    /// The client gets this, and the server nothing.
+    Answer(String),
+    /// Accepted, and then silence.
+    Silence,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    disturbance: Option<Disturbance>,
+    left: usize,
+}
+
+/// A running proxy; ends when dropped.
+#[derive(Debug)]
+pub struct Proxy {
+    state: Arc<Mutex<State>>,
+    disturbed: Arc<AtomicUsize>,
+    port: u16,
+    task: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// Listens on a loopback port and connects to `upstream`.
+    pub async fn start(upstream: String) -> io::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let port = listener.local_addr()?.port();
+        let state = Arc::new(Mutex::new(State::default()));
+        let disturbed = Arc::new(AtomicUsize::new(0));
+        let (shared, counter) = (state.clone(), disturbed.clone());
+        let task = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let disturbance = next(&shared, &counter);
+                let upstream = upstream.clone();
+                // A connection that breaks is what a proxy of this kind is for.
+                tokio::spawn(async move { serve(client, &upstream, disturbance).await.ok() });
+            }
+        });
+        Ok(Self { state, disturbed, port, task })
+    }
+
+    /// Base URL of the proxy.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Disturbs the next `connections` connections. Connections that exist already stay as they are.
+    pub fn disturb(&self, disturbance: Disturbance, connections: usize) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        *state = State { disturbance: Some(disturbance), left: connections };
+    }
+
+    /// How many connections were disturbed.
+    pub fn disturbed(&self) -> usize {
+        self.disturbed.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn next(state: &Mutex<State>, disturbed: &AtomicUsize) -> Disturbance {
+    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    if state.left == 0 {
+        return Disturbance::None;
+    }
+    state.left -= 1;
+    disturbed.fetch_add(1, Ordering::SeqCst);
+    state.disturbance.clone().unwrap_or(Disturbance::None)
+}
+
+async fn serve(mut client: TcpStream, upstream: &str, disturbance: Disturbance) -> io::Result<()> {
+    let (request_limit, answer_limit) = match disturbance {
+        Disturbance::None => (usize::MAX, usize::MAX),
+        Disturbance::CutRequest(bytes) => (bytes, usize::MAX),
+        Disturbance::CutAnswer(bytes) => (usize::MAX, bytes),
+        Disturbance::Answer(answer) => return answer_one(client, &answer).await,
+        Disturbance::Silence => {
+            let mut sink = [0; 16 << 10];
+            while client.read(&mut sink).await? > 0 {}
+            return Ok(());
+        }
+    };
+    let server = TcpStream::connect(upstream).await?;
+    let (mut client_read, mut client_write) = client.split();
+    let (mut server_read, mut server_write) = server.into_split();
+    // The first side to end, or to reach its limit, ends both: dropping the sockets is the cut.
+    tokio::select! {
+        done = copy(&mut client_read, &mut server_write, request_limit) => done,
+        done = copy(&mut server_read, &mut client_write, answer_limit) => done,
+    }
+}
+
+async fn copy(
+    from: &mut (impl AsyncReadExt + Unpin),
+    to: &mut (impl AsyncWriteExt + Unpin),
+    limit: usize,
+) -> io::Result<()> {
+    let mut buffer = vec![0; 64 << 10];
+    let mut left = limit;
+    loop {
+        let read = from.read(&mut buffer).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        let pass = read.min(left);
+        to.write_all(&buffer[..pass]).await?;
+        left -= pass;
+        if left == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// Reads one request, answers it and closes.
+async fn answer_one(mut client: TcpStream, answer: &str) -> io::Result<()> {
+    let mut request = Vec::new();
+    let mut buffer = vec![0; 64 << 10];
+    let end = loop {
+        let read = client.read(&mut buffer).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        request.extend_from_slice(&buffer[..read]);
+        if let Some(at) = request.windows(4).position(|four| four == b"\r\n\r\n") {
+            break at + 4;
+        }
+    };
+    let head = String::from_utf8_lossy(&request[..end]).to_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+    let mut missing = length.unwrap_or(0usize).saturating_sub(request.len() - end);
+    while missing > 0 {
+        let read = client.read(&mut buffer).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        missing = missing.saturating_sub(read);
+    }
+    client.write_all(answer.as_bytes()).await?;
+    client.shutdown().await
+}
