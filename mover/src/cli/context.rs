@@ -56,9 +56,14 @@ impl Context {
         &self.graceful
     }
 
+    /// From here on the verb looks at the request to stop.
+    pub(crate) fn begin_graceful(&self) {
+        self.graceful.store(true, Ordering::Relaxed);
+    }
+
     /// Long work begins that stops by itself when asked to.
     pub(crate) fn watch(&self, what: &'static str) -> Watch {
-        self.graceful.store(true, Ordering::Relaxed);
+        self.begin_graceful();
         Watch::start(what, &self.output, &self.world)
     }
 }

@@ -88,7 +88,8 @@ impl std::error::Error for OutputClosed {}
 pub(crate) fn is_output_closed(error: &Error) -> bool {
     let mut cause = std::error::Error::source(error);
     while let Some(this) = cause {
-        if this.is::<OutputClosed>() {
+        let inside = this.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if this.is::<OutputClosed>() || inside.is_some_and(|inner| inner.is::<OutputClosed>()) {
             return true;
         }
         cause = this.source();

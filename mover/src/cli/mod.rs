@@ -16,9 +16,11 @@ mod args;
 mod commands;
 mod config;
 mod context;
+mod dry_run;
 mod engine;
 mod exit;
 mod json;
+mod node;
 mod output;
 pub(crate) mod panic;
 mod password;
@@ -65,9 +67,30 @@ fn execute(context: &Context, command: Command) -> Result<Outcome> {
 }
 
 async fn dispatch(context: &Context, command: Command) -> Result<Outcome> {
-    match command {
+    let result = match command {
+        Command::Init(args) => commands::init::run(context, &args).await,
+        Command::Backup(args) => commands::backup::run(context, &args).await,
+        Command::Restore(args) => commands::restore::run(context, &args).await,
+        Command::Snapshots(args) => commands::snapshots::run(context, &args).await,
+        Command::Ls(args) => commands::ls::run(context, &args).await,
+        Command::Find(args) => commands::find::run(context, &args).await,
+        Command::Diff(args) => commands::diff::run(context, &args).await,
+        Command::Cat(args) => commands::cat::run(context, &args).await,
+        Command::Stats(args) => commands::stats::run(context, &args).await,
+        Command::Repo(args) => commands::repo::run(context, &args).await,
+        Command::Key(args) => commands::key::run(context, &args).await,
         Command::Completions(args) => commands::completions::run(&context.output, &args),
         Command::Man(args) => commands::man::run(&context.output, &args),
-        _ => Err(Error::internal("this verb has no engine yet")),
-    }
+        Command::Mount(_) => Err(unfinished("mount")),
+        Command::Check(_) => Err(unfinished("check")),
+        Command::Forget(_) => Err(unfinished("forget")),
+        Command::Prune(_) => Err(unfinished("prune")),
+        Command::Copy(_) => Err(unfinished("copy")),
+    };
+    result.map_err(signals::explain)
+}
+
+/// A verb whose engine this version does not have.
+fn unfinished(verb: &str) -> Error {
+    Error::invalid(format!("this version cannot {verb} yet")).with_hint("see CHANGELOG.md for what it can do")
 }

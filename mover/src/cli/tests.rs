@@ -24,7 +24,7 @@ fn accepted() {
         "carrack backup --files-from - --exclude-larger-than 1GiB --exclude-if-present .nobackup",
         "carrack backup / --force --ignore-ctime --ignore-inode --skip-if-unchanged -H h",
         "carrack restore latest -t /t",
-        "carrack restore latest:/a --target - --include x --exclude y --overwrite if-newer --verify --sparse",
+        "carrack restore latest:/a --target - --include x --exclude y --overwrite if-changed --verify --sparse",
         "carrack restore 12ab --target / --delete --dry-run --host h --tag t --path /p",
         "carrack snapshots --latest 3 --group-by host,path",
         "carrack ls latest -l -R",

@@ -1,8 +1,15 @@
 //! `carrack key`: the keys that open a repository.
 
-use std::path::PathBuf;
+use std::{
+    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
+    path::PathBuf,
+};
 
+use carrack_mover::error::{Error, Result};
 use clap::{Args, Subcommand};
+
+use super::backup;
+use crate::cli::{context::Context, engine, exit::Outcome};
 
 /// List, add, remove and rotate keys
 ///
@@ -72,4 +79,32 @@ pub(crate) struct NewSecret {
     /// File with a new 256-bit secret (64 hexadecimal digits)
     #[arg(long, value_name = "FILE", conflicts_with_all = ["new_password_file", "new_password_command"])]
     pub(crate) new_key_file: Option<PathBuf>,
+}
+
+pub(crate) async fn run(context: &Context, args: &KeyArgs) -> Result<Outcome> {
+    match &args.what {
+        KeyWhat::Bundle { host, path } => bundle(context, host.as_deref(), path).await,
+        KeyWhat::List | KeyWhat::Add { .. } | KeyWhat::Remove { .. } | KeyWhat::Rotate { .. } => {
+            Err(Error::invalid("this version cannot list or change keys yet")
+                .with_hint("see CHANGELOG.md for what it can do"))
+        }
+    }
+}
+
+async fn bundle(context: &Context, host: Option<&str>, paths: &[PathBuf]) -> Result<Outcome> {
+    let repository = engine::open(context).await?;
+    let host = host.map_or_else(backup::this_host, |name| Ok(name.to_owned()))?;
+    let mut absolute = Vec::with_capacity(paths.len());
+    for path in paths {
+        let full = std::path::absolute(path)
+            .map_err(|error| Error::io(error, format!("path {} cannot be resolved", path.display())))?;
+        absolute.push(full.as_os_str().as_bytes().to_vec());
+    }
+    let lineage = repository.lineage(&host, &absolute);
+    let bundle = repository.keys().writer_bundle(repository.format().repository, lineage)?;
+    let text = serde_json::to_string_pretty(&bundle)
+        .map_err(|error| Error::internal("the bundle cannot be written").with_source(error))?;
+    context.output.line(text)?;
+    context.output.note("keep the bundle secret: who has it can write backups of this source");
+    Ok(Outcome::Done)
 }

@@ -1,10 +1,33 @@
 //! `carrack restore`: brings a snapshot back.
 
-use std::path::PathBuf;
+use std::{
+    io::{self, Write},
+    os::unix::{ffi::OsStrExt as _, fs::FileTypeExt as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use carrack_mover::{
+    error::{Error, Result},
+    format::records::{Snapshot, SourceKind},
+    reader::SnapshotReader,
+    restore::{Existing, RestoreOptions, RestoreReport, Selection, image, restore, stream},
+    source::exclude::Exclude,
+    target::stdout::StreamTarget,
+};
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 
-use crate::cli::args::FilterArgs;
+use crate::cli::{
+    args::FilterArgs,
+    config::Config,
+    context::Context,
+    engine::{self, SnapshotPath},
+    exit::{Outcome, OutputClosed},
+    output::Output,
+    progress::Watch,
+    units,
+};
 
 /// Bring back a snapshot, or a part of it
 ///
@@ -82,8 +105,204 @@ pub(crate) enum OverwriteArg {
     Always,
     /// Believe size and modification time, and leave files alone where both agree
     IfChanged,
-    /// Write only what is newer in the snapshot
-    IfNewer,
     /// Leave every file alone that is there
     Never,
+}
+
+pub(crate) async fn run(context: &Context, args: &RestoreArgs) -> Result<Outcome> {
+    let wanted = SnapshotPath::parse(&args.snapshot)?;
+    let selection = selection(&args.select, &wanted)?;
+    let config = context.config()?;
+    let to_stdout = args.target.as_os_str().as_bytes() == b"-";
+    let output = if to_stdout { context.output.beside_data() } else { context.output.clone() };
+    let repository = engine::open(context).await?;
+    let (snapshot, reader) = engine::read(&repository, &wanted.snapshot, &args.filter).await?;
+    let watch = Watch::start("restore", &output, &context.world);
+    context.begin_graceful();
+    let done = if to_stdout {
+        refuse_tree_options(args, "standard output")?;
+        to_stream(context, &reader, &wanted, &watch, config.memory_bytes).await
+    } else if is_image_target(args, &snapshot)? {
+        refuse_tree_options(args, "a device or image file")?;
+        to_image(context, args, &reader, &wanted, &config, &watch).await
+    } else {
+        to_directory(context, args, &reader, selection, &config, &watch).await
+    };
+    let elapsed = watch.elapsed();
+    drop(watch);
+    let report = done?;
+    show(&output, args, &snapshot, &report, elapsed)?;
+    Ok(Outcome::of_problems(report.problems))
+}
+
+fn selection(args: &SelectArgs, wanted: &SnapshotPath) -> Result<Selection> {
+    let include = patterns(&args.include, &args.iinclude, &args.include_file, "include")?;
+    let exclude = patterns(&args.exclude, &args.iexclude, &args.exclude_file, "exclude")?;
+    Ok(Selection { path: wanted.path.clone(), include, exclude })
+}
+
+fn patterns(exact: &[String], any_case: &[String], files: &[PathBuf], name: &str) -> Result<Exclude> {
+    let mut patterns = Exclude::default();
+    for file in files {
+        patterns.add_file(file, false)?;
+    }
+    for pattern in exact {
+        patterns.add_pattern(pattern, false, &format!("--{name}"))?;
+    }
+    for pattern in any_case {
+        patterns.add_pattern(pattern, true, &format!("--i{name}"))?;
+    }
+    Ok(patterns)
+}
+
+/// Options that only a directory has are not ignored in silence.
+fn refuse_tree_options(args: &RestoreArgs, target: &str) -> Result<()> {
+    let select = &args.select;
+    let selects = [&select.include, &select.iinclude, &select.exclude, &select.iexclude].iter().any(|list| !list.is_empty())
+        || !select.include_file.is_empty()
+        || !select.exclude_file.is_empty();
+    if selects || args.delete || args.dry_run || args.verify {
+        return Err(Error::invalid(format!(
+            "patterns, --delete, --verify and --dry-run do not go with {target} as the target"
+        ))
+        .with_hint("leave them out, or restore to a directory"));
+    }
+    Ok(())
+}
+
+/// Whether one content is written to a device or a file, instead of a tree to a directory.
+fn is_image_target(args: &RestoreArgs, snapshot: &Snapshot) -> Result<bool> {
+    match std::fs::metadata(&args.target) {
+        Ok(found) if found.file_type().is_block_device() => Ok(true),
+        Ok(found) if found.is_dir() => Ok(false),
+        Ok(_) if snapshot.source == SourceKind::Files => {
+            Err(Error::conflict(format!("target {} is not a directory", args.target.display()))
+                .with_hint("name a directory, a device, or - for standard output"))
+        }
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(snapshot.source != SourceKind::Files),
+        Err(error) => Err(Error::io(error, format!("target {}", args.target.display()))),
+    }
+}
+
+/// Writes one file to standard output.
+pub(crate) async fn to_stream(
+    context: &Context,
+    reader: &SnapshotReader,
+    wanted: &SnapshotPath,
+    watch: &Watch,
+    memory_bytes: u64,
+) -> Result<RestoreReport> {
+    let entry = image::choose(reader, &wanted.path).await?;
+    let target = StreamTarget::new(StandardOutput(io::stdout()));
+    let bytes =
+        stream::dump(reader, &entry, target, memory_bytes, watch.monitor(), context.cancel.clone()).await?;
+    Ok(RestoreReport { files: 1, bytes, bytes_written: bytes, ..RestoreReport::default() })
+}
+
+/// Standard output whose broken pipe is told apart from a broken connection.
+struct StandardOutput(io::Stdout);
+
+impl Write for StandardOutput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(name_closed)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(name_closed)
+    }
+}
+
+fn name_closed(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => io::Error::new(io::ErrorKind::BrokenPipe, OutputClosed),
+        _ => error,
+    }
+}
+
+async fn to_image(
+    context: &Context,
+    args: &RestoreArgs,
+    reader: &SnapshotReader,
+    wanted: &SnapshotPath,
+    config: &Config,
+    watch: &Watch,
+) -> Result<RestoreReport> {
+    let options = image::ImageOptions {
+        target: args.target.clone(),
+        path: wanted.path.clone(),
+        replace: args.overwrite != OverwriteArg::Never,
+        known_zero: false,
+        compare: Path::new(&args.target).exists(),
+        memory_bytes: config.memory_bytes,
+        threads: context.threads(),
+    };
+    image::restore_image(reader, &options, watch.monitor(), context.cancel.clone()).await
+}
+
+async fn to_directory(
+    context: &Context,
+    args: &RestoreArgs,
+    reader: &SnapshotReader,
+    selection: Selection,
+    config: &Config,
+    watch: &Watch,
+) -> Result<RestoreReport> {
+    let existing = match args.overwrite {
+        OverwriteArg::Always => Existing::Compare,
+        OverwriteArg::IfChanged => Existing::Trust,
+        OverwriteArg::Never => Existing::Keep,
+    };
+    let options = RestoreOptions {
+        selection,
+        existing,
+        delete: args.delete,
+        verify: args.verify,
+        dry_run: args.dry_run,
+        memory_bytes: config.memory_bytes,
+        threads: context.threads(),
+        ..RestoreOptions::to(&args.target)
+    };
+    restore(reader, &options, watch.monitor(), context.cancel.clone()).await
+}
+
+/// Body of `summary`.
+#[derive(Serialize)]
+struct Summary<'a> {
+    snapshot_id: String,
+    dry_run: bool,
+    total_duration: f64,
+    #[serde(flatten)]
+    report: &'a RestoreReport,
+}
+
+fn show(
+    out: &Output,
+    args: &RestoreArgs,
+    snapshot: &Snapshot,
+    report: &RestoreReport,
+    elapsed: Duration,
+) -> Result<()> {
+    let snapshot_id = snapshot.session.nonce.short();
+    if out.is_json() {
+        let (dry_run, total_duration) = (args.dry_run, elapsed.as_secs_f64());
+        return out.message("summary", &Summary { snapshot_id, dry_run, total_duration, report });
+    }
+    let names = (units::count(report.files, "file", "files"), units::count(report.directories, "directory", "directories"));
+    out.remark(format_args!("entries    {}, {}, {} others", names.0, names.1, report.others))?;
+    if report.files_skipped + report.deleted > 0 {
+        out.remark(format_args!("           {} left as they were, {} deleted", report.files_skipped, report.deleted))?;
+    }
+    let (bytes, written) = (units::size(report.bytes), units::size(report.bytes_written));
+    out.remark(format_args!("contents   {bytes}, of which {written} written"))?;
+    if report.files_verified > 0 {
+        let verified = units::count(report.files_verified, "file", "files");
+        out.remark(format_args!("verified   {verified} read back and compared"))?;
+    }
+    out.remark(format_args!("time       {}, {}", units::duration(elapsed), units::rate(report.bytes, elapsed)))?;
+    if report.problems > 0 {
+        out.line(format_args!("problems   {}: see the warnings above", report.problems))?;
+    }
+    let verb = if args.dry_run { "dry run    nothing was written; snapshot" } else { "restored   snapshot" };
+    out.remark(format_args!("{verb} {snapshot_id} to {}", args.target.display()))
 }
