@@ -138,6 +138,9 @@ pub struct SessionKeyInfo {
 }
 
 impl SessionKeyInfo {
+    /// Bytes of the binary form.
+    pub const LENGTH: usize = SessionName::LENGTH + 5 + SEALED_KEY_LENGTH;
+
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.session.to_bytes());
         out.extend_from_slice(&self.generation.to_le_bytes());

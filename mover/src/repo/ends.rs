@@ -1,0 +1,344 @@
+//! Ends of sessions: reading them, believing them, and which snapshots are visible (V).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Repository, packs::Relocations};
+use crate::{
+    codec::{self, Cipher, Domain},
+    error::{Error, ErrorKind, Result},
+    format::{
+        records::{
+            self, Fenced, Mark, Moved, RecordKind, SIGNATURE_LENGTH, Snapshot, decode_record,
+        },
+        session::{SessionKind, SessionName, SessionObject},
+    },
+    keys::verify_signature,
+    limits,
+    monitor::Problem,
+    store::{ByteRange, list_all},
+};
+
+/// All snapshots that are visible, and what could not be read or believed.
+#[derive(Debug, Default)]
+pub struct SnapshotList {
+    /// By the time they were begun.
+    pub snapshots: Vec<Snapshot>,
+    /// Visible, but their record cannot be read.
+    pub unreadable: Vec<(SessionName, Error)>,
+    /// Pins and verifications that carry a true signature.
+    pub marks: Vec<Mark>,
+    /// Objects that claim something and cannot prove it.
+    pub problems: Vec<Problem>,
+}
+
+/// Which snapshots are meant.
+#[derive(Debug, Clone, Default)]
+pub struct SnapshotFilter {
+    /// One of these hosts; any if empty.
+    pub hosts: Vec<String>,
+    /// All tags of one of these comma-separated lists; any if empty.
+    pub tags: Vec<String>,
+    /// All of these paths; any if empty.
+    pub paths: Vec<String>,
+}
+
+impl SnapshotFilter {
+    /// Whether the snapshot is meant.
+    pub fn matches(&self, snapshot: &Snapshot) -> bool {
+        let host = self.hosts.is_empty() || self.hosts.contains(&snapshot.host);
+        let has_all = |list: &String| list.split(',').all(|tag| snapshot.tags.iter().any(|own| own == tag));
+        let tags = self.tags.is_empty() || self.tags.iter().any(has_all);
+        host && tags && self.paths.iter().all(|path| snapshot.paths.contains(path))
+    }
+}
+
+/// How a session ended.
+#[derive(Debug, Clone)]
+pub(crate) enum End {
+    /// It committed a snapshot.
+    Committed(Box<Snapshot>),
+    /// It committed relocations.
+    Relocated(Vec<Moved>),
+    /// It was shut out.
+    Fenced,
+    /// There is something that does not verify: a decision against the session, never for it.
+    Void(String),
+}
+
+/// Requests that are under way at once while ends are read.
+const PARALLEL_READS: usize = 16;
+
+impl Repository {
+    /// Sessions whose snapshot is visible: rule V in bulk, ends first, then markers, then sessions. Whether an end
+    /// is a record that can be believed is seen when it is read.
+    pub async fn visible(&self, prefix: &str) -> Result<Vec<SessionName>> {
+        let ends = self.session_names("snapshots/", prefix).await?;
+        if ends.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (forgotten, _) = self.marks("forgotten/", prefix).await?;
+        let forgotten: BTreeSet<SessionName> = forgotten.into_iter().map(|mark| mark.session).collect();
+        let sessions = self.session_names("sessions/", prefix).await?;
+        Ok(ends.into_iter().filter(|name| sessions.contains(name) && !forgotten.contains(name)).collect())
+    }
+
+    pub(crate) async fn session_names(&self, folder: &str, prefix: &str) -> Result<BTreeSet<SessionName>> {
+        let listed = list_all(self.store().as_ref(), &format!("{folder}{prefix}")).await?;
+        Ok(listed.iter().filter_map(|object| object.name.strip_prefix(folder)?.parse().ok()).collect())
+    }
+
+    /// Marks below a folder that carry a true maintenance signature, and the rest as problems.
+    pub(crate) async fn marks(&self, folder: &str, prefix: &str) -> Result<(Vec<Mark>, Vec<Problem>)> {
+        let (mut marks, mut problems) = (Vec::new(), Vec::new());
+        for object in list_all(self.store().as_ref(), &format!("{folder}{prefix}")).await? {
+            let bytes = match self.store().get(&object.name, ByteRange::All).await {
+                Ok(bytes) => bytes,
+                // Cleaned up between the listing and now.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            let kind = if folder == "forgotten/" { RecordKind::Forgotten } else { RecordKind::Mark };
+            let mark: Result<Mark> = self.open_signed(&object.name, kind, &bytes);
+            match mark {
+                Ok(mark) if object.name.starts_with(&format!("{folder}{}.", mark.session)) => marks.push(mark),
+                Ok(_) => problems.push(untrue(&object.name, "it speaks of another session")),
+                Err(error) => problems.push(untrue(&object.name, &error.to_string())),
+            }
+        }
+        Ok((marks, problems))
+    }
+
+    /// Reads JSON behind a maintenance signature; the signature covers the object's name.
+    pub(crate) fn open_signed<T: serde::de::DeserializeOwned>(
+        &self,
+        name: &str,
+        kind: RecordKind,
+        bytes: &[u8],
+    ) -> Result<T> {
+        let body = records::decode_kind(name, bytes, kind)?;
+        let Some((signature, json)) = body.split_first_chunk::<SIGNATURE_LENGTH>() else {
+            return Err(Error::corrupt(format!("object {name}: it is too short for a signature")));
+        };
+        if !self.keys().verify_maintenance(name, json, signature) {
+            return Err(Error::denied(format!("object {name} is not signed with the maintenance key")));
+        }
+        records::from_json(name, json)
+    }
+
+    /// Writes JSON behind a maintenance signature over the object's name and the JSON.
+    pub(crate) fn seal_signed<T: serde::Serialize>(&self, name: &str, kind: RecordKind, value: &T) -> Result<Vec<u8>> {
+        let json = records::to_json(value)?;
+        let mut body = self.keys().sign_maintenance(name, &json)?;
+        body.extend_from_slice(&json);
+        Ok(records::encode_record(kind, &body))
+    }
+
+    /// The record of one snapshot: rule V for a single one, in its order.
+    pub async fn snapshot(&self, session: SessionName) -> Result<Snapshot> {
+        let end = self.end(session).await?;
+        let (forgotten, _) = self.marks("forgotten/", &session.to_string()).await?;
+        let gone = || Error::not_found(format!("there is no snapshot {session}"));
+        if !forgotten.is_empty() || self.session_object(session).await?.is_none() {
+            return Err(gone());
+        }
+        match end {
+            Some(End::Committed(snapshot)) => Ok(*snapshot),
+            Some(End::Void(problem)) => Err(Error::corrupt(format!("snapshot {session}: {problem}"))),
+            _ => Err(gone()),
+        }
+    }
+
+    /// How a session ended, if it has. An end that does not verify counts against its session.
+    pub(crate) async fn end(&self, session: SessionName) -> Result<Option<End>> {
+        let name = session.end_object();
+        let bytes = match self.store().get(&name, ByteRange::All).await {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let object = self.session_object(session).await?;
+        match self.read_end(session, &name, &bytes, object.as_ref()) {
+            Ok(end) => Ok(Some(end)),
+            Err(error) if error.kind() == ErrorKind::Denied && !self.keys().can_read_data() => Err(error),
+            Err(error) => Ok(Some(End::Void(error.to_string()))),
+        }
+    }
+
+    fn read_end(
+        &self,
+        session: SessionName,
+        name: &str,
+        bytes: &[u8],
+        object: Option<&SessionObject>,
+    ) -> Result<End> {
+        let (kind, body) = decode_record(name, bytes)?;
+        if kind == RecordKind::Fenced {
+            let fenced: Fenced = self.open_signed(name, kind, bytes)?;
+            return if fenced.session == session {
+                Ok(End::Fenced)
+            } else {
+                Err(Error::corrupt(format!("object {name}: it fences another session")))
+            };
+        }
+        let Some(object) = object else {
+            return Err(Error::corrupt(format!("object {name}: its session does not exist")));
+        };
+        let Some((signature, sealed)) = body.split_first_chunk::<SIGNATURE_LENGTH>() else {
+            return Err(Error::corrupt(format!("object {name}: it is too short for a signature")));
+        };
+        match (kind, session.kind) {
+            (RecordKind::Snapshot, SessionKind::Backup) => {
+                if !verify_signature(&object.signing_public, name, sealed, signature) {
+                    return Err(Error::corrupt(format!("object {name} is not signed by its own session")));
+                }
+                let snapshot = self.open_snapshot(session, object, name, sealed)?;
+                Ok(End::Committed(Box::new(snapshot)))
+            }
+            (RecordKind::Relocation, SessionKind::Repack) => {
+                if !self.keys().verify_maintenance(name, sealed, signature) {
+                    return Err(Error::denied(format!("object {name} is not signed with the maintenance key")));
+                }
+                let key = self.keys().session_index_key(object.key.generation, session)?;
+                let cipher = Cipher::new(object.key.suite, &key);
+                let plain =
+                    codec::open_object(&cipher, Domain::Record, session, sealed, limits::RECORD_LIMIT)?;
+                Ok(End::Relocated(records::from_json(name, &plain)?))
+            }
+            _ => Err(Error::corrupt(format!("object {name}: a {kind:?} record cannot end this session"))),
+        }
+    }
+
+    fn open_snapshot(
+        &self,
+        session: SessionName,
+        object: &SessionObject,
+        name: &str,
+        sealed: &[u8],
+    ) -> Result<Snapshot> {
+        let key = self.keys().session_metadata_key(object.key.generation, session)?;
+        let cipher = Cipher::new(object.key.suite, &key);
+        let plain = codec::open_object(&cipher, Domain::Record, session, sealed, limits::RECORD_LIMIT)
+            .map_err(|error| error.context(format!("object {name}")))?;
+        let snapshot: Snapshot = records::from_json(name, &plain)?;
+        if snapshot.session != session {
+            return Err(Error::corrupt(format!("object {name}: it is the record of another session")));
+        }
+        if snapshot.version != 1 {
+            return Err(crate::format::pack::newer("snapshot", snapshot.version));
+        }
+        Ok(snapshot)
+    }
+
+    /// The session object, if it exists.
+    pub(crate) async fn session_object(&self, session: SessionName) -> Result<Option<SessionObject>> {
+        let name = session.session_object();
+        let bytes = match self.store().get(&name, ByteRange::All).await {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let body = records::decode_kind(&name, &bytes, RecordKind::Session)?;
+        let object: SessionObject = records::from_json(&name, body)?;
+        if object.key.session != session {
+            return Err(Error::corrupt(format!("object {name}: it speaks of another session")));
+        }
+        Ok(Some(object))
+    }
+
+    /// Every visible snapshot with its record, and the marks that speak of them.
+    pub async fn snapshots(&self) -> Result<SnapshotList> {
+        let names = self.visible("b").await?;
+        let ends = self.ends_of(&names).await?;
+        let mut list = SnapshotList::default();
+        for (name, end) in ends {
+            match end {
+                Ok(Some(End::Committed(snapshot))) => list.snapshots.push(*snapshot),
+                Ok(Some(End::Void(problem))) => {
+                    list.problems.push(untrue(&name.end_object(), &problem));
+                    list.unreadable.push((name, Error::corrupt(problem)));
+                }
+                Ok(_) => {}
+                Err(error) => list.unreadable.push((name, error)),
+            }
+        }
+        list.snapshots.sort_by_key(|snapshot| (snapshot.started, snapshot.session));
+        let (marks, problems) = self.marks("marks/", "").await?;
+        list.marks = marks;
+        list.problems.extend(problems);
+        Ok(list)
+    }
+
+    /// Reads many ends at once, in the order of their names.
+    pub(crate) async fn ends_of(
+        &self,
+        names: &[SessionName],
+    ) -> Result<BTreeMap<SessionName, Result<Option<End>>>> {
+        let mut running = tokio::task::JoinSet::new();
+        let mut ends = BTreeMap::new();
+        for name in names {
+            while running.len() >= PARALLEL_READS {
+                collect(&mut running, &mut ends).await?;
+            }
+            let (repository, name) = (self.clone(), *name);
+            running.spawn(async move { (name, repository.end(name).await) });
+        }
+        while !running.is_empty() {
+            collect(&mut running, &mut ends).await?;
+        }
+        Ok(ends)
+    }
+
+    /// All visible relocations (R2).
+    pub async fn relocations(&self) -> Result<Relocations> {
+        let names = self.visible("r").await?;
+        let mut relocations = Relocations::default();
+        for (name, end) in self.ends_of(&names).await? {
+            if let Some(End::Relocated(moved)) = end? {
+                relocations.add(name, &moved);
+            }
+        }
+        Ok(relocations)
+    }
+
+    /// The snapshot that a person means: `latest`, or the beginning of its id.
+    pub async fn find_snapshot(&self, text: &str, filter: &SnapshotFilter) -> Result<Snapshot> {
+        let list = self.snapshots().await?;
+        let mut matching = list.snapshots.into_iter().filter(|snapshot| filter.matches(snapshot));
+        if text == "latest" {
+            return matching.next_back().ok_or_else(|| {
+                Error::not_found("no snapshot matches").with_hint("see what there is: carrack snapshots")
+            });
+        }
+        let by_id = |snapshot: &Snapshot| {
+            snapshot.session.nonce.to_hex().starts_with(text) || snapshot.session.to_string() == text
+        };
+        let mut found = matching.filter(by_id);
+        match (found.next(), found.next()) {
+            (Some(snapshot), None) => Ok(snapshot),
+            (Some(_), Some(_)) => {
+                Err(Error::invalid(format!("more than one snapshot begins with {text:?}; give more of the id")))
+            }
+            (None, _) => Err(Error::not_found(format!("there is no snapshot {text:?}"))
+                .with_hint("see what there is: carrack snapshots")),
+        }
+    }
+}
+
+type EndResult = (SessionName, Result<Option<End>>);
+
+async fn collect(
+    running: &mut tokio::task::JoinSet<EndResult>,
+    ends: &mut BTreeMap<SessionName, Result<Option<End>>>,
+) -> Result<()> {
+    if let Some(joined) = running.join_next().await {
+        let (name, end) =
+            joined.map_err(|error| Error::internal("reading an end broke").with_source(error))?;
+        ends.insert(name, end);
+    }
+    Ok(())
+}
+
+/// An object that claims something and cannot prove it.
+pub(crate) fn untrue(name: &str, why: &str) -> Problem {
+    Problem { what: format!("object {name}"), message: format!("it is ignored: {why}") }
+}

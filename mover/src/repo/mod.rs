@@ -1,0 +1,161 @@
+//! The repository: opening it, sessions that write to it, and what is visible in it.
+//!
+//! Who is safe against whom is the repository protocol (`docs/design/0002-protocol.md`); each step here names the
+//! rule that it follows. Nothing locks, nothing looks at a clock for safety, and no object is ever overwritten.
+
+use std::sync::Arc;
+
+use crate::{
+    chunker::Chunker,
+    clock::World,
+    error::{Error, Result},
+    format::records::{self, RecordKind, RepositoryFormat},
+    id::{LineageId, RepositoryId},
+    keys::Keys,
+    store::{ByteRange, ObjectStore, Put},
+};
+
+mod ends;
+mod index;
+mod packs;
+mod session;
+mod unlock;
+
+pub use ends::{SnapshotFilter, SnapshotList};
+pub use index::{Checkpoint, DedupIndex};
+pub use packs::{PackFooter, Relocations};
+pub use session::Session;
+pub use unlock::{CreateOptions, Unlock};
+
+/// Name of the object that says what the repository is.
+const FORMAT_OBJECT: &str = "format";
+/// Version of the format that this program writes.
+const FORMAT_VERSION: u32 = 1;
+
+/// An open repository. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Arc<dyn ObjectStore>,
+    world: World,
+    keys: Keys,
+    format: RepositoryFormat,
+}
+
+impl Repository {
+    /// Makes a repository in an empty place. The format object comes last: until it is there, nothing is.
+    pub async fn create(
+        store: Arc<dyn ObjectStore>,
+        world: World,
+        unlock: &Unlock,
+        options: &CreateOptions,
+    ) -> Result<Self> {
+        let exists = || {
+            Error::conflict(format!("{} holds a repository already", store.describe()))
+                .with_hint("use it as it is, or choose another place")
+        };
+        match store.get(FORMAT_OBJECT, ByteRange::All).await {
+            Ok(_) => return Err(exists()),
+            Err(error) if error.kind() == crate::error::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        crate::store::probe(store.as_ref(), &world).await?;
+        let repository = RepositoryId(world.random());
+        let root = crate::secret::Key::new(world.random());
+        unlock::add_key(store.as_ref(), &world, repository, unlock, options, std::slice::from_ref(&root)).await?;
+        let format = RepositoryFormat {
+            version: FORMAT_VERSION,
+            repository,
+            cut: options.cut,
+            read_features: Vec::new(),
+            write_features: Vec::new(),
+            maintain_features: Vec::new(),
+            conditional_create: true,
+            created: world.clock.now(),
+        };
+        let body = records::encode_record(RecordKind::Format, &records::to_json(&format)?);
+        if store.put_if_absent(FORMAT_OBJECT, body.into()).await? == Put::Exists {
+            return Err(exists());
+        }
+        store.flush().await?;
+        let keys = Keys::from_roots(repository, &[root])?;
+        Ok(Self { inner: Arc::new(Inner { store, world, keys, format }) })
+    }
+
+    /// Opens a repository with a password, a secret or a mover's keys.
+    pub async fn open(store: Arc<dyn ObjectStore>, world: World, unlock: &Unlock) -> Result<Self> {
+        let format = read_format(store.as_ref()).await?;
+        let keys = unlock::open_keys(store.as_ref(), &format, unlock).await?;
+        Ok(Self { inner: Arc::new(Inner { store, world, keys, format }) })
+    }
+
+    /// Where the objects lie.
+    pub fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.inner.store
+    }
+
+    /// Clock and randomness.
+    pub fn world(&self) -> &World {
+        &self.inner.world
+    }
+
+    /// The keys that it was opened with.
+    pub fn keys(&self) -> &Keys {
+        &self.inner.keys
+    }
+
+    /// What the repository says of itself.
+    pub fn format(&self) -> &RepositoryFormat {
+        &self.inner.format
+    }
+
+    /// Cuts file contents as this repository does.
+    pub fn chunker(&self) -> Chunker {
+        Chunker::new(self.keys().chunk_seed(), self.format().cut)
+    }
+
+    /// The name of a source over time: host and paths, under a keyed hash, so that neither shows.
+    pub fn lineage(&self, host: &str, paths: &[Vec<u8>]) -> LineageId {
+        let mut material: Vec<&[u8]> = vec![host.as_bytes()];
+        material.extend(paths.iter().map(Vec::as_slice));
+        let hash = self.keys().keyed_hash("lineage", &material);
+        let mut id = LineageId::default();
+        id.0.copy_from_slice(&hash[..LineageId::LENGTH]);
+        id
+    }
+}
+
+/// Reads and checks the format object.
+async fn read_format(store: &dyn ObjectStore) -> Result<RepositoryFormat> {
+    let bytes = store.get(FORMAT_OBJECT, ByteRange::All).await.map_err(|error| match error.kind() {
+        crate::error::ErrorKind::NotFound => {
+            Error::not_found(format!("there is no repository at {}", store.describe()))
+                .with_hint("check the place, or make a repository there: carrack init")
+        }
+        _ => error,
+    })?;
+    let body = records::decode_kind(FORMAT_OBJECT, &bytes, RecordKind::Format)?;
+    let format: RepositoryFormat = records::from_json(FORMAT_OBJECT, body)?;
+    if format.version > FORMAT_VERSION {
+        return Err(Error::invalid(format!(
+            "the repository at {} has format version {}, this program knows {FORMAT_VERSION}",
+            store.describe(),
+            format.version
+        ))
+        .with_hint("use a newer carrack; nothing is wrong with the repository"));
+    }
+    for (right, features) in [("read", &format.read_features), ("write", &format.write_features)] {
+        if let Some(unknown) = features.first() {
+            return Err(Error::invalid(format!("to {right} this repository a program must know `{unknown}`"))
+                .with_hint("use a newer carrack; nothing is wrong with the repository"));
+        }
+    }
+    if !format.cut.is_valid() {
+        return Err(Error::corrupt("the format object has chunk sizes that cannot be"));
+    }
+    Ok(format)
+}

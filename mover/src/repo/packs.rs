@@ -1,0 +1,148 @@
+//! Packs: sending them (N1), reading them back, and where repacking put what was in them (R2).
+
+use std::{collections::HashMap, time::Duration};
+
+use bytes::Bytes;
+
+use super::Repository;
+use crate::{
+    codec::{self, Cipher, Domain},
+    error::{Error, ErrorKind, Result},
+    format::{
+        pack::{Footer, Trailer, pack_object},
+        records::Moved,
+        session::SessionName,
+    },
+    id::PackId,
+    limits,
+    store::{ByteRange, ObjectStore, Put},
+};
+
+/// The footer of a pack that was fetched just now.
+#[derive(Debug, Clone)]
+pub struct PackFooter {
+    /// What the pack holds.
+    pub footer: Footer,
+    /// Bytes of footer and trailer together.
+    pub tail_bytes: u64,
+    /// Which sending of it was found.
+    pub attempt: u8,
+}
+
+/// Sends a pack. An unclear answer, or a name that is taken, abandons the name for the next one (N1): the bytes are
+/// the same in each, so any copy that did arrive serves.
+pub(super) async fn put_pack(store: &dyn ObjectStore, pack: PackId, body: Bytes) -> Result<()> {
+    let mut last = None;
+    for attempt in 0..limits::PACK_ATTEMPTS {
+        if attempt > 0 {
+            tokio::time::sleep(backoff(attempt)).await;
+        }
+        match store.put_if_absent(&pack_object(pack, attempt), body.clone()).await {
+            Ok(Put::Created) => return Ok(()),
+            Ok(Put::Exists) => last = Some(Error::conflict(format!("the name of pack {pack} is taken"))),
+            Err(error) if error.kind() == ErrorKind::Unavailable => last = Some(error),
+            Err(error) => return Err(error.context(format!("pack {pack} could not be stored"))),
+        }
+    }
+    let attempts = limits::PACK_ATTEMPTS;
+    let error = last.unwrap_or_else(|| Error::internal("no attempt was made"));
+    Err(error.context(format!("pack {pack} could not be stored in {attempts} attempts")))
+}
+
+fn backoff(attempt: u8) -> Duration {
+    Duration::from_millis(100 << attempt.min(7))
+}
+
+impl Repository {
+    /// Reads a part of a pack, whichever sending of it arrived. `NotFound` if none did.
+    pub async fn read_pack(&self, pack: PackId, range: ByteRange) -> Result<Bytes> {
+        self.read_attempts(pack, range).await.map(|(bytes, _)| bytes)
+    }
+
+    async fn read_attempts(&self, pack: PackId, range: ByteRange) -> Result<(Bytes, u8)> {
+        let mut missing = None;
+        for attempt in 0..limits::PACK_ATTEMPTS {
+            match self.store().get(&pack_object(pack, attempt), range).await {
+                Ok(bytes) => return Ok((bytes, attempt)),
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    missing.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(missing.unwrap_or_else(|| Error::internal("no attempt was made")))
+    }
+
+    /// Fetches and opens the footer of a pack.
+    pub async fn footer(&self, pack: PackId) -> Result<PackFooter> {
+        let (mut tail, attempt) = self.read_attempts(pack, ByteRange::Last(limits::FOOTER_GUESS)).await?;
+        let object = || format!("object {}", pack_object(pack, attempt));
+        let Some((_, trailer)) = tail.split_last_chunk::<{ Trailer::LENGTH }>() else {
+            return Err(Error::corrupt(format!("{}: it is too short for a pack", object())));
+        };
+        let trailer = Trailer::from_bytes(trailer).map_err(|error| error.context(object()))?;
+        let needed = trailer.footer_length as usize + Trailer::LENGTH;
+        if tail.len() < needed {
+            if (tail.len() as u64) < limits::FOOTER_GUESS {
+                return Err(Error::corrupt(format!("{}: it is shorter than its own footer", object())));
+            }
+            (tail, _) = self.read_attempts(pack, ByteRange::Last(needed as u64)).await?;
+        }
+        if tail.len() < needed {
+            return Err(Error::corrupt(format!("{}: it is shorter than its own footer", object())));
+        }
+        let sealed = &tail[tail.len() - needed..tail.len() - Trailer::LENGTH];
+        if !trailer.session.owns(pack) {
+            return Err(Error::corrupt(format!("{}: it was written as another pack", object())));
+        }
+        let key = self.keys().session_index_key(trailer.generation, trailer.session)?;
+        let cipher = Cipher::new(trailer.suite, &key);
+        let plain = codec::open_object(&cipher, Domain::Footer, trailer.session, sealed, limits::FOOTER_LIMIT)
+            .map_err(|error| error.context(format!("{}: footer", object())))?;
+        let footer = Footer::from_bytes(&plain, pack, limits::PACK_LIMIT).map_err(|error| error.context(object()))?;
+        Ok(PackFooter { footer, tail_bytes: needed as u64, attempt })
+    }
+}
+
+/// Where repacking moved frames: all visible relocations, resolved.
+#[derive(Debug, Clone, Default)]
+pub struct Relocations {
+    moves: HashMap<(PackId, u32), (SessionName, PackId, u32)>,
+}
+
+/// Longest chain of relocations that is followed; maintenance shortens them long before.
+const CHAIN_LIMIT: usize = 1000;
+
+impl Relocations {
+    /// Adds what one visible repack moved. Of several, the lowest session name wins, for everyone (R2).
+    pub fn add(&mut self, session: SessionName, moved: &[Moved]) {
+        for row in moved {
+            let entry = (session, row.new_pack, row.new_offset);
+            let kept = self.moves.entry((row.old_pack, row.old_offset)).or_insert(entry);
+            if session < kept.0 {
+                *kept = entry;
+            }
+        }
+    }
+
+    /// Whether nothing was moved.
+    pub fn is_empty(&self) -> bool {
+        self.moves.is_empty()
+    }
+
+    /// Where the frame is now, if it was moved; chains are followed.
+    pub fn lookup(&self, pack: PackId, offset: u32) -> Option<(PackId, u32)> {
+        let mut at = (pack, offset);
+        let mut found = None;
+        for _ in 0..CHAIN_LIMIT {
+            match self.moves.get(&at) {
+                Some((_, pack, offset)) => {
+                    at = (*pack, *offset);
+                    found = Some(at);
+                }
+                None => return found,
+            }
+        }
+        found
+    }
+}

@@ -1,0 +1,356 @@
+//! Sessions: one run of a writer, from its first object to its end (W1 to W7).
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+
+use super::{
+    Repository,
+    index::{self, Checkpoint},
+    packs::{self, PackFooter, Relocations},
+};
+use crate::{
+    clock::World,
+    codec::{self, Cipher, Domain},
+    error::{Error, ErrorKind, Result},
+    format::{
+        frame::Suite,
+        records::{self, Condemned, Moved, RecordKind, Snapshot},
+        session::{SessionKeyInfo, SessionKind, SessionName, SessionObject},
+    },
+    id::{ChunkId, LineageId, PackId, RandomId, SessionNonce},
+    keys::SigningKey,
+    secret::Key,
+    store::{ByteRange, Put, list_all},
+};
+
+/// One writer's run.
+#[derive(Debug)]
+pub struct Session {
+    repository: Repository,
+    key_info: SessionKeyInfo,
+    signing: SigningKey,
+    data: Cipher,
+    metadata: Cipher,
+    index: Cipher,
+    counters: [AtomicU64; 6],
+    condemned: HashSet<PackId>,
+    relocations: Relocations,
+    keys_seen: Mutex<HashMap<SessionName, SessionKeyInfo>>,
+    footers: Mutex<FooterCache>,
+}
+
+/// Footers that were fetched within this session, which is what makes their packs reusable (W4).
+#[derive(Debug, Default)]
+struct FooterCache {
+    verdicts: HashMap<PackId, bool>,
+    recent: Vec<(PackId, Arc<PackFooter>)>,
+}
+
+/// Footers that are kept whole: each up to a megabyte, and their chunks go to the table of known ones anyway.
+const FOOTERS_KEPT: usize = 4;
+/// Verdicts on packs that are kept; beyond, footers are fetched again.
+const VERDICTS_KEPT: usize = 1 << 20;
+/// How often a decision object is sent before its session gives up.
+const END_ATTEMPTS: u32 = 8;
+
+impl Repository {
+    /// Begins a session: W1, W2 and W5.
+    pub async fn begin(&self, kind: SessionKind, lineage: LineageId, suite: Suite) -> Result<Session> {
+        let world = self.world();
+        let signing_seed = Key::new(world.random());
+        let signing = SigningKey::new(&signing_seed)?;
+        let data_key = Key::new(world.random());
+        let generation = self.keys().newest();
+        // W1: the session exists before anything else is read or written. N1: a new name for each attempt.
+        let mut attempt = 0;
+        let key_info = loop {
+            let session = SessionName { kind, lineage, nonce: SessionNonce(world.random()) };
+            let sealed_data_key = self.keys().seal_data_key(generation, session, &data_key, world)?;
+            let key = SessionKeyInfo { session, generation, suite, sealed_data_key };
+            let object = SessionObject {
+                version: 1,
+                key: key.clone(),
+                signing_public: signing.public(),
+                started: world.clock.now(),
+            };
+            let body = records::encode_record(RecordKind::Session, &records::to_json(&object)?);
+            match self.store().put_if_absent(&session.session_object(), body.into()).await {
+                Ok(Put::Created) => break key,
+                Err(error) if error.kind() != ErrorKind::Unavailable || attempt >= END_ATTEMPTS => {
+                    return Err(error.context("the session could not be begun"));
+                }
+                Ok(Put::Exists) | Err(_) => attempt += 1,
+            }
+            tokio::time::sleep(Duration::from_millis(100 << attempt.min(6))).await;
+        };
+        let session = key_info.session;
+        // W2: what any condemned list names is absent to this session for its whole life.
+        let condemned = self.condemned_packs().await?;
+        // W5: the visible relocations, read after W2.
+        let relocations = self.relocations().await?;
+        Ok(Session {
+            data: Cipher::new(suite, &data_key),
+            metadata: Cipher::new(suite, &self.keys().session_metadata_key(generation, session)?),
+            index: Cipher::new(suite, &self.keys().session_index_key(generation, session)?),
+            repository: self.clone(),
+            keys_seen: Mutex::new(HashMap::from([(session, key_info.clone())])),
+            key_info,
+            signing,
+            counters: Default::default(),
+            condemned,
+            relocations,
+            footers: Mutex::default(),
+        })
+    }
+
+    /// Every pack that a condemned list names. A list without a true signature counts as absent.
+    pub(crate) async fn condemned_packs(&self) -> Result<HashSet<PackId>> {
+        let mut packs = HashSet::new();
+        for object in list_all(self.store().as_ref(), "gc/").await? {
+            let Some(id) = condemned_id(&object.name) else { continue };
+            let bytes = match self.store().get(&object.name, ByteRange::All).await {
+                Ok(bytes) => bytes,
+                // Dropped by its collector since it was listed (C9): what it named is deleted or was taken back.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            match self.open_signed::<Condemned>(&object.name, RecordKind::Condemned, &bytes) {
+                Ok(list) if list.collection == id => packs.extend(list.packs),
+                Ok(_) => tracing::warn!(object = object.name, "a condemned list names another collection"),
+                Err(error) => tracing::warn!(object = object.name, %error, "a condemned list is ignored"),
+            }
+        }
+        Ok(packs)
+    }
+}
+
+/// The collection of a condemned list's name.
+pub(super) fn condemned_id(name: &str) -> Option<RandomId> {
+    RandomId::from_hex(name.strip_prefix("gc/")?.strip_suffix("/condemned")?)
+}
+
+impl Session {
+    /// Its name, which is the snapshot's.
+    pub fn name(&self) -> SessionName {
+        self.key_info.session
+    }
+
+    /// What a reader needs to open what it writes.
+    pub fn key_info(&self) -> &SessionKeyInfo {
+        &self.key_info
+    }
+
+    /// Seals data frames.
+    pub fn data_cipher(&self) -> &Cipher {
+        &self.data
+    }
+
+    /// Seals metadata frames.
+    pub fn metadata_cipher(&self) -> &Cipher {
+        &self.metadata
+    }
+
+    /// Seals footers and index segments.
+    pub fn index_cipher(&self) -> &Cipher {
+        &self.index
+    }
+
+    /// Clock and randomness.
+    pub fn world(&self) -> &World {
+        self.repository.world()
+    }
+
+    /// Random bytes for padding.
+    pub fn world_random(&self) -> [u8; 32] {
+        self.world().random()
+    }
+
+    /// A counter that was never used before in this domain.
+    pub fn next_counter(&self, domain: Domain) -> u64 {
+        self.counters[domain as usize].fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A name for a new pack.
+    pub fn new_pack(&self) -> PackId {
+        let mut id = PackId::default();
+        id.0[..8].copy_from_slice(&self.name().nonce.tag().0);
+        id.0[8..].copy_from_slice(&self.world().random::<8>());
+        id
+    }
+
+    /// Whether a pack is absent to this session (W2).
+    pub fn is_condemned(&self, pack: PackId) -> bool {
+        self.condemned.contains(&pack)
+    }
+
+    /// Where a frame was moved to (W5).
+    pub fn relocated(&self, pack: PackId, offset: u32) -> Option<(PackId, u32)> {
+        self.relocations.lookup(pack, offset)
+    }
+
+    /// Whether anything was ever moved.
+    pub fn has_relocations(&self) -> bool {
+        !self.relocations.is_empty()
+    }
+
+    /// Keeps the keys of other sessions, so that the snapshot can carry those it needs.
+    pub fn learn_keys(&self, infos: &[SessionKeyInfo]) {
+        let mut seen = self.keys_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        for info in infos {
+            seen.entry(info.session).or_insert_with(|| info.clone());
+        }
+    }
+
+    /// The keys of these sessions, in the order of their names.
+    pub fn known_keys(&self, sessions: &HashSet<SessionName>) -> Vec<SessionKeyInfo> {
+        let seen = self.keys_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut keys: Vec<_> = sessions.iter().filter_map(|session| seen.get(session).cloned()).collect();
+        keys.sort_by_key(|key| key.session);
+        keys
+    }
+
+    /// Sends a pack (N1).
+    pub async fn put_pack(&self, pack: PackId, body: Bytes) -> Result<()> {
+        packs::put_pack(self.repository.store().as_ref(), pack, body).await
+    }
+
+    /// W4: whether a pack that a hint names may be reused: not condemned, and its footer was fetched within this
+    /// session, so after W2.
+    pub async fn reusable(&self, pack: PackId) -> Result<Option<Arc<PackFooter>>> {
+        if self.is_condemned(pack) {
+            return Ok(None);
+        }
+        {
+            let cache = self.footers.lock().unwrap_or_else(PoisonError::into_inner);
+            if cache.verdicts.get(&pack) == Some(&false) {
+                return Ok(None);
+            }
+            if let Some((_, footer)) = cache.recent.iter().find(|(known, _)| *known == pack) {
+                return Ok(Some(Arc::clone(footer)));
+            }
+        }
+        let footer = match self.repository.footer(pack).await {
+            Ok(footer) => Some(Arc::new(footer)),
+            // A pack that is gone or damaged is no reason to fail: its chunks are stored again.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => None,
+            Err(error) => return Err(error),
+        };
+        let mut cache = self.footers.lock().unwrap_or_else(PoisonError::into_inner);
+        if cache.verdicts.len() < VERDICTS_KEPT {
+            cache.verdicts.insert(pack, footer.is_some());
+        }
+        if let Some(footer) = &footer {
+            if cache.recent.len() >= FOOTERS_KEPT {
+                cache.recent.remove(0);
+            }
+            cache.recent.push((pack, Arc::clone(footer)));
+        }
+        Ok(footer)
+    }
+
+    /// Writes an index segment (W6); nothing for no rows.
+    pub async fn put_segment(&self, chunks: &[(ChunkId, PackId)]) -> Result<()> {
+        for rows in chunks.chunks(index::SEGMENT_ROWS) {
+            let counter = self.next_counter(Domain::Segment);
+            let plain = index::encode_segment(rows);
+            let sealed = codec::seal_object(&self.index, Domain::Segment, self.name(), counter, &plain)?;
+            self.put_hint("s-", RecordKind::Segment, &sealed).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes a checkpoint.
+    pub async fn put_checkpoint(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let counter = self.next_counter(Domain::Checkpoint);
+        let plain = records::to_json(checkpoint)?;
+        let sealed = codec::seal_object(&self.metadata, Domain::Checkpoint, self.name(), counter, &plain)?;
+        let prefix = format!("c{}-", self.name().lineage);
+        self.put_hint(&prefix, RecordKind::Checkpoint, &sealed).await
+    }
+
+    /// Hints carry the name, generation and cipher of their session before the sealed part. A lost hint costs
+    /// deduplication and nothing else, so an unclear answer is good enough (N1 forbids to send the name again).
+    async fn put_hint(&self, prefix: &str, kind: RecordKind, sealed: &[u8]) -> Result<()> {
+        let name = format!("index/{prefix}{}", RandomId(self.world().random()));
+        let body = index::encode_hint(&self.key_info, sealed);
+        match self.repository.store().put_if_absent(&name, records::encode_record(kind, &body).into()).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                tracing::warn!(name, %error, "an index object may not have arrived");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// W6 and W7: commits the snapshot. All packs and the segment must have arrived.
+    pub async fn commit(&self, snapshot: &Snapshot) -> Result<()> {
+        let plain = records::to_json(snapshot)?;
+        let counter = self.next_counter(Domain::Record);
+        let sealed = codec::seal_object(&self.metadata, Domain::Record, self.name(), counter, &plain)?;
+        let name = self.name().end_object();
+        let mut body = self.signing.sign(&name, &sealed);
+        body.extend_from_slice(&sealed);
+        self.end(records::encode_record(RecordKind::Snapshot, &body)).await
+    }
+
+    /// W6 and W7 for a repack: commits what it moved.
+    pub(crate) async fn commit_relocations(&self, moved: &[Moved]) -> Result<()> {
+        let plain = records::to_json(&moved)?;
+        let counter = self.next_counter(Domain::Record);
+        let sealed = codec::seal_object(&self.index, Domain::Record, self.name(), counter, &plain)?;
+        let name = self.name().end_object();
+        let mut body = self.repository.keys().sign_maintenance(&name, &sealed)?;
+        body.extend_from_slice(&sealed);
+        self.end(records::encode_record(RecordKind::Relocation, &body)).await
+    }
+
+    async fn end(&self, body: Vec<u8>) -> Result<()> {
+        let (store, name) = (self.repository.store(), self.name().end_object());
+        let body = Bytes::from(body);
+        // Crash order: everything the record names is durable before the record is.
+        store.flush().await?;
+        let mut attempt = 0;
+        loop {
+            // N2: the end may be sent again; who finds one there reads it and obeys.
+            match store.put_if_absent(&name, body.clone()).await {
+                Ok(Put::Created) => break,
+                Ok(Put::Exists) => {
+                    if store.get(&name, ByteRange::All).await? == body {
+                        break;
+                    }
+                    return Err(self.shut_out());
+                }
+                Err(error) if error.kind() == ErrorKind::Unavailable && attempt < END_ATTEMPTS => attempt += 1,
+                Err(error) => return Err(error.context(format!("session {} could not be ended", self.name()))),
+            }
+            tokio::time::sleep(Duration::from_millis(100 << attempt.min(6))).await;
+        }
+        store.flush().await?;
+        // W7: only if the session still exists was the end a decision.
+        match store.get(&self.name().session_object(), ByteRange::All).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(self.shut_out()),
+            Err(error) => Err(error.context("whether the snapshot counts is not known; see carrack snapshots")),
+        }
+    }
+
+    fn shut_out(&self) -> Error {
+        Error::conflict(format!("session {} was shut out: maintenance took it for dead", self.name()))
+            .with_hint("run the same command again; what was uploaded is found and reused where it still exists")
+    }
+
+    /// Leaves without an end; what was written is garbage that maintenance collects.
+    pub async fn abandon(&self, reason: &str) -> Result<()> {
+        tracing::debug!(session = %self.name(), reason, "abandoned");
+        self.repository.store().flush().await
+    }
+}

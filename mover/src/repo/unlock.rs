@@ -1,0 +1,210 @@
+//! Key files: a passphrase or a secret opens the root keys.
+
+use aws_lc_rs::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
+use zeroize::Zeroize as _;
+
+use crate::{
+    chunker::CutSizes,
+    clock::World,
+    error::{Error, Result},
+    format::records::{self, KeyDerivation, KeyFile, RecordKind, RepositoryFormat},
+    id::{RandomId, RepositoryId},
+    keys::{Keys, WriterBundle},
+    secret::{Key, Passphrase},
+    store::{ByteRange, ObjectStore, Put, list_all},
+};
+
+/// What opens a repository.
+#[derive(Debug, Clone)]
+pub enum Unlock {
+    /// Something a person types.
+    Passphrase(Passphrase),
+    /// 256 random bits.
+    Secret(Key),
+    /// A mover's keys: they can write one source's backups and not read data.
+    Bundle(Box<WriterBundle>),
+}
+
+/// How a repository is made.
+#[derive(Debug, Clone)]
+pub struct CreateOptions {
+    /// How files are cut.
+    pub cut: CutSizes,
+    /// What people call the first key.
+    pub label: String,
+    /// Memory of Argon2id in KiB.
+    pub kdf_memory_kib: u32,
+    /// Passes of Argon2id.
+    pub kdf_passes: u32,
+    /// Lanes of Argon2id.
+    pub kdf_lanes: u32,
+}
+
+impl Default for CreateOptions {
+    /// 64 MiB in four lanes: what a wrong guess costs, for some tens of milliseconds at each opening.
+    fn default() -> Self {
+        Self {
+            cut: CutSizes::default(),
+            label: String::new(),
+            kdf_memory_kib: 64 << 10,
+            kdf_passes: 1,
+            kdf_lanes: 4,
+        }
+    }
+}
+
+/// The most memory that a key file may ask for, in KiB: a hostile one must not take the machine.
+const KDF_MEMORY_LIMIT_KIB: u32 = 1 << 20;
+/// The most passes that a key file may ask for.
+const KDF_PASSES_LIMIT: u32 = 64;
+/// The most lanes that a key file may ask for.
+const KDF_LANES_LIMIT: u32 = 64;
+/// Key files that are tried at most.
+const KEYS_LIMIT: usize = 100;
+const NONCE_LENGTH: usize = 12;
+
+/// Wraps the roots and stores the key file under a new name.
+pub(super) async fn add_key(
+    store: &dyn ObjectStore,
+    world: &World,
+    repository: RepositoryId,
+    unlock: &Unlock,
+    options: &CreateOptions,
+    roots: &[Key],
+) -> Result<RandomId> {
+    let salt = world.random();
+    let derivation = match unlock {
+        Unlock::Passphrase(_) => KeyDerivation::Argon2id {
+            salt,
+            memory_kib: options.kdf_memory_kib,
+            passes: options.kdf_passes,
+            lanes: options.kdf_lanes,
+        },
+        Unlock::Secret(_) => KeyDerivation::Secret { salt },
+        Unlock::Bundle(_) => {
+            return Err(Error::invalid("a mover's keys cannot open a repository for others"));
+        }
+    };
+    let wrapping = derive(&derivation, unlock)?
+        .ok_or_else(|| Error::internal("a derivation that fits the secret did not apply"))?;
+    let file = KeyFile {
+        version: 1,
+        label: options.label.clone(),
+        created: world.clock.now(),
+        commitment: commitment(&wrapping, repository),
+        sealed_roots: seal_roots(&wrapping, repository, roots, world)?,
+        derivation,
+    };
+    let body = records::encode_record(RecordKind::Key, &records::to_json(&file)?);
+    let id = RandomId(world.random());
+    match store.put_if_absent(&format!("keys/{id}"), body.into()).await? {
+        Put::Created => Ok(id),
+        Put::Exists => Err(Error::internal("a random name was taken")),
+    }
+}
+
+/// Opens the keys: tries every key file until one fits.
+pub(super) async fn open_keys(
+    store: &dyn ObjectStore,
+    format: &RepositoryFormat,
+    unlock: &Unlock,
+) -> Result<Keys> {
+    if let Unlock::Bundle(bundle) = unlock {
+        if bundle.repository != format.repository {
+            return Err(Error::denied("the mover's keys are for another repository"));
+        }
+        return Keys::from_bundle(bundle);
+    }
+    let mut unreadable = None;
+    let names = list_all(store, "keys/").await?;
+    for name in names.iter().map(|listed| &listed.name).take(KEYS_LIMIT) {
+        match open_file(store, name, format.repository, unlock).await {
+            Ok(Some(roots)) => return Keys::from_roots(format.repository, &roots),
+            Ok(None) => {}
+            Err(error) => unreadable = Some(error),
+        }
+    }
+    match unreadable {
+        Some(error) => Err(error.context("no other key fits, and one key cannot be read")),
+        None if names.is_empty() => Err(Error::corrupt(format!("{} has no keys", store.describe()))
+            .with_hint("bring back the objects below keys/ from a copy of the repository")),
+        None => Err(Error::denied(format!("wrong password for the repository at {}", store.describe()))
+            .with_hint("check CARRACK_PASSWORD, CARRACK_PASSWORD_FILE or CARRACK_PASSWORD_COMMAND")),
+    }
+}
+
+async fn open_file(
+    store: &dyn ObjectStore,
+    name: &str,
+    repository: RepositoryId,
+    unlock: &Unlock,
+) -> Result<Option<Vec<Key>>> {
+    let bytes = store.get(name, ByteRange::All).await?;
+    let file: KeyFile = records::from_json(name, records::decode_kind(name, &bytes, RecordKind::Key)?)?;
+    let Some(wrapping) = derive(&file.derivation, unlock)? else { return Ok(None) };
+    if commitment(&wrapping, repository) != file.commitment {
+        return Ok(None);
+    }
+    open_roots(&wrapping, repository, &file.sealed_roots)
+        .map(Some)
+        .ok_or_else(|| Error::corrupt(format!("object {name}: the password fits, but the keys in it are damaged")))
+}
+
+/// The wrapping key; none if the file is for another kind of secret.
+fn derive(derivation: &KeyDerivation, unlock: &Unlock) -> Result<Option<Key>> {
+    match (derivation, unlock) {
+        (KeyDerivation::Argon2id { salt, memory_kib, passes, lanes }, Unlock::Passphrase(passphrase)) => {
+            let bounded = *memory_kib <= KDF_MEMORY_LIMIT_KIB
+                && *passes <= KDF_PASSES_LIMIT
+                && *lanes <= KDF_LANES_LIMIT;
+            let parameters = argon2::Params::new(*memory_kib, *passes, *lanes, Some(32)).ok().filter(|_| bounded);
+            let parameters = parameters.ok_or_else(|| {
+                Error::corrupt(format!("a key asks for {memory_kib} KiB, {passes} passes, {lanes} lanes"))
+            })?;
+            let argon = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, parameters);
+            let mut key = [0; 32];
+            argon
+                .hash_password_into(passphrase.expose(), salt, &mut key)
+                .map_err(|error| Error::internal(format!("Argon2id did not work: {error}")))?;
+            let wrapping = Key::new(key);
+            key.zeroize();
+            Ok(Some(wrapping))
+        }
+        (KeyDerivation::Secret { salt }, Unlock::Secret(secret)) => {
+            Ok(Some(secret.derive("carrack v1 secret", salt)))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn commitment(wrapping: &Key, repository: RepositoryId) -> [u8; 32] {
+    *wrapping.derive("carrack v1 key commitment", &repository.0).expose()
+}
+
+fn wrapping_cipher(wrapping: &Key) -> LessSafeKey {
+    let key = wrapping.derive("carrack v1 key wrapping", &[]);
+    let key = UnboundKey::new(&aead::CHACHA20_POLY1305, key.expose());
+    LessSafeKey::new(key.expect("ChaCha20-Poly1305 takes keys of 32 bytes"))
+}
+
+fn seal_roots(wrapping: &Key, repository: RepositoryId, roots: &[Key], world: &World) -> Result<Vec<u8>> {
+    let nonce: [u8; NONCE_LENGTH] = world.random();
+    let mut plain: Vec<u8> = roots.iter().flat_map(|root| *root.expose()).collect();
+    let tag = wrapping_cipher(wrapping)
+        .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(repository.0), &mut plain)
+        .map_err(|_| Error::internal("the root keys could not be sealed"))?;
+    Ok([&nonce[..], &plain, tag.as_ref()].concat())
+}
+
+fn open_roots(wrapping: &Key, repository: RepositoryId, sealed: &[u8]) -> Option<Vec<Key>> {
+    let (nonce, ciphertext) = sealed.split_first_chunk::<NONCE_LENGTH>()?;
+    let mut buffer = ciphertext.to_vec();
+    let plain = wrapping_cipher(wrapping)
+        .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(repository.0), &mut buffer)
+        .ok()?;
+    let (roots, rest) = plain.as_chunks::<32>();
+    let roots: Vec<Key> = roots.iter().map(|root| Key::new(*root)).collect();
+    let whole = rest.is_empty() && !roots.is_empty();
+    buffer.zeroize();
+    whole.then_some(roots)
+}
