@@ -1,0 +1,126 @@
+//! The runs of one content in order, however many there are.
+
+use super::SnapshotReader;
+use crate::{
+    error::{Error, Result},
+    format::{
+        entry::{Content, Run},
+        frame::ChunkRef,
+        page::Page,
+    },
+    limits,
+};
+
+/// Pages of runs that are fetched at once at most.
+const PAGES_AT_ONCE: usize = 4;
+
+/// Hands out the runs of a content in pieces of one page each.
+#[derive(Debug)]
+pub struct RunWalk {
+    reader: SnapshotReader,
+    inline: Option<Vec<Run>>,
+    /// Pages still to open, nearest last, with level and the bytes of contents below each.
+    pending: Vec<(u8, ChunkRef, u64)>,
+    ready: std::collections::VecDeque<Vec<Run>>,
+    /// Where the next piece begins in the contents.
+    position: u64,
+}
+
+impl RunWalk {
+    /// The runs of a content, from its first byte on.
+    pub fn new(reader: &SnapshotReader, content: &Content) -> Self {
+        let mut walk = Self {
+            reader: reader.clone(),
+            inline: None,
+            pending: Vec::new(),
+            ready: std::collections::VecDeque::new(),
+            position: 0,
+        };
+        match content {
+            Content::Inline(runs) => walk.inline = Some(runs.clone()),
+            Content::Paged { depth, pages } => {
+                walk.pending.extend(
+                    pages.iter().rev().map(|(chunk, bytes)| ((*depth).max(1), chunk.clone(), *bytes)),
+                );
+            }
+        }
+        walk
+    }
+
+    /// Skips pages that end at or before `from`; to be called before the first piece is taken.
+    pub async fn skip_to(&mut self, from: u64) -> Result<()> {
+        while let Some((level, chunk, bytes)) = self.pending.pop() {
+            if self.position + bytes <= from {
+                self.position += bytes;
+            } else if level == 1 {
+                self.pending.push((level, chunk, bytes));
+                break;
+            } else {
+                let page = self.reader.page(&chunk).await?;
+                self.descend(level, bytes, &page)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn descend(&mut self, level: u8, bytes: u64, page: &Page) -> Result<()> {
+        let Page::RunsInner(below) = page else { return Err(misplaced()) };
+        let total = below.iter().try_fold(0u64, |sum, (_, length)| sum.checked_add(*length));
+        if level < 2 || level > limits::TREE_DEPTH || total != Some(bytes) {
+            return Err(misplaced());
+        }
+        self.pending.extend(below.iter().rev().map(|(chunk, length)| (level - 1, chunk.clone(), *length)));
+        Ok(())
+    }
+
+    /// The next piece and the position in the contents at which it begins.
+    pub async fn next_piece(&mut self) -> Result<Option<(u64, Vec<Run>)>> {
+        if let Some(runs) = self.inline.take() {
+            return Ok(self.hand_out(runs));
+        }
+        loop {
+            if let Some(runs) = self.ready.pop_front() {
+                return Ok(self.hand_out(runs));
+            }
+            let Some((level, chunk, bytes)) = self.pending.pop() else { return Ok(None) };
+            if level > 1 {
+                let page = self.reader.page(&chunk).await?;
+                self.descend(level, bytes, &page)?;
+                continue;
+            }
+            let (mut chunks, mut lengths) = (vec![chunk], vec![bytes]);
+            while chunks.len() < PAGES_AT_ONCE
+                && let Some((_, chunk, bytes)) = self.pending.pop_if(|(next, ..)| *next == 1)
+            {
+                chunks.push(chunk);
+                lengths.push(bytes);
+            }
+            for (page, bytes) in self.reader.pages(&chunks).await?.into_iter().zip(lengths) {
+                let Page::Runs(runs) = page else { return Err(misplaced()) };
+                // Positions of what follows depend on it, so it is checked, not believed.
+                let total = runs.iter().try_fold(0u64, |sum, run| sum.checked_add(run.length()));
+                if total != Some(bytes) {
+                    return Err(misplaced());
+                }
+                self.ready.push_back(runs);
+            }
+        }
+    }
+
+    fn hand_out(&mut self, runs: Vec<Run>) -> Option<(u64, Vec<Run>)> {
+        let start = self.position;
+        self.position += runs.iter().map(Run::length).sum::<u64>();
+        Some((start, runs))
+    }
+}
+
+fn misplaced() -> Error {
+    Error::corrupt("a page of a list of chunks is not what the page above says")
+}
+
+impl SnapshotReader {
+    /// The runs of a content.
+    pub fn runs(&self, content: &Content) -> RunWalk {
+        RunWalk::new(self, content)
+    }
+}

@@ -1,0 +1,234 @@
+//! Batches of work: files, the chunks they want, and the ranges of packs to fetch for them.
+
+use std::{
+    collections::HashMap,
+    os::fd::OwnedFd,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use super::place::Directory;
+use crate::{
+    codec::Cipher,
+    error::Result,
+    format::{
+        entry::Entry,
+        frame::{ChunkRef, Frame, FrameKind, FramePlace},
+    },
+    id::{ChunkId, PackId},
+    reader::{SnapshotReader, place_of},
+    sys::fds::Slot,
+};
+
+/// Where the bytes of one content go.
+#[derive(Debug)]
+pub(crate) struct FileTask {
+    /// What the snapshot says; its runs are not needed any more and are gone.
+    pub entry: Entry,
+    /// Where the file is.
+    pub place: Destination,
+    /// Pieces not written yet, and one for the planner while it still adds some.
+    pub remaining: AtomicU64,
+    /// Something of it could not be restored: it is not completed, and reported once.
+    pub failed: AtomicBool,
+    /// Its present contents are compared first.
+    pub compare: bool,
+    /// All of it is one chunk: written in one go by whoever has the chunk.
+    pub whole: bool,
+    /// The open file, while there is room for it.
+    pub slot: Arc<Slot>,
+    /// Opening happens once at a time.
+    pub opening: Mutex<()>,
+}
+
+/// A name in a directory, or something open.
+#[derive(Debug)]
+pub(crate) enum Destination {
+    /// A file in a directory of the target.
+    Name(Arc<Directory>, std::ffi::CString),
+    /// A device or image.
+    Open(Arc<OwnedFd>),
+    /// Nothing: contents are only checked.
+    Nowhere,
+}
+
+impl FileTask {
+    /// A task that the planner still adds pieces to.
+    pub(crate) fn new(entry: Entry, place: Destination, compare: bool, whole: bool) -> Self {
+        Self {
+            entry,
+            place,
+            remaining: AtomicU64::new(1),
+            failed: AtomicBool::new(false),
+            compare,
+            whole,
+            slot: Arc::new(Slot::default()),
+            opening: Mutex::new(()),
+        }
+    }
+
+    /// One piece is done (or the planner is); true for the last one.
+    pub(crate) fn done(&self) -> bool {
+        self.remaining.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+}
+
+/// One chunk for one place in one file.
+#[derive(Debug, Clone)]
+pub(crate) struct Piece {
+    /// Index in the batch's frames.
+    pub frame: u32,
+    /// Offset in the frame.
+    pub offset: u32,
+    /// Bytes.
+    pub length: u32,
+    /// Index in the batch's files.
+    pub file: u32,
+    /// Offset in the file.
+    pub at: u64,
+    /// What the bytes must be.
+    pub id: ChunkId,
+}
+
+/// What is planned and executed together.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub files: Vec<Arc<FileTask>>,
+    pub frames: Vec<FramePlace>,
+    pub pieces: Vec<Piece>,
+    by_place: HashMap<(PackId, u32), u32>,
+    last: Option<(Frame, u32)>,
+}
+
+/// About how many bytes one file of a batch takes in memory, attributes and name included.
+pub(crate) const FILE_BYTES: usize = 512;
+/// About how many bytes one piece takes, with its share of the tables.
+pub(crate) const PIECE_BYTES: usize = 80;
+
+impl Batch {
+    /// About how many bytes it takes.
+    pub(crate) fn size(&self) -> usize {
+        self.files.len() * FILE_BYTES + self.pieces.len() * PIECE_BYTES + self.frames.len() * 128
+    }
+
+    /// Takes in a file; the index is for `add`.
+    pub(crate) fn file(&mut self, task: Arc<FileTask>) -> u32 {
+        self.files.push(task);
+        u32::try_from(self.files.len() - 1).expect("a batch is bounded by memory, far below 2^32 files")
+    }
+
+    /// Wants a chunk at `at` of a file.
+    pub(crate) fn add(&mut self, file: u32, at: u64, chunk: &ChunkRef) -> Result<()> {
+        let frame = match &self.last {
+            Some((frame, index)) if frame.is_same(&chunk.frame) => *index,
+            _ => {
+                let place = *place_of(chunk)?;
+                let next = u32::try_from(self.frames.len()).expect("a batch is bounded by memory");
+                let index = *self.by_place.entry((place.pack, place.offset)).or_insert(next);
+                if index == next {
+                    self.frames.push(place);
+                }
+                self.last = Some((chunk.frame.clone(), index));
+                index
+            }
+        };
+        self.files[file as usize].remaining.fetch_add(1, Ordering::AcqRel);
+        let (offset, length) = (chunk.offset, chunk.length);
+        self.pieces.push(Piece { frame, offset, length, file, at, id: chunk.id });
+        Ok(())
+    }
+
+    /// Puts the pieces into the order of the packs and cuts them into ranges to fetch.
+    pub(crate) fn into_ranges(mut self, reader: &SnapshotReader, fetch: &Fetch) -> (Self, Vec<Range>) {
+        let frames = &self.frames;
+        self.pieces.sort_unstable_by_key(|piece| {
+            let place = &frames[piece.frame as usize];
+            (place.pack, place.offset, piece.offset, piece.file, piece.at)
+        });
+        (self.by_place, self.last) = (HashMap::new(), None);
+        let mut ranges: Vec<Range> = Vec::new();
+        let mut start = 0;
+        while start < self.pieces.len() {
+            let frame = self.pieces[start].frame;
+            let count = self.pieces[start..].iter().take_while(|piece| piece.frame == frame).count();
+            let place = self.frames[frame as usize];
+            let part = FramePart {
+                place,
+                cipher: reader.cipher(place.session, FrameKind::Data),
+                pieces: start..start + count,
+            };
+            match ranges.last_mut() {
+                Some(range) if range.takes(&place, fetch) => range.push(part),
+                _ => ranges.push(Range::of(part)),
+            }
+            start += count;
+        }
+        (self, ranges)
+    }
+}
+
+/// How ranges are merged, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fetch {
+    /// Bytes that are rather read than asked around.
+    pub gap: u64,
+    /// No request is longer (but for a single frame).
+    pub longest: u64,
+}
+
+impl Fetch {
+    /// For a local store requests cost next to nothing, and small ones stay in the processor's cache; for a remote
+    /// one a request costs as much as some 256 KiB of bytes, and long ones are the fast ones.
+    pub(crate) fn suited(local: bool, in_flight_bytes: u64) -> Self {
+        if local {
+            Self { gap: 16 << 10, longest: (2 << 20).min(in_flight_bytes / 4) }
+        } else {
+            Self { gap: 256 << 10, longest: (16 << 20).min(in_flight_bytes / 8) }
+        }
+    }
+}
+
+/// One frame of a range and the pieces wanted of it.
+#[derive(Debug)]
+pub(crate) struct FramePart {
+    pub place: FramePlace,
+    pub cipher: Result<Arc<Cipher>>,
+    pub pieces: std::ops::Range<usize>,
+}
+
+/// A part of a pack that is fetched with one request.
+#[derive(Debug)]
+pub(crate) struct Range {
+    pub pack: PackId,
+    pub start: u64,
+    pub end: u64,
+    pub parts: Vec<FramePart>,
+}
+
+impl Range {
+    fn of(part: FramePart) -> Self {
+        let start = u64::from(part.place.offset);
+        let end = start + u64::from(part.place.stored);
+        Self { pack: part.place.pack, start, end, parts: vec![part] }
+    }
+
+    fn takes(&self, place: &FramePlace, fetch: &Fetch) -> bool {
+        let offset = u64::from(place.offset);
+        place.pack == self.pack
+            && offset >= self.end
+            && offset - self.end <= fetch.gap
+            && offset + u64::from(place.stored) - self.start <= fetch.longest
+    }
+
+    fn push(&mut self, part: FramePart) {
+        self.end = u64::from(part.place.offset) + u64::from(part.place.stored);
+        self.parts.push(part);
+    }
+
+    pub(crate) fn length(&self) -> u64 {
+        self.end - self.start
+    }
+}
+

@@ -1,0 +1,142 @@
+//! Brings the contents of a snapshot back: to a directory, a device or image file, or a stream.
+//!
+//! A planner walks the tree in order, makes directories and everything that has no contents at once, and collects
+//! the chunks of files into batches that are bounded by memory. Each batch is sorted by pack; what lies together
+//! is fetched together, and one worker for each core opens a frame once and writes every chunk of it to every
+//! place that wants it. Holes are never written. Attributes follow when a file is complete, those of directories
+//! at the end, from the bottom up. What does not work is counted and reported, and makes the restore partial.
+
+mod batch;
+mod compare;
+pub mod image;
+mod metadata;
+mod place;
+mod plan;
+pub mod select;
+pub mod stream;
+#[cfg(test)]
+mod tests;
+mod work;
+
+use std::{path::PathBuf, sync::Arc};
+
+use crate::{
+    cancel::Cancel,
+    error::Result,
+    limits,
+    monitor::{Monitor, Problem},
+    reader::SnapshotReader,
+};
+pub use select::Selection;
+
+/// What to do with a file that exists already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Existing {
+    /// Same size and time of modification: its contents are taken to be right. Otherwise as `Compare`.
+    #[default]
+    Trust,
+    /// Read it, and write only what differs.
+    Compare,
+    /// Leave it as it is.
+    Keep,
+}
+
+/// How to restore to a directory.
+#[derive(Debug, Clone)]
+pub struct RestoreOptions {
+    /// Directory to restore to; made if it does not exist.
+    pub target: PathBuf,
+    /// What of the snapshot.
+    pub selection: Selection,
+    /// What to do with files that exist.
+    pub existing: Existing,
+    /// Remove what the selected part of the snapshot does not have.
+    pub delete: bool,
+    /// Read everything back and compare it.
+    pub verify: bool,
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// Memory to keep to, in bytes.
+    pub memory_bytes: u64,
+    /// Workers; 0 for one on each core.
+    pub threads: usize,
+}
+
+impl RestoreOptions {
+    /// Everything of a snapshot, to this directory.
+    pub fn to(target: impl Into<PathBuf>) -> Self {
+        Self {
+            target: target.into(),
+            selection: Selection::default(),
+            existing: Existing::default(),
+            delete: false,
+            verify: false,
+            dry_run: false,
+            memory_bytes: limits::MEMORY_DEFAULT,
+            threads: 0,
+        }
+    }
+}
+
+/// What a restore did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct RestoreReport {
+    /// Files.
+    pub files: u64,
+    /// Directories.
+    pub directories: u64,
+    /// Links, devices, pipes and sockets.
+    pub others: u64,
+    /// Files that were right already, or were to be kept.
+    pub files_skipped: u64,
+    /// Things removed because the snapshot does not have them.
+    pub deleted: u64,
+    /// Bytes of contents of all of them, holes included.
+    pub bytes: u64,
+    /// Bytes written.
+    pub bytes_written: u64,
+    /// Bytes that came from the store.
+    pub bytes_fetched: u64,
+    /// Files that were read back and are as in the snapshot.
+    pub files_verified: u64,
+    /// What could not be restored.
+    pub problems: u64,
+}
+
+/// Restores to a directory.
+pub async fn restore(
+    reader: &SnapshotReader,
+    options: &RestoreOptions,
+    monitor: Arc<dyn Monitor>,
+    cancel: Cancel,
+) -> Result<RestoreReport> {
+    monitor.phase("restore");
+    let mut report = plan::run(reader, options, Arc::clone(&monitor), cancel.clone()).await?;
+    if options.verify && !options.dry_run {
+        monitor.phase("verify");
+        report.files_verified = plan::verify(reader, options, Arc::clone(&monitor), cancel).await?;
+        report.problems = crate::monitor::Progress::get(&monitor.progress().problems);
+    }
+    Ok(report)
+}
+
+/// Workers for a wish of `threads`, 0 for one on each core.
+pub(crate) fn worker_count(threads: usize) -> usize {
+    match threads {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        wish => wish.min(256),
+    }
+}
+
+/// Reports something that goes wrong about a path.
+pub(crate) fn report(monitor: &dyn Monitor, path: &[u8], error: &crate::error::Error) {
+    use std::error::Error as _;
+    let mut message = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        message.push_str(": ");
+        message.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    monitor.problem(Problem { what: crate::monitor::escape_path(path), message });
+}

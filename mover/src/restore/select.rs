@@ -1,0 +1,81 @@
+//! What of a snapshot is restored, and where each path goes.
+
+use crate::{
+    error::{Error, Result},
+    format::{entry::Entry, metadata::Kind, order::split_path},
+    reader::{SnapshotReader, walk::Part},
+    source::exclude::Exclude,
+};
+
+/// Part of a snapshot: below one path, what the patterns include and do not exclude.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// The path in the snapshot, without a leading slash; empty for all.
+    pub path: Vec<u8>,
+    /// If any, only what one of these matches, and what is below it.
+    pub include: Exclude,
+    /// What these match is left out.
+    pub exclude: Exclude,
+}
+
+impl Selection {
+    /// Whether an entry at this path is wanted.
+    pub fn wants(&self, path: &[u8]) -> bool {
+        !self.is_excluded(path) && self.is_included(path)
+    }
+
+    /// Whether there is any pattern to ask.
+    pub fn has_patterns(&self) -> bool {
+        self.include.has_patterns() || self.exclude.has_patterns()
+    }
+
+    fn is_excluded(&self, path: &[u8]) -> bool {
+        self.exclude.has_patterns() && matches_or_above(&self.exclude, path)
+    }
+
+    fn is_included(&self, path: &[u8]) -> bool {
+        !self.include.has_patterns() || matches_or_above(&self.include, path)
+    }
+
+    /// The part of the tree to walk.
+    pub fn part(&self) -> Part {
+        Part::below(&self.path)
+    }
+
+    /// What is taken off the front of every path: the chosen directory's contents go into the target, a chosen
+    /// file keeps its name.
+    pub async fn prefix(&self, reader: &SnapshotReader) -> Result<Vec<u8>> {
+        if self.path.is_empty() {
+            return Ok(Vec::new());
+        }
+        let entry: Entry = reader.find(&self.path).await?;
+        match entry.kind {
+            Kind::Directory => Ok(self.path.clone()),
+            Kind::Image => Err(Error::invalid("this is an image, not a tree of files")
+                .with_hint("restore it to a device, to a file, or with dump")),
+            _ => Ok(split_path(&self.path).0.to_vec()),
+        }
+    }
+}
+
+fn matches_or_above(patterns: &Exclude, path: &[u8]) -> bool {
+    if patterns.matches(path) {
+        return true;
+    }
+    let mut above = split_path(path).0;
+    while !above.is_empty() {
+        if patterns.matches(above) {
+            return true;
+        }
+        above = split_path(above).0;
+    }
+    false
+}
+
+/// The path below the target; `None` for the directory that is the target itself.
+pub(crate) fn relative<'p>(path: &'p [u8], prefix: &[u8]) -> Option<&'p [u8]> {
+    if prefix.is_empty() {
+        return Some(path);
+    }
+    path.strip_prefix(prefix).and_then(|rest| rest.strip_prefix(b"/"))
+}
