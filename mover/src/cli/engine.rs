@@ -13,6 +13,7 @@ use carrack_mover::{
 };
 
 use super::{
+    access::RepositoryAccess,
     args::{CipherArg, FilterArgs},
     config::{Config, Place, SecretSource},
     context::Context,
@@ -131,5 +132,5 @@ pub(crate) async fn read(
 
 /// Opens a snapshot for reading.
 pub(crate) fn reader(repository: &Repository, snapshot: Snapshot) -> SnapshotReader {
-    SnapshotReader::new(Arc::new(repository.clone()), snapshot)
+    SnapshotReader::new(RepositoryAccess::new(repository.clone()), snapshot)
 }

@@ -12,6 +12,7 @@ use self::{
     exit::Outcome,
 };
 
+mod access;
 mod args;
 mod commands;
 mod config;

@@ -187,7 +187,9 @@ fn source(context: &Context, args: &BackupArgs) -> Result<BackupSource> {
         roots.extend(read_list(list)?);
     }
     if roots.is_empty() {
-        return Err(Error::invalid("no path to back up: the list is empty").with_hint("name at least one path"));
+        return Err(
+            Error::invalid("no path to back up: the list is empty").with_hint("name at least one path")
+        );
     }
     for root in &roots {
         std::fs::symlink_metadata(root).map_err(|error| {
@@ -259,8 +261,9 @@ pub(crate) fn this_host() -> Result<String> {
     if let Some(name) = environment("CARRACK_HOST") {
         return Ok(name.to_string_lossy().into_owned());
     }
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map_err(|error| Error::io(error, "the host's name cannot be found").with_hint("give it with --host"))?;
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").map_err(|error| {
+        Error::io(error, "the host's name cannot be found").with_hint("give it with --host")
+    })?;
     Ok(name.trim().to_owned())
 }
 
@@ -357,7 +360,10 @@ fn show_words(context: &Context, summary: &Summary, elapsed: Duration) -> Result
         units::count(summary.directories, "directory", "directories"),
     ))?;
     if summary.excluded > 0 {
-        out.remark(format_args!("left out   {} by rule", units::count(summary.excluded, "entry", "entries")))?;
+        out.remark(format_args!(
+            "left out   {} by rule",
+            units::count(summary.excluded, "entry", "entries")
+        ))?;
     }
     out.remark(format_args!(
         "contents   {}, of which {} read and {} new; {} stored",

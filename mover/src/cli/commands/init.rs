@@ -47,7 +47,11 @@ pub(crate) async fn run(context: &Context, args: &InitArgs) -> Result<Outcome> {
         context.output.message("summary", &body)?;
         return Ok(Outcome::Done);
     }
-    context.output.remark(format_args!("made repository {} at {}", format.repository.short(), config.place.url))?;
+    context.output.remark(format_args!(
+        "made repository {} at {}",
+        format.repository.short(),
+        config.place.url
+    ))?;
     context.output.remark("keep the password safe: without it, nobody can read what you back up")?;
     context.output.remark(format_args!("next: carrack -r {} backup PATH", config.place.url))?;
     if !format.conditional_create {

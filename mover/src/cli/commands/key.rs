@@ -1,9 +1,6 @@
 //! `carrack key`: the keys that open a repository.
 
-use std::{
-    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
-    path::PathBuf,
-};
+use std::{os::unix::ffi::OsStrExt as _, path::PathBuf};
 
 use carrack_mover::error::{Error, Result};
 use clap::{Args, Subcommand};
@@ -100,6 +97,9 @@ async fn bundle(context: &Context, host: Option<&str>, paths: &[PathBuf]) -> Res
             .map_err(|error| Error::io(error, format!("path {} cannot be resolved", path.display())))?;
         absolute.push(full.as_os_str().as_bytes().to_vec());
     }
+    // A backup names its source by the same sorted list.
+    absolute.sort();
+    absolute.dedup();
     let lineage = repository.lineage(&host, &absolute);
     let bundle = repository.keys().writer_bundle(repository.format().repository, lineage)?;
     let text = serde_json::to_string_pretty(&bundle)

@@ -77,7 +77,10 @@ async fn info(context: &Context) -> Result<Outcome> {
     out.line(format_args!("cuts         {:?}", format.cut))?;
     let features = [&format.read_features, &format.write_features, &format.maintain_features];
     let features: Vec<&str> = features.into_iter().flatten().map(String::as_str).collect();
-    out.line(format_args!("features     {}", if features.is_empty() { "none".into() } else { features.join(", ") }))?;
+    out.line(format_args!(
+        "features     {}",
+        if features.is_empty() { "none".into() } else { features.join(", ") }
+    ))?;
     out.line(format_args!("generation   {} of the keys", keys.newest()))?;
     let rights = if keys.can_read_data() { "read and write" } else { "write one source only" };
     out.line(format_args!("this key     may {rights}"))?;

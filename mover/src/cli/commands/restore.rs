@@ -158,7 +158,9 @@ fn patterns(exact: &[String], any_case: &[String], files: &[PathBuf], name: &str
 /// Options that only a directory has are not ignored in silence.
 fn refuse_tree_options(args: &RestoreArgs, target: &str) -> Result<()> {
     let select = &args.select;
-    let selects = [&select.include, &select.iinclude, &select.exclude, &select.iexclude].iter().any(|list| !list.is_empty())
+    let selects = [&select.include, &select.iinclude, &select.exclude, &select.iexclude]
+        .iter()
+        .any(|list| !list.is_empty())
         || !select.include_file.is_empty()
         || !select.exclude_file.is_empty();
     if selects || args.delete || args.dry_run || args.verify {
@@ -288,10 +290,16 @@ fn show(
         let (dry_run, total_duration) = (args.dry_run, elapsed.as_secs_f64());
         return out.message("summary", &Summary { snapshot_id, dry_run, total_duration, report });
     }
-    let names = (units::count(report.files, "file", "files"), units::count(report.directories, "directory", "directories"));
+    let names = (
+        units::count(report.files, "file", "files"),
+        units::count(report.directories, "directory", "directories"),
+    );
     out.remark(format_args!("entries    {}, {}, {} others", names.0, names.1, report.others))?;
     if report.files_skipped + report.deleted > 0 {
-        out.remark(format_args!("           {} left as they were, {} deleted", report.files_skipped, report.deleted))?;
+        out.remark(format_args!(
+            "           {} left as they were, {} deleted",
+            report.files_skipped, report.deleted
+        ))?;
     }
     let (bytes, written) = (units::size(report.bytes), units::size(report.bytes_written));
     out.remark(format_args!("contents   {bytes}, of which {written} written"))?;
@@ -299,7 +307,11 @@ fn show(
         let verified = units::count(report.files_verified, "file", "files");
         out.remark(format_args!("verified   {verified} read back and compared"))?;
     }
-    out.remark(format_args!("time       {}, {}", units::duration(elapsed), units::rate(report.bytes, elapsed)))?;
+    out.remark(format_args!(
+        "time       {}, {}",
+        units::duration(elapsed),
+        units::rate(report.bytes, elapsed)
+    ))?;
     if report.problems > 0 {
         out.line(format_args!("problems   {}: see the warnings above", report.problems))?;
     }

@@ -10,7 +10,10 @@ async fn nothing_reaches_the_store_and_own_records_can_be_read() {
     real.put_if_absent("keys/00", Bytes::from_static(b"real")).await.expect("puts");
     let dry = DryRunStore::over(Arc::clone(&real));
     for name in ["sessions/01", "packs/ab/02", "index/s-03"] {
-        assert_eq!(dry.put_if_absent(name, Bytes::from_static(b"0123456789")).await.expect("puts"), Put::Created);
+        assert_eq!(
+            dry.put_if_absent(name, Bytes::from_static(b"0123456789")).await.expect("puts"),
+            Put::Created
+        );
         assert_eq!(real.get(name, ByteRange::All).await.expect_err("not there").kind(), ErrorKind::NotFound);
     }
     dry.delete("keys/00").await.expect("deletes");
