@@ -172,11 +172,13 @@ impl Comparison<'_> {
 
     async fn compare(&mut self) -> Result<()> {
         let (old, new) = (self.from.take(), self.to.take());
-        if old.kind != new.kind {
+        if std::mem::discriminant(&old.kind) != std::mem::discriminant(&new.kind) {
             self.summary.kind_changed += 1;
             return self.tell('T', &new);
         }
-        let changed = old.metadata.size != new.metadata.size
+        // Of one kind, and not equal: a link's target, a device's numbers.
+        let changed = old.kind != new.kind
+            || old.metadata.size != new.metadata.size
             || differ(self.from.reader, &old.content, self.to.reader, &new.content).await?;
         if changed {
             self.summary.modified += 1;
