@@ -8,10 +8,12 @@ use crate::{
     error::{Error, ErrorKind, Result},
     format::{
         bytes::{Reader, put_varint},
+        frame::Suite,
         records::{self, PageRef, RecordKind, SourceKind},
-        session::SessionKeyInfo,
+        session::{SessionKeyInfo, SessionKind, SessionName},
     },
-    id::{ChunkId, LineageId, PackId},
+    id::{ChunkId, LineageId, PackId, RandomId, SessionNonce},
+    keys::SEALED_KEY_LENGTH,
     limits,
     store::{ByteRange, list_all},
 };
@@ -196,5 +198,74 @@ impl Repository {
         let plain = codec::open_object(&cipher, Domain::Checkpoint, info.session, sealed, limits::RECORD_LIMIT)
             .map_err(|error| error.context(format!("object {name}")))?;
         records::from_json(name, &plain)
+    }
+}
+
+/// Segments beyond this many are merged: each is a request of every writer.
+const SEGMENTS_KEPT: usize = 8;
+/// Rows that a merge holds in memory.
+const MERGE_ROWS: usize = 4 << 20;
+
+impl Repository {
+    /// Merges index segments and drops rows of packs that are gone, and checkpoints whose session has ended. Any
+    /// process may do this at any time: the index carries no safety.
+    pub(crate) async fn merge_index(&self, packs: &std::collections::BTreeMap<PackId, (u64, Vec<String>)>) -> Result<()> {
+        let names = list_all(self.store().as_ref(), "index/s-").await?;
+        if names.len() > SEGMENTS_KEPT {
+            let mut rows = Vec::new();
+            let mut merged = Vec::new();
+            for listed in &names {
+                match self.segment(&listed.name).await {
+                    Ok(segment) if rows.len() + segment.len() <= MERGE_ROWS => {
+                        rows.extend(segment.into_iter().filter(|(_, pack)| packs.contains_key(pack)));
+                        merged.push(&listed.name);
+                    }
+                    Ok(_) => {}
+                    Err(error) => tracing::warn!(%error, "an index segment is not merged"),
+                }
+            }
+            self.put_merged(rows).await?;
+            for name in merged {
+                self.store().delete(name).await?;
+            }
+        }
+        for listed in list_all(self.store().as_ref(), "index/c").await? {
+            if let Ok(bytes) = self.store().get(&listed.name, ByteRange::All).await
+                && let Ok(body) = records::decode_kind(&listed.name, &bytes, RecordKind::Checkpoint)
+                && let Ok((info, _)) = decode_hint(body)
+                && self.exists(&info.session.end_object()).await?
+            {
+                self.store().delete(&listed.name).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A merged segment is sealed under the name of a session that never was, so its counter starts afresh.
+    async fn put_merged(&self, rows: Vec<([u8; PREFIX_LENGTH], PackId)>) -> Result<()> {
+        let rows: Vec<(ChunkId, PackId)> = rows
+            .into_iter()
+            .map(|(prefix, pack)| {
+                let mut id = ChunkId::default();
+                id.0[..PREFIX_LENGTH].copy_from_slice(&prefix);
+                (id, pack)
+            })
+            .collect();
+        for rows in rows.chunks(SEGMENT_ROWS) {
+            let session = SessionName {
+                kind: SessionKind::Repack,
+                lineage: LineageId::default(),
+                nonce: SessionNonce(self.world().random()),
+            };
+            let generation = self.keys().newest();
+            let suite = Suite::ChaCha20Poly1305;
+            let cipher = Cipher::new(suite, &self.keys().session_index_key(generation, session)?);
+            let sealed = codec::seal_object(&cipher, Domain::Segment, session, 0, &encode_segment(rows))?;
+            let info = SessionKeyInfo { session, generation, suite, sealed_data_key: vec![0; SEALED_KEY_LENGTH] };
+            let name = format!("index/s-{}", RandomId(self.world().random()));
+            let body = records::encode_record(RecordKind::Segment, &encode_hint(&info, &sealed));
+            self.store().put_if_absent(&name, body.into()).await?;
+        }
+        Ok(())
     }
 }

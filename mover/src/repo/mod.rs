@@ -15,12 +15,19 @@ use crate::{
     store::{ByteRange, ObjectStore, Put},
 };
 
+mod collector;
 mod ends;
+mod forget;
 mod index;
+mod keys_admin;
+mod mark;
 mod packs;
 mod session;
 mod unlock;
 
+pub use collector::{PruneOptions, PrunePlan, PruneReport};
+pub use forget::{Decision, ForgetPlan, GroupBy, KeepPolicy, plan_forget};
+pub use keys_admin::{KeyEntry, RotatePlan};
 pub use ends::{SnapshotFilter, SnapshotList};
 pub use index::{Checkpoint, DedupIndex};
 pub use packs::{PackFooter, Relocations};

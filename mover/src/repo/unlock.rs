@@ -103,7 +103,7 @@ pub(super) async fn add_key(
     }
 }
 
-/// Opens the keys: tries every key file until one fits.
+/// Opens the keys with whatever somebody has.
 pub(super) async fn open_keys(
     store: &dyn ObjectStore,
     format: &RepositoryFormat,
@@ -115,11 +115,20 @@ pub(super) async fn open_keys(
         }
         return Keys::from_bundle(bundle);
     }
+    Keys::from_roots(format.repository, &open_root_keys(store, format, unlock).await?)
+}
+
+/// Opens the root keys: tries every key file until one fits.
+pub(super) async fn open_root_keys(
+    store: &dyn ObjectStore,
+    format: &RepositoryFormat,
+    unlock: &Unlock,
+) -> Result<Vec<Key>> {
     let mut unreadable = None;
     let names = list_all(store, "keys/").await?;
     for name in names.iter().map(|listed| &listed.name).take(KEYS_LIMIT) {
         match open_file(store, name, format.repository, unlock).await {
-            Ok(Some(roots)) => return Keys::from_roots(format.repository, &roots),
+            Ok(Some(roots)) => return Ok(roots),
             Ok(None) => {}
             Err(error) => unreadable = Some(error),
         }

@@ -1,0 +1,70 @@
+# The commands of the project. Each installs what it needs and this machine lacks, or names the one command that
+# does. Caches lie under CARRACK_CACHE (default .cache).
+
+SHELL := /bin/bash
+export CARRACK_CACHE ?= $(CURDIR)/.cache
+export PATH := $(HOME)/.cargo/bin:$(PATH):/usr/local/go/bin
+CARGO_DENY := $(CARRACK_CACHE)/tools/bin/cargo-deny
+# The demonstration as a test: small, but a real tree that every machine with a C compiler has.
+TEST_TREE ?= /usr/include
+
+.PHONY: help build demo test setup-test fmt lint layers unit reader deny advisories demo-small bench clean
+
+help:
+	@printf '%s\n' 'make build       release build of carrack into target/release' \
+	  'make demo        back up a real tree, change it, back up again, restore, compare' \
+	  'make test        every check and test' \
+	  'make bench       micro benchmarks and scenarios beside other tools' \
+	  'make advisories  check dependencies against the public advisory database' \
+	  'make clean       remove everything that was built or cached here'
+
+build:
+	@tests/setup.sh build
+	cargo build --release --locked -p carrack-mover
+
+demo:
+	@tests/setup.sh demo
+	cargo build --release --locked -p carrack-mover
+	@CARRACK=target/release/carrack tests/demo.sh
+
+# In the order of what fails fastest.
+test: setup-test
+	$(MAKE) --no-print-directory fmt deny lint unit reader demo-small
+	@echo 'make test: everything passed'
+
+setup-test:
+	@tests/setup.sh test
+
+fmt:
+	cargo fmt --all --check
+
+deny:
+	$(CARGO_DENY) --locked check licenses bans sources
+
+advisories: setup-test
+	$(CARGO_DENY) --locked check advisories
+
+lint:
+	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
+	cargo check --locked -p carrack-mover --lib --no-default-features
+
+unit:
+	cargo test --locked --workspace
+
+reader:
+	cargo build --locked -p carrack-mover
+	PYTHON=$(CARRACK_CACHE)/reader/bin/python tests/reader/run.sh
+
+# The development build: what the tests above have built already.
+demo-small:
+	cargo build --locked -p carrack-mover
+	CARRACK=target/debug/carrack DEMO_TREE=$(TEST_TREE) tests/demo.sh
+
+bench:
+	@tests/setup.sh test
+	cargo bench --locked -p carrack-benches
+	cargo run --locked --release -p carrack-benches --bin scenario
+
+clean:
+	cargo clean
+	rm -rf .cache

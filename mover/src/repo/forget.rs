@@ -1,0 +1,217 @@
+//! Retention: which snapshots go, decided by a pure function, and the markers that take them out of view.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{Span, Timestamp, tz::TimeZone};
+use serde::{Deserialize, Serialize};
+
+use super::Repository;
+use crate::{
+    error::{Error, ErrorKind, Result},
+    format::{
+        records::{Mark, RecordKind, Snapshot},
+        session::SessionName,
+    },
+    id::RandomId,
+    limits,
+    store::{Put, list_all},
+};
+
+#[cfg(test)]
+mod tests;
+
+/// What to keep. Everything that no rule keeps is forgotten; without any rule nothing is.
+#[derive(Debug, Clone, Default)]
+pub struct KeepPolicy {
+    /// So many of the newest.
+    pub last: u32,
+    /// The newest of each of so many hours that have one.
+    pub hourly: u32,
+    /// The same by day.
+    pub daily: u32,
+    /// The same by ISO week.
+    pub weekly: u32,
+    /// The same by month.
+    pub monthly: u32,
+    /// The same by year.
+    pub yearly: u32,
+    /// All that are at most so much older than the newest.
+    pub within: Option<Span>,
+    /// All with one of these tags.
+    pub tags: Vec<String>,
+}
+
+impl KeepPolicy {
+    /// Whether there is no rule.
+    pub fn is_empty(&self) -> bool {
+        let counts = [self.last, self.hourly, self.daily, self.weekly, self.monthly, self.yearly];
+        counts.iter().all(|count| *count == 0) && self.within.is_none() && self.tags.is_empty()
+    }
+}
+
+/// What makes snapshots one series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupBy {
+    /// The host.
+    pub host: bool,
+    /// The paths.
+    pub paths: bool,
+    /// The tags.
+    pub tags: bool,
+}
+
+impl Default for GroupBy {
+    fn default() -> Self {
+        Self { host: true, paths: true, tags: false }
+    }
+}
+
+/// One snapshot in a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// The snapshot.
+    pub session: SessionName,
+    /// When it was begun.
+    pub started: Timestamp,
+    /// Its host.
+    pub host: String,
+    /// Its paths.
+    pub paths: Vec<String>,
+    /// Why it is kept; nothing means that it is forgotten.
+    pub reasons: Vec<String>,
+}
+
+/// What a forget would do.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ForgetPlan {
+    /// Every snapshot that was looked at, by series and then by time, newest first.
+    pub decisions: Vec<Decision>,
+}
+
+impl ForgetPlan {
+    /// Those that go.
+    pub fn forget(&self) -> Vec<SessionName> {
+        let gone = self.decisions.iter().filter(|decision| decision.reasons.is_empty());
+        gone.map(|decision| decision.session).collect()
+    }
+}
+
+/// Decides what stays. Pins hold whatever the rules say, and so does the last verified snapshot of a series.
+pub fn plan_forget(
+    snapshots: &[Snapshot],
+    marks: &[Mark],
+    policy: &KeepPolicy,
+    group_by: GroupBy,
+    zone: &TimeZone,
+) -> ForgetPlan {
+    let mut groups: BTreeMap<(String, Vec<String>, Vec<String>), Vec<&Snapshot>> = BTreeMap::new();
+    for snapshot in snapshots {
+        let host = if group_by.host { snapshot.host.clone() } else { String::new() };
+        let paths = if group_by.paths { snapshot.paths.clone() } else { Vec::new() };
+        let mut tags = if group_by.tags { snapshot.tags.clone() } else { Vec::new() };
+        tags.sort();
+        groups.entry((host, paths, tags)).or_default().push(snapshot);
+    }
+    let mut plan = ForgetPlan::default();
+    for mut group in groups.into_values() {
+        group.sort_by_key(|snapshot| std::cmp::Reverse((snapshot.started, snapshot.session)));
+        plan.decisions.extend(decide(&group, marks, policy, zone));
+    }
+    plan
+}
+
+/// One kind of period: how many, its name, and which period a moment is in.
+type Period = (u32, &'static str, fn(&jiff::Zoned) -> (i16, i32));
+
+fn decide(group: &[&Snapshot], marks: &[Mark], policy: &KeepPolicy, zone: &TimeZone) -> Vec<Decision> {
+    let periods: [Period; 5] = [
+        (policy.hourly, "hourly", |at| (at.year(), i32::from(at.day_of_year()) * 24 + i32::from(at.hour()))),
+        (policy.daily, "daily", |at| (at.year(), i32::from(at.day_of_year()))),
+        (policy.weekly, "weekly", |at| {
+            let week = at.date().iso_week_date();
+            (week.year(), i32::from(week.week()))
+        }),
+        (policy.monthly, "monthly", |at| (at.year(), i32::from(at.month()))),
+        (policy.yearly, "yearly", |at| (at.year(), 0)),
+    ];
+    let marked = |word: &str| -> BTreeSet<SessionName> {
+        marks.iter().filter(|mark| mark.word == word).map(|mark| mark.session).collect()
+    };
+    let (pinned, verified) = (marked("pinned"), marked("verified"));
+    let last_verified = group.iter().map(|snapshot| snapshot.session).find(|session| verified.contains(session));
+    let oldest_within = policy.within.zip(group.first()).and_then(|(within, newest)| {
+        newest.started.to_zoned(zone.clone()).checked_sub(within).ok().map(|at| at.timestamp())
+    });
+    let mut seen: [BTreeSet<(i16, i32)>; 5] = Default::default();
+    group
+        .iter()
+        .enumerate()
+        .map(|(index, snapshot)| {
+            let mut reasons = Vec::new();
+            let mut keep = |applies: bool, reason: &str| applies.then(|| reasons.push(reason.to_owned()));
+            keep(policy.is_empty(), "no rule");
+            keep(pinned.contains(&snapshot.session), "pinned");
+            keep(last_verified == Some(snapshot.session), "last verified");
+            keep(index < policy.last as usize, "last");
+            let at = snapshot.started.to_zoned(zone.clone());
+            for ((count, name, period), seen) in periods.iter().zip(&mut seen) {
+                keep(seen.len() < *count as usize && seen.insert(period(&at)), name);
+            }
+            keep(oldest_within.is_some_and(|oldest| snapshot.started >= oldest), "within");
+            keep(policy.tags.iter().any(|tag| snapshot.tags.contains(tag)), "tag");
+            Decision {
+                session: snapshot.session,
+                started: snapshot.started,
+                host: snapshot.host.clone(),
+                paths: snapshot.paths.clone(),
+                reasons,
+            }
+        })
+        .collect()
+}
+
+impl Repository {
+    /// Takes snapshots out of view. Their data stays until a prune; their ends stay, because a writer's late retry
+    /// would only bring them back.
+    pub async fn forget(&self, sessions: &[SessionName]) -> Result<()> {
+        for session in sessions {
+            self.put_mark("forgotten/", RecordKind::Forgotten, *session, "forgotten").await?;
+        }
+        self.store().flush().await
+    }
+
+    /// Marks a snapshot as `pinned` or `verified`.
+    pub async fn mark_snapshot(&self, session: SessionName, word: &str) -> Result<()> {
+        self.put_mark("marks/", RecordKind::Mark, session, word).await
+    }
+
+    /// Takes marks of this word off a snapshot; answers how many there were.
+    pub async fn unmark_snapshot(&self, session: SessionName, word: &str) -> Result<u64> {
+        let mut count = 0;
+        for object in list_all(self.store().as_ref(), &format!("marks/{session}.{word}.")).await? {
+            self.store().delete(&object.name).await?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// The name has a random part, so that nobody can squat it; any mark that verifies counts.
+    async fn put_mark(&self, folder: &str, kind: RecordKind, session: SessionName, word: &str) -> Result<()> {
+        for _ in 0..limits::PACK_ATTEMPTS {
+            let random = RandomId(self.world().random());
+            let name = match kind {
+                RecordKind::Forgotten => format!("{folder}{session}.{random}"),
+                _ => format!("{folder}{session}.{word}.{random}"),
+            };
+            let mark = Mark { session, word: word.to_owned(), created: self.world().clock.now() };
+            let body = self.seal_signed(&name, kind, &mark)?;
+            match self.store().put_if_absent(&name, body.into()).await {
+                Ok(Put::Created) => return Ok(()),
+                Ok(Put::Exists) => {}
+                Err(error) if error.kind() == ErrorKind::Unavailable => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::unavailable(format!("the mark `{word}` of {session} could not be stored")))
+    }
+}

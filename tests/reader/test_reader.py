@@ -1,0 +1,212 @@
+"""Tests of the independent reader: golden vectors, the golden repository, and a repository that the built `carrack`
+has just written (CARRACK names the program)."""
+
+import contextlib
+import io
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+import read_repository as reader
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+HERE = pathlib.Path(__file__).parent
+GOLDEN = HERE.parent / "golden"
+PASSWORD = b"golden"
+
+
+def run(*arguments):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        code = reader.main([str(each) for each in arguments])
+    return code, out.getvalue()
+
+
+class Vectors(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.vectors = json.loads((GOLDEN / "vectors.json").read_text())
+        roots = [bytes.fromhex(root) for root in cls.vectors["roots"]]
+        repository = reader.Repository.__new__(reader.Repository)
+        repository.repository = bytes.fromhex(cls.vectors["repository"])
+        repository.generations = [reader.Generation(root, repository.repository) for root in roots]
+        repository.id_key = reader.derive(roots[0], "carrack v1 chunk ids", repository.repository)
+        repository.sessions, repository.frames = {}, {}
+        cls.repository = repository
+        cls.session = cls.vectors["key_info"]["session"]
+
+    def test_keys(self):
+        info = self.vectors["key_info"]
+        self.repository.learn_sessions([info])
+        data, metadata, suite = self.repository.sessions[self.session]
+        self.assertEqual(data.hex(), self.vectors["data_key"])
+        self.assertEqual(metadata.hex(), self.vectors["metadata_key"])
+        self.assertEqual(suite, 1)
+        index = self.repository.index_key(self.session, info["generation"])
+        self.assertEqual(index.hex(), self.vectors["index_key"])
+        nothing = reader.blake3(b"", key=self.repository.id_key).hexdigest()
+        self.assertEqual(nothing, self.vectors["chunk_id_of_nothing"])
+
+    def test_names(self):
+        self.assertEqual(reader.session_text(reader.session_bytes(self.session)), self.session)
+
+    def test_sealed_object(self):
+        key = bytes.fromhex(self.vectors["metadata_key"])
+        sealed = bytes.fromhex(self.vectors["sealed_object"])
+        plain = reader.unseal_object(key, 1, reader.RECORD, self.session, sealed)
+        self.assertEqual(plain, b'{"a record":true}')
+        with self.assertRaises(reader.Damage):
+            reader.unseal_object(key, 1, reader.RECORD, self.session, sealed[:-1] + bytes([sealed[-1] ^ 1]))
+
+    def test_signatures(self):
+        public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.vectors["signing_public"]))
+        body = bytes.fromhex(self.vectors["signature_of_message"]) + b"message"
+        self.assertTrue(reader.signature_is_true(public, "end", body))
+        self.assertFalse(reader.signature_is_true(public, "other", body))
+        body = bytes.fromhex(self.vectors["maintenance_signature_of_message"]) + b"message"
+        self.assertTrue(self.repository.maintenance_signed("forgotten", body))
+
+    def test_frames(self):
+        for vector in self.vectors["frames"]:
+            place = reader.place_of_json(vector["place"])
+            suite = reader.SUITES[vector["suite"]]
+            data, metadata = (bytes.fromhex(self.vectors[name]) for name in ("data_key", "metadata_key"))
+            self.repository.sessions[place.session] = (data, metadata, suite)
+            self.repository.frames = reader.collections.OrderedDict()
+            self.repository.stored_bytes = lambda _, sealed=vector["sealed"]: bytes.fromhex(sealed)
+            reference = reader.Reference(place, 0, place.plain, bytes.fromhex(vector["chunk_id"]))
+            self.assertEqual(self.repository.chunk(vector["kind"], reference).hex(), vector["plain"])
+
+    def test_leaf(self):
+        data = bytes.fromhex(self.vectors["leaf"]["bytes"])
+        _, rows = reader.read_page(data, [reader.LEAF])
+        self.assertEqual(len(rows), len(self.vectors["leaf"]["entries"]))
+        for row, expected in zip(rows, self.vectors["leaf"]["entries"]):
+            self.assertEqual(row["path"].hex(), expected["path"])
+            for name in ("mode", "uid", "gid", "inode", "device", "links", "size", "flags"):
+                self.assertEqual(row[name], expected[name], name)
+            self.assertEqual([list(row["mtime"]), list(row["ctime"])], [expected["mtime"], expected["ctime"]])
+            self.assertEqual([[name.hex(), value.hex()] for name, value in row["xattrs"]], expected["xattrs"])
+            content = row.get("content", {"runs": [], "pages": []})
+            found = [each if isinstance(each, int) else describe(each) for each in content["runs"]]
+            found += [[describe(page), length] for page, length in content["pages"]]
+            self.assertEqual(found, expected["content"])
+        for length in range(len(data)):
+            with self.assertRaises((reader.Damage, IndexError)):
+                reader.read_page(data[:length], [reader.LEAF])
+
+    def test_inner(self):
+        vector = self.vectors["inner"]
+        _, [row] = reader.read_page(bytes.fromhex(vector["bytes"]), [reader.INNER])
+        self.assertEqual((row["first"].hex(), row["last"].hex()), (vector["first"], vector["last"]))
+        self.assertEqual((row["entries"], row["bytes"]), (vector["entries"], vector["contents"]))
+
+
+def describe(reference):
+    place = reference.place
+    compression = ["stored", "zstd"][place.compression]
+    described = dict(place._asdict(), pack=place.pack.hex(), id=place.id.hex(), compression=compression)
+    return {"place": described, "offset": reference.offset, "length": reference.length, "id": reference.id.hex()}
+
+
+class GoldenRepository(unittest.TestCase):
+    """Repositories written by released versions, and what is in them."""
+
+    def test_listings(self):
+        folders = sorted(GOLDEN.glob("v*"))
+        self.assertTrue(folders, "there is no golden repository")
+        os.environb[b"CARRACK_PASSWORD"] = PASSWORD
+        for folder in folders:
+            code, listed = run(folder / "repository", "listing", "latest")
+            self.assertEqual(code, 0)
+            self.assertEqual(listed, (folder / "listing.jsonl").read_text(), folder)
+
+
+class Live(unittest.TestCase):
+    """What the program writes today."""
+
+    def setUp(self):
+        self.work = pathlib.Path(tempfile.mkdtemp(prefix="carrack-reader-"))
+        self.addCleanup(shutil.rmtree, self.work)
+        self.repository = self.work / "repository"
+        os.environ.update(CARRACK_PASSWORD="live", CARRACK_REPOSITORY=str(self.repository))
+
+    def carrack(self, *arguments):
+        program = os.environ["CARRACK"]
+        done = subprocess.run([program, *map(str, arguments)], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr.decode(errors="replace"))
+
+    def test_restores_what_carrack_wrote(self):
+        source = self.work / "source"
+        make_tree(source)
+        self.carrack("init")
+        self.carrack("backup", source)
+        with open(source / "deep/er/changed", "ab") as file:
+            file.write(b"a new end")
+        self.carrack("--cipher", "chacha20-poly1305", "backup", source)
+        code, listed = run(self.repository, "snapshots")
+        self.assertEqual((code, len(listed.splitlines())), (0, 2))
+        code, _ = run(self.repository, "restore", "latest", self.work / "restored")
+        self.assertEqual(code, 0)
+        restored = f"{self.work}/restored{source}/"
+        compare = ["rsync", "-nac", "--delete", "-HAXS", "--modify-window=-1", "--itemize-changes", f"{source}/", restored]
+        self.assertEqual(subprocess.run(compare, capture_output=True, check=True).stdout.decode(), "")
+
+    def test_a_wrong_password_and_damage_are_seen(self):
+        source = self.work / "source"
+        source.mkdir()
+        (source / "file").write_bytes(os.urandom(100_000))
+        self.carrack("init")
+        self.carrack("backup", source)
+        os.environ["CARRACK_PASSWORD"] = "wrong"
+        with self.assertRaises(SystemExit):
+            run(self.repository, "listing", "latest")
+        os.environ["CARRACK_PASSWORD"] = "live"
+        for pack in self.repository.glob("packs/*/*"):
+            data = bytearray(pack.read_bytes())
+            data[10] ^= 1
+            pack.chmod(0o600)
+            pack.write_bytes(data)
+        with self.assertRaises(reader.Damage):
+            run(self.repository, "listing", "latest")
+
+
+def make_tree(root):
+    """Something of every kind; the golden repository was made from it too."""
+    (root / "deep/er").mkdir(parents=True)
+    (root / "empty").mkdir()
+    (root / "small").write_bytes(b"a few bytes\n")
+    (root / "nothing").write_bytes(b"")
+    text = b"".join(b"%d lines that repeat\n" % (number % 1000) for number in range(100_000))
+    (root / "deep/er/changed").write_bytes(text)
+    state, noise = 1, bytearray()
+    for _ in range(60_000):
+        state = state * 6364136223846793005 % (1 << 64) + 1
+        noise += state.to_bytes(8, "little")
+    (root / "noise").write_bytes(noise)
+    (root / "twice").write_bytes(noise)
+    with open(root / "sparse", "wb") as file:
+        file.seek(5_000_000)
+        file.write(b"after the hole")
+        file.truncate(9_000_000)
+    os.link(root / "small", root / "deep/second name")
+    os.symlink("../nowhere", root / "link")
+    os.mkfifo(root / "pipe")
+    (root / "executable").write_bytes(b"#!/bin/sh\n")
+    os.chmod(root / "executable", 0o4755)
+    with open(os.fsencode(root) + b"/not\xffutf8", "wb") as file:
+        file.write(b"x")
+    for number in range(500):
+        (root / "deep" / f"file {number}").write_bytes(b"%d" % number)
+    for folder, folders, files in os.walk(os.fsencode(root), topdown=False):
+        for name in folders + files + [b""]:
+            path = os.path.join(folder, name)
+            os.utime(path, ns=(10**18, -1_234_567_890_123_456_789 if name == b"small" else 10**18 + 1), follow_symlinks=False)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=1)
