@@ -3,10 +3,13 @@
 
 pub mod backup;
 pub mod cancel;
+pub mod check;
 pub mod chunker;
 pub mod clock;
 pub mod codec;
+pub mod diff;
 pub mod error;
+pub mod find;
 pub mod format;
 pub mod id;
 pub mod keys;

@@ -1,11 +1,21 @@
 //! What a reader needs from a repository: packs, relocations, visibility, keys.
 
-use std::fmt::Debug;
+use std::{
+    fmt::Debug,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{error::Result, format::session::SessionName, id::PackId, keys::Keys, store::ByteRange};
+use crate::{
+    error::Result,
+    format::session::SessionName,
+    id::PackId,
+    keys::Keys,
+    repo::{Relocations, Repository},
+    store::ByteRange,
+};
 
 /// The reading side of a repository.
 #[async_trait]
@@ -27,4 +37,54 @@ pub trait Access: Send + Sync + Debug {
 
     /// Whether a snapshot is visible now (rule V).
     async fn is_visible(&self, session: SessionName) -> Result<bool>;
+}
+
+/// A repository with the relocations that were read last.
+#[derive(Debug)]
+pub struct RepositoryAccess {
+    repository: Repository,
+    relocations: Mutex<Option<Arc<Relocations>>>,
+}
+
+impl RepositoryAccess {
+    /// Reads from this repository.
+    pub fn new(repository: Repository) -> Self {
+        Self { repository, relocations: Mutex::default() }
+    }
+}
+
+#[async_trait]
+impl Access for RepositoryAccess {
+    fn keys(&self) -> &Keys {
+        self.repository.keys()
+    }
+
+    fn is_local(&self) -> bool {
+        self.repository.store().capabilities().local
+    }
+
+    fn parallel_reads(&self) -> usize {
+        self.repository.store().capabilities().preferred_parallel_gets
+    }
+
+    async fn read_pack(&self, pack: PackId, range: ByteRange) -> Result<Bytes> {
+        self.repository.read_pack(pack, range).await
+    }
+
+    async fn resolve(&self, pack: PackId, offset: u32, again: bool) -> Result<Option<(PackId, u32)>> {
+        let known = self.relocations.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let relocations = match known {
+            Some(known) if !again => known,
+            _ => {
+                let fresh = Arc::new(self.repository.relocations().await?);
+                *self.relocations.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&fresh));
+                fresh
+            }
+        };
+        Ok(relocations.lookup(pack, offset))
+    }
+
+    async fn is_visible(&self, session: SessionName) -> Result<bool> {
+        Ok(self.repository.visible(&session.to_string()).await?.contains(&session))
+    }
 }

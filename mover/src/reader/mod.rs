@@ -33,9 +33,10 @@ use crate::{
     id::PackId,
     keys::Keys,
     limits,
+    repo::Repository,
     store::ByteRange,
 };
-use access::Access;
+use access::{Access, RepositoryAccess};
 use cache::ByteCache;
 use frame::FrameOpener;
 
@@ -75,8 +76,13 @@ struct SessionCiphers {
 }
 
 impl SnapshotReader {
+    /// Reads a snapshot of a repository.
+    pub fn new(repository: Repository, snapshot: Snapshot) -> Self {
+        Self::with_access(Arc::new(RepositoryAccess::new(repository)), snapshot)
+    }
+
     /// Reads `snapshot` from the repository behind `access`.
-    pub fn new(access: Arc<dyn Access>, snapshot: Snapshot) -> Self {
+    pub fn with_access(access: Arc<dyn Access>, snapshot: Snapshot) -> Self {
         let infos = snapshot.sessions.iter().map(|info| (info.session, info.clone())).collect();
         let inner = Inner {
             access,

@@ -2,76 +2,103 @@
 
 use std::{
     collections::HashMap,
-    os::fd::OwnedFd,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
-use super::place::Directory;
 use crate::{
     codec::Cipher,
     error::Result,
     format::{
-        entry::Entry,
         frame::{ChunkRef, Frame, FrameKind, FramePlace},
+        metadata::Metadata,
     },
     id::{ChunkId, PackId},
     reader::{SnapshotReader, place_of},
-    sys::fds::Slot,
+    target::{TargetFile, block::BlockTarget, tree::TargetTree},
 };
 
 /// Where the bytes of one content go.
 #[derive(Debug)]
 pub(crate) struct FileTask {
-    /// What the snapshot says; its runs are not needed any more and are gone.
-    pub entry: Entry,
-    /// Where the file is.
-    pub place: Destination,
+    /// The path beneath the target.
+    pub path: Vec<u8>,
+    /// Attributes that it gets when it is complete.
+    pub metadata: Metadata,
+    /// What is written to.
+    pub sink: Sink,
     /// Pieces not written yet, and one for the planner while it still adds some.
-    pub remaining: AtomicU64,
+    remaining: AtomicU64,
     /// Something of it could not be restored: it is not completed, and reported once.
-    pub failed: AtomicBool,
-    /// Its present contents are compared first.
-    pub compare: bool,
-    /// All of it is one chunk: written in one go by whoever has the chunk.
-    pub whole: bool,
-    /// The open file, while there is room for it.
-    pub slot: Arc<Slot>,
-    /// Opening happens once at a time.
-    pub opening: Mutex<()>,
+    failed: AtomicBool,
 }
 
-/// A name in a directory, or something open.
+/// What a content is written to.
 #[derive(Debug)]
-pub(crate) enum Destination {
-    /// A file in a directory of the target.
-    Name(Arc<Directory>, std::ffi::CString),
+pub(crate) enum Sink {
+    /// A file that is one chunk: written in one go by whoever has the chunk.
+    Small,
+    /// A file, made when its first piece comes.
+    File {
+        /// The file once it is made.
+        open: OnceLock<TargetFile>,
+        /// It is made once.
+        making: Mutex<()>,
+    },
     /// A device or image.
-    Open(Arc<OwnedFd>),
-    /// Nothing: contents are only checked.
-    Nowhere,
+    Block(Arc<BlockTarget>),
+    /// Nothing: what is there is only compared.
+    Check,
 }
 
 impl FileTask {
     /// A task that the planner still adds pieces to.
-    pub(crate) fn new(entry: Entry, place: Destination, compare: bool, whole: bool) -> Self {
-        Self {
-            entry,
-            place,
-            remaining: AtomicU64::new(1),
-            failed: AtomicBool::new(false),
-            compare,
-            whole,
-            slot: Arc::new(Slot::default()),
-            opening: Mutex::new(()),
-        }
+    pub(crate) fn new(path: Vec<u8>, metadata: Metadata, sink: Sink) -> Self {
+        let (remaining, failed) = (AtomicU64::new(1), AtomicBool::new(false));
+        Self { path, metadata, sink, remaining, failed }
     }
 
     /// One piece is done (or the planner is); true for the last one.
     pub(crate) fn done(&self) -> bool {
         self.remaining.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    /// Marks it as failed; true for the first time.
+    pub(crate) fn fail(&self) -> bool {
+        !self.failed.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether something of it could not be restored.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+}
+
+impl Sink {
+    /// A file that is made later.
+    pub(crate) fn file() -> Self {
+        Self::File { open: OnceLock::new(), making: Mutex::new(()) }
+    }
+
+    /// A file that is open already.
+    pub(crate) fn existing(file: TargetFile) -> Self {
+        Self::File { open: OnceLock::from(file), making: Mutex::new(()) }
+    }
+
+    /// The file of a `File`, made now if nobody has made it.
+    pub(crate) fn made<'s>(&'s self, tree: &TargetTree, path: &[u8]) -> Result<Option<&'s TargetFile>> {
+        let Self::File { open, making } = self else { return Ok(None) };
+        if let Some(file) = open.get() {
+            return Ok(Some(file));
+        }
+        let _one = making.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = open.get() {
+            return Ok(Some(file));
+        }
+        let file = tree.prepare_file(path, false)?;
+        Ok(Some(open.get_or_init(|| file)))
     }
 }
 
@@ -98,6 +125,10 @@ pub(crate) struct Batch {
     pub files: Vec<Arc<FileTask>>,
     pub frames: Vec<FramePlace>,
     pub pieces: Vec<Piece>,
+    /// Some of its files are compared before anything is fetched.
+    pub compares: bool,
+    /// Files without any piece.
+    pub complete: Vec<Arc<FileTask>>,
     by_place: HashMap<(PackId, u32), u32>,
     last: Option<(Frame, u32)>,
 }
@@ -108,6 +139,11 @@ pub(crate) const FILE_BYTES: usize = 512;
 pub(crate) const PIECE_BYTES: usize = 80;
 
 impl Batch {
+    /// An empty batch whose files are compared first, or not.
+    pub(crate) fn comparing(compares: bool) -> Self {
+        Self { compares, ..Self::default() }
+    }
+
     /// About how many bytes it takes.
     pub(crate) fn size(&self) -> usize {
         self.files.len() * FILE_BYTES + self.pieces.len() * PIECE_BYTES + self.frames.len() * 128
@@ -231,4 +267,3 @@ impl Range {
         self.end - self.start
     }
 }
-

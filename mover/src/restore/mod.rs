@@ -8,9 +8,8 @@
 
 mod batch;
 mod compare;
+mod execute;
 pub mod image;
-mod metadata;
-mod place;
 mod plan;
 pub mod select;
 pub mod stream;

@@ -1,0 +1,138 @@
+//! Restores an image, or one file, to a block device or an image file.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+};
+
+use super::{
+    RestoreReport,
+    batch::{Batch, FileTask, Sink},
+    execute::{Executor, Shared},
+};
+use crate::{
+    cancel::Cancel,
+    error::{Error, Result},
+    format::{
+        entry::{Entry, Run},
+        metadata::Kind,
+    },
+    monitor::{Monitor, Progress},
+    reader::SnapshotReader,
+    target::block::{BlockTarget, BlockTargetOptions},
+};
+
+/// How an image is restored.
+#[derive(Debug, Clone)]
+pub struct ImageOptions {
+    /// The device or file to write to.
+    pub target: PathBuf,
+    /// Path of the image in the snapshot; empty for the only one it has.
+    pub path: Vec<u8>,
+    /// Whether a file that exists is overwritten.
+    pub replace: bool,
+    /// The target is known to read as zeros.
+    pub known_zero: bool,
+    /// Read what is there, and write only what differs.
+    pub compare: bool,
+    /// Memory to keep to, in bytes.
+    pub memory_bytes: u64,
+    /// Workers; 0 for one on each core.
+    pub threads: usize,
+}
+
+/// The entry to restore: the one at the path, or the only one with contents.
+pub async fn choose(reader: &SnapshotReader, path: &[u8]) -> Result<Entry> {
+    if !path.is_empty() {
+        let entry = reader.find(path).await?;
+        return match entry.kind {
+            Kind::File | Kind::Image => Ok(entry),
+            _ => Err(Error::invalid(format!("/{} has no contents", crate::monitor::escape_path(path)))),
+        };
+    }
+    let several = || {
+        Error::invalid("the snapshot holds more than one file")
+            .with_hint("say which one: SNAPSHOT:/PATH (carrack ls SNAPSHOT lists them)")
+    };
+    let mut walk = reader.entries(crate::reader::walk::Part::all())?;
+    let mut only = None;
+    while let Some(leaf) = walk.next_leaf().await? {
+        for entry in leaf.into_iter().filter(crate::reader::walk::has_contents) {
+            if only.replace(entry).is_some() {
+                return Err(several());
+            }
+        }
+    }
+    only.ok_or_else(|| Error::not_found("the snapshot holds no file"))
+}
+
+/// Restores an image.
+pub async fn restore_image(
+    reader: &SnapshotReader,
+    options: &ImageOptions,
+    monitor: Arc<dyn Monitor>,
+    cancel: Cancel,
+) -> Result<RestoreReport> {
+    monitor.phase("restore");
+    let entry = choose(reader, &options.path).await?;
+    let size = entry.metadata.size;
+    let wish = BlockTargetOptions { known_zero: options.known_zero, replace: options.replace };
+    let target = Arc::new(BlockTarget::open(&options.target, size, wish)?);
+    Progress::add(&monitor.progress().bytes_expected, size);
+    let mut shared = Shared::new(reader, None, Arc::clone(&monitor), cancel);
+    shared.compare_block = options.compare;
+    let shared = Arc::new(shared);
+    let executor = Executor::start(Arc::clone(&shared), options.threads, options.memory_bytes / 4)?;
+    let sink = Sink::Block(Arc::clone(&target));
+    let task = Arc::new(FileTask::new(entry.path.clone(), entry.metadata.clone(), sink));
+    let limit = usize::try_from(options.memory_bytes / 8).unwrap_or(usize::MAX);
+    let planned = plan(reader, &entry, &task, &target, &executor, (limit, options.compare)).await;
+    let finished = executor.finish().await;
+    finished?;
+    planned?;
+    let report = RestoreReport {
+        files: 1,
+        bytes: size,
+        bytes_written: shared.written.load(Ordering::Relaxed),
+        bytes_fetched: shared.fetched.load(Ordering::Relaxed),
+        problems: Progress::get(&monitor.progress().problems),
+        ..RestoreReport::default()
+    };
+    drop((task, shared));
+    let target = Arc::into_inner(target).ok_or_else(|| Error::internal("a worker still writes"))?;
+    tokio::task::spawn_blocking(move || target.finish())
+        .await
+        .map_err(|error| Error::internal("the target could not be finished").with_source(error))??;
+    Ok(report)
+}
+
+async fn plan(
+    reader: &SnapshotReader,
+    entry: &Entry,
+    task: &Arc<FileTask>,
+    target: &BlockTarget,
+    executor: &Executor,
+    (limit, compares): (usize, bool),
+) -> Result<()> {
+    let mut batch = Batch::comparing(compares);
+    let mut index = batch.file(Arc::clone(task));
+    let mut runs = reader.runs(&entry.content);
+    while let Some((mut at, piece)) = runs.next_piece().await? {
+        for run in &piece {
+            match run {
+                Run::Chunk(chunk) => batch.add(index, at, chunk)?,
+                Run::Hole(length) => target.zero(at, *length)?,
+            }
+            at += run.length();
+        }
+        if batch.size() >= limit {
+            let full = std::mem::replace(&mut batch, Batch::comparing(compares));
+            executor.run(full).await?;
+            index = batch.file(Arc::clone(task));
+        }
+    }
+    if task.done() {
+        batch.complete.push(Arc::clone(task));
+    }
+    executor.run(batch).await
+}

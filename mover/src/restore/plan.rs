@@ -1,0 +1,519 @@
+//! Walks the tree, makes what has no contents, and collects the rest into batches.
+
+use std::{
+    collections::{HashMap, HashSet},
+    mem,
+    sync::{Arc, atomic::Ordering},
+};
+
+use tokio::sync::mpsc;
+
+use super::{
+    Existing, RestoreOptions, RestoreReport,
+    batch::{Batch, FILE_BYTES, FileTask, Sink},
+    execute::{Executor, Shared},
+    report,
+    select::relative,
+};
+use crate::{
+    cancel::Cancel,
+    error::{Error, Result},
+    format::{
+        entry::{Content, Entry, Run},
+        metadata::{Kind, Metadata},
+        order::split_path,
+    },
+    monitor::{Monitor, Progress},
+    reader::{SnapshotReader, walk::TreeWalk},
+    target::tree::{TargetOptions, TargetTree},
+};
+
+/// The first batch is small, so that the workers begin at once; each is twice the one before.
+const FIRST_BATCH_BYTES: usize = 1 << 20;
+/// Directories that wait for their attributes are kept up to this part of the memory; beyond it the tree is
+/// walked a second time, backwards.
+const DIRECTORY_SHARE: u64 = 16;
+/// Two batches live at once and take this part of the memory each.
+const BATCH_SHARE: u64 = 8;
+/// Stored bytes in flight take this part of the memory.
+const FLIGHT_SHARE: u64 = 4;
+
+/// A restore that is being planned.
+struct Planner<'o> {
+    options: &'o RestoreOptions,
+    shared: Arc<Shared>,
+    prefix: Vec<u8>,
+    /// The target was empty: nothing needs to be looked up.
+    fresh: bool,
+    batches: mpsc::Sender<Batch>,
+    batch: Batch,
+    batch_limit: usize,
+    /// Directories in the order they were made; none once there are too many.
+    directories: Option<Vec<(Vec<u8>, Metadata)>>,
+    directory_bytes: usize,
+    /// Names that are linked at the end, to a file that has several.
+    links: Vec<(Vec<u8>, (u64, u64))>,
+    first_names: HashSet<(u64, u64)>,
+    /// Directories that existed and whose names did not come yet; for removing what is not in the snapshot.
+    unlisted: HashSet<Vec<u8>>,
+    /// The directory whose names come now, and the names so far.
+    listing: Option<(Vec<u8>, HashSet<Vec<u8>>)>,
+    report: RestoreReport,
+}
+
+/// Plans and executes a restore to a directory.
+pub(crate) async fn run(
+    reader: &SnapshotReader,
+    options: &RestoreOptions,
+    monitor: Arc<dyn Monitor>,
+    cancel: Cancel,
+) -> Result<RestoreReport> {
+    let prefix = options.selection.prefix(reader).await?;
+    let tree = if options.dry_run {
+        None
+    } else {
+        Some(TargetTree::open(&options.target, TargetOptions { replace: options.existing != Existing::Keep })?)
+    };
+    let fresh = match &tree {
+        Some(tree) => tree.list(b"")?.is_empty(),
+        None => true,
+    };
+    let shared = Arc::new(Shared::new(reader, tree, Arc::clone(&monitor), cancel));
+    let executor = Executor::start(Arc::clone(&shared), options.threads, options.memory_bytes / FLIGHT_SHARE)?;
+    let (batches, mut queue) = mpsc::channel::<Batch>(1);
+    let dispatcher = tokio::spawn(async move {
+        while let Some(batch) = queue.recv().await {
+            executor.run(batch).await?;
+        }
+        executor.finish().await
+    });
+    let mut planner = Planner {
+        options,
+        shared: Arc::clone(&shared),
+        prefix,
+        fresh,
+        batches,
+        batch: Batch::default(),
+        batch_limit: FIRST_BATCH_BYTES,
+        directories: Some(Vec::new()),
+        directory_bytes: 0,
+        links: Vec::new(),
+        first_names: HashSet::new(),
+        unlisted: HashSet::new(),
+        listing: None,
+        report: RestoreReport::default(),
+    };
+    let planned = planner.walk().await;
+    let Planner { batches, directories, links, prefix, mut report, .. } = planner;
+    drop(batches);
+    let written =
+        dispatcher.await.map_err(|error| Error::internal("the restore did not finish").with_source(error))?;
+    // What ended the work says more than what the planner saw of it.
+    written?;
+    planned?;
+    if !options.dry_run {
+        link(&shared, links)?;
+        finish_directories(reader, options, &shared, &prefix, directories).await?;
+    }
+    report.bytes_written = shared.written.load(Ordering::Relaxed);
+    report.bytes_fetched = shared.fetched.load(Ordering::Relaxed);
+    finish_tree(shared)?;
+    report.problems = Progress::get(&monitor.progress().problems);
+    Ok(report)
+}
+
+impl Planner<'_> {
+    async fn walk(&mut self) -> Result<()> {
+        let mut walk = self.shared.reader.entries(self.options.selection.part())?;
+        while let Some(leaf) = walk.next_leaf().await? {
+            self.shared.check()?;
+            for entry in leaf {
+                self.entry(entry).await?;
+            }
+        }
+        self.end_listing();
+        let unlisted = mem::take(&mut self.unlisted);
+        for directory in unlisted {
+            self.remove_others(&directory, &HashSet::new());
+        }
+        self.flush().await
+    }
+
+    async fn entry(&mut self, entry: Entry) -> Result<()> {
+        let Some(path) = relative(&entry.path, &self.prefix).map(<[u8]>::to_vec) else {
+            // The chosen directory is the target itself, whose attributes belong to whoever made it.
+            return Ok(());
+        };
+        if self.options.delete {
+            self.list_name(&path);
+        }
+        if self.options.selection.has_patterns() {
+            if !self.options.selection.wants(&entry.path) {
+                return Ok(());
+            }
+            self.make_above(&path);
+        }
+        Progress::add(&self.shared.monitor.progress().entries_expected, 1);
+        Progress::add(&self.shared.monitor.progress().bytes_expected, entry.metadata.size);
+        self.report.bytes += entry.metadata.size;
+        match &entry.kind {
+            Kind::Directory => {
+                self.report.directories += 1;
+                self.directory(path, entry.metadata);
+                Ok(())
+            }
+            Kind::File => {
+                self.report.files += 1;
+                self.file(path, entry).await
+            }
+            Kind::Image => {
+                let error = Error::invalid("it is an image, which a restore to a directory cannot place")
+                    .with_hint("restore it to a device or file of its own");
+                report(&*self.shared.monitor, &path, &error);
+                Ok(())
+            }
+            _ => {
+                self.report.others += 1;
+                self.node(&path, &entry);
+                Ok(())
+            }
+        }
+    }
+
+    /// Directories above a path that patterns chose are made if they are not there.
+    fn make_above(&self, path: &[u8]) {
+        let Some(tree) = &self.shared.tree else { return };
+        for (at, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
+            if !matches!(tree.look_up(&path[..at]), Ok(Some((Kind::Directory, _))))
+                && let Err(error) = tree.create_directory(&path[..at])
+            {
+                report(&*self.shared.monitor, &path[..at], &error);
+            }
+        }
+    }
+
+    fn directory(&mut self, path: Vec<u8>, metadata: Metadata) {
+        let Some(tree) = &self.shared.tree else { return };
+        if self.options.delete
+            && !self.fresh
+            && matches!(tree.look_up(&path), Ok(Some((Kind::Directory, _))))
+        {
+            self.unlisted.insert(path.clone());
+        }
+        if let Err(error) = tree.create_directory(&path) {
+            return report(&*self.shared.monitor, &path, &error);
+        }
+        Progress::add(&self.shared.monitor.progress().entries, 1);
+        self.directory_bytes += path.len() + mem::size_of::<(Vec<u8>, Metadata)>() + 64;
+        if self.directory_bytes as u64 > self.options.memory_bytes / DIRECTORY_SHARE {
+            self.directories = None;
+        }
+        if let Some(directories) = &mut self.directories {
+            directories.push((path, metadata));
+        }
+    }
+
+    fn node(&mut self, path: &[u8], entry: &Entry) {
+        let shared = Arc::clone(&self.shared);
+        let Some(tree) = &shared.tree else { return };
+        if self.options.existing == Existing::Keep && self.exists(tree, path) {
+            return;
+        }
+        if entry.metadata.links > 1 && self.is_further_name(path, &entry.metadata) {
+            return;
+        }
+        match tree.create_node(path, &entry.kind, &entry.metadata) {
+            Ok(made) => {
+                Progress::add(&self.shared.monitor.progress().entries, 1);
+                if entry.metadata.links > 1 {
+                    let key = (entry.metadata.device, entry.metadata.inode);
+                    lock(&self.shared.made).insert(key, made);
+                }
+            }
+            Err(error) => report(&*self.shared.monitor, path, &error),
+        }
+    }
+
+    /// Whether another name of the same inode came before; then this one is linked to it at the end.
+    fn is_further_name(&mut self, path: &[u8], metadata: &Metadata) -> bool {
+        let key = (metadata.device, metadata.inode);
+        let further = !self.first_names.insert(key);
+        if further {
+            self.links.push((path.to_vec(), key));
+        }
+        further
+    }
+
+    fn exists(&self, tree: &TargetTree, path: &[u8]) -> bool {
+        !self.fresh && matches!(tree.look_up(path), Ok(Some(_)))
+    }
+
+    async fn file(&mut self, path: Vec<u8>, entry: Entry) -> Result<()> {
+        let several = entry.metadata.links > 1;
+        if several && self.is_further_name(&path, &entry.metadata) {
+            return Ok(());
+        }
+        let present = match &self.shared.tree {
+            Some(tree) if !self.fresh => tree.look_up(&path).unwrap_or_default(),
+            _ => None,
+        };
+        if self.options.existing == Existing::Keep && present.is_some() {
+            self.report.files_skipped += 1;
+            return Ok(());
+        }
+        let reuse = matches!(present, Some((Kind::File, _)));
+        let right = self.options.existing == Existing::Trust
+            && !several
+            && matches!(&present, Some((Kind::File, old))
+                if old.size == entry.metadata.size && old.mtime == entry.metadata.mtime);
+        let sink = match self.sink(&path, &entry, reuse) {
+            Ok(sink) => sink,
+            Err(error) => {
+                report(&*self.shared.monitor, &path, &error);
+                return Ok(());
+            }
+        };
+        let Entry { metadata, content, .. } = entry;
+        let task = Arc::new(FileTask::new(path, metadata, sink));
+        if right {
+            self.report.files_skipped += 1;
+        } else if self.shared.tree.is_some() {
+            self.batch.compares |= reuse;
+            self.contents(&task, &content, true).await?;
+        }
+        if self.shared.tree.is_some() && task.done() {
+            self.batch.complete.push(task);
+        }
+        Ok(())
+    }
+
+    fn sink(&self, path: &[u8], entry: &Entry, reuse: bool) -> Result<Sink> {
+        let Some(tree) = &self.shared.tree else { return Ok(Sink::Check) };
+        if reuse {
+            return tree.prepare_file(path, true).map(Sink::existing);
+        }
+        let small = matches!(&entry.content, Content::Inline(runs) if matches!(&runs[..], [Run::Chunk(_)]));
+        Ok(if small { Sink::Small } else { Sink::file() })
+    }
+
+    async fn contents(&mut self, task: &Arc<FileTask>, content: &Content, punch: bool) -> Result<()> {
+        let mut index = self.batch.file(Arc::clone(task));
+        let mut runs = self.shared.reader.runs(content);
+        while let Some((start, piece)) = match runs.next_piece().await {
+            Ok(next) => next,
+            Err(error) => {
+                self.shared.fail(task, &error);
+                return Ok(());
+            }
+        } {
+            let mut at = start;
+            for run in &piece {
+                match run {
+                    Run::Chunk(chunk) => self.batch.add(index, at, chunk)?,
+                    Run::Hole(length) if punch => self.punch(task, at, *length),
+                    Run::Hole(_) => {}
+                }
+                at += run.length();
+            }
+            if self.batch.size() >= self.batch_limit {
+                let compares = self.batch.compares;
+                self.flush().await?;
+                index = self.batch.file(Arc::clone(task));
+                self.batch.compares = compares;
+            }
+        }
+        if self.batch.size() >= self.batch_limit {
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
+    fn punch(&self, task: &FileTask, at: u64, length: u64) {
+        if let (Sink::File { open, .. }, Some(tree)) = (&task.sink, &self.shared.tree)
+            && let Some(file) = open.get()
+            && let Err(error) = tree.punch(file, at, length)
+        {
+            self.shared.fail(task, &error);
+        }
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        let batch = mem::take(&mut self.batch);
+        let most = usize::try_from(self.options.memory_bytes / BATCH_SHARE).unwrap_or(usize::MAX);
+        self.batch_limit = (self.batch_limit * 2).clamp(FILE_BYTES, most);
+        match self.batches.send(batch).await {
+            Ok(()) => self.shared.check(),
+            Err(_) => self.shared.check().and(Err(Error::internal("nobody executes the restore"))),
+        }
+    }
+
+    /// Keeps the names of the directory that is passed through; at its end, others are removed.
+    fn list_name(&mut self, path: &[u8]) {
+        let (directory, name) = split_path(path);
+        if self.listing.as_ref().is_none_or(|(current, _)| current != directory) {
+            self.end_listing();
+            self.unlisted.remove(directory);
+            self.listing = Some((directory.to_vec(), HashSet::new()));
+        }
+        if let Some((_, names)) = &mut self.listing {
+            names.insert(name.to_vec());
+        }
+    }
+
+    fn end_listing(&mut self) {
+        if let Some((directory, names)) = self.listing.take() {
+            self.remove_others(&directory, &names);
+        }
+    }
+
+    fn remove_others(&mut self, directory: &[u8], names: &HashSet<Vec<u8>>) {
+        let Some(tree) = &self.shared.tree else { return };
+        if self.fresh {
+            return;
+        }
+        let present = match tree.list(directory) {
+            Ok(present) => present,
+            Err(error) => return report(&*self.shared.monitor, directory, &error),
+        };
+        for name in present.into_iter().filter(|name| !names.contains(name)) {
+            let path = join(directory, &name);
+            // What the patterns do not select is not this restore's to remove.
+            if !self.options.selection.wants(&join(&self.prefix, &path)) {
+                continue;
+            }
+            match tree.remove(&path) {
+                Ok(count) => self.report.deleted += count,
+                Err(error) => report(&*self.shared.monitor, &path, &error),
+            }
+        }
+    }
+}
+
+fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
+    if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() }
+}
+
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Makes the further names of files that have several.
+fn link(shared: &Shared, links: Vec<(Vec<u8>, (u64, u64))>) -> Result<()> {
+    let Some(tree) = &shared.tree else { return Ok(()) };
+    let made: HashMap<_, _> = mem::take(&mut *lock(&shared.made));
+    for (path, key) in links {
+        shared.check()?;
+        let linked = match made.get(&key) {
+            Some(first) => tree.hard_link(&path, first),
+            None => Err(Error::corrupt("the file that it is another name of was not restored")),
+        };
+        match linked {
+            Ok(()) => Progress::add(&shared.monitor.progress().entries, 1),
+            Err(error) => report(&*shared.monitor, &path, &error),
+        }
+    }
+    Ok(())
+}
+
+/// Attributes of directories, from the bottom up: what is made in a directory changes its times.
+async fn finish_directories(
+    reader: &SnapshotReader,
+    options: &RestoreOptions,
+    shared: &Shared,
+    prefix: &[u8],
+    directories: Option<Vec<(Vec<u8>, Metadata)>>,
+) -> Result<()> {
+    let Some(tree) = &shared.tree else { return Ok(()) };
+    let finish = |path: &[u8], metadata: &Metadata| {
+        if let Err(error) = tree.finish_directory(path, metadata) {
+            report(&*shared.monitor, path, &error);
+        }
+    };
+    if let Some(directories) = directories {
+        directories.iter().rev().for_each(|(path, metadata)| finish(path, metadata));
+        return Ok(());
+    }
+    let mut walk = TreeWalk::backwards(reader, options.selection.part())?;
+    while let Some(leaf) = walk.next_leaf().await? {
+        shared.check()?;
+        for entry in leaf.iter().filter(|entry| entry.kind == Kind::Directory) {
+            if let Some(path) = relative(&entry.path, prefix)
+                && options.selection.wants(&entry.path)
+            {
+                finish(path, &entry.metadata);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn finish_tree(shared: Arc<Shared>) -> Result<()> {
+    let shared = Arc::into_inner(shared).ok_or_else(|| Error::internal("a restore is still under way"))?;
+    let Some(tree) = shared.tree else { return Ok(()) };
+    let left = tree.finish();
+    for problem in &left.problems {
+        report(&*shared.monitor, &problem.path, &problem.error);
+    }
+    for (what, count) in left.further {
+        for _ in 0..count {
+            Progress::add(&shared.monitor.progress().problems, 1);
+        }
+        tracing::warn!(what, count, "further attributes could not be restored");
+    }
+    Ok(())
+}
+
+/// Reads the restored files back and compares every chunk; holes are not read. Gives the number of files that
+/// are right.
+pub(crate) async fn verify(
+    reader: &SnapshotReader,
+    options: &RestoreOptions,
+    monitor: Arc<dyn Monitor>,
+    cancel: Cancel,
+) -> Result<u64> {
+    let prefix = options.selection.prefix(reader).await?;
+    let root = std::fs::File::open(&options.target)
+        .map_err(|error| Error::io(error, format!("open the target {}", options.target.display())))?;
+    let root = Arc::new(std::os::fd::OwnedFd::from(root));
+    let shared = Arc::new(Shared::new(reader, None, monitor, cancel));
+    let limit = usize::try_from(options.memory_bytes / BATCH_SHARE).unwrap_or(usize::MAX);
+    let mut walk = reader.entries(options.selection.part())?;
+    let mut batch = Batch::default();
+    let mut right = 0;
+    while let Some(leaf) = walk.next_leaf().await? {
+        for entry in leaf {
+            let Some(path) = relative(&entry.path, &prefix) else { continue };
+            if entry.kind != Kind::File || !options.selection.wants(&entry.path) {
+                continue;
+            }
+            let task = Arc::new(FileTask::new(path.to_vec(), entry.metadata, Sink::Check));
+            let mut index = batch.file(Arc::clone(&task));
+            let mut runs = reader.runs(&entry.content);
+            while let Some((mut at, piece)) = runs.next_piece().await? {
+                for run in &piece {
+                    if let Run::Chunk(chunk) = run {
+                        batch.add(index, at, chunk)?;
+                    }
+                    at += run.length();
+                }
+                if batch.size() >= limit {
+                    check_batch(mem::take(&mut batch), &shared, &root).await?;
+                    index = batch.file(Arc::clone(&task));
+                }
+            }
+            right += 1;
+        }
+    }
+    check_batch(batch, &shared, &root).await?;
+    Ok(right - shared.failed_files())
+}
+
+async fn check_batch(batch: Batch, shared: &Arc<Shared>, root: &Arc<std::os::fd::OwnedFd>) -> Result<()> {
+    let (shared, root) = (Arc::clone(shared), Arc::clone(root));
+    tokio::task::spawn_blocking(move || {
+        super::compare::verify(&batch, &shared, &root);
+        shared.check()
+    })
+    .await
+    .map_err(|error| Error::internal("comparing did not finish").with_source(error))?
+}
