@@ -13,7 +13,6 @@ use carrack_mover::{
 };
 
 use super::{
-    access::RepositoryAccess,
     args::{CipherArg, FilterArgs},
     config::{Config, Place, SecretSource},
     context::Context,
@@ -132,5 +131,5 @@ pub(crate) async fn read(
 
 /// Opens a snapshot for reading.
 pub(crate) fn reader(repository: &Repository, snapshot: Snapshot) -> SnapshotReader {
-    SnapshotReader::new(RepositoryAccess::new(repository.clone()), snapshot)
+    SnapshotReader::new(repository.clone(), snapshot)
 }

@@ -12,7 +12,6 @@ use self::{
     exit::Outcome,
 };
 
-mod access;
 mod args;
 mod commands;
 mod config;
@@ -83,9 +82,9 @@ async fn dispatch(context: &Context, command: Command) -> Result<Outcome> {
         Command::Completions(args) => commands::completions::run(&context.output, &args),
         Command::Man(args) => commands::man::run(&context.output, &args),
         Command::Mount(_) => Err(unfinished("mount")),
-        Command::Check(_) => Err(unfinished("check")),
-        Command::Forget(_) => Err(unfinished("forget")),
-        Command::Prune(_) => Err(unfinished("prune")),
+        Command::Check(args) => commands::check::run(context, &args).await,
+        Command::Forget(args) => commands::forget::run(context, &args).await,
+        Command::Prune(args) => commands::prune::run(context, &args).await,
         Command::Copy(_) => Err(unfinished("copy")),
     };
     result.map_err(signals::explain)

@@ -66,14 +66,6 @@ pub(crate) fn parse_percent(text: &str) -> Result<f64, String> {
     }
 }
 
-/// A percentage from 0 to 100.
-pub(crate) fn parse_percent_or_zero(text: &str) -> Result<f64, String> {
-    match text.trim().trim_end_matches('%') {
-        "0" => Ok(0.0),
-        _ => parse_percent(text),
-    }
-}
-
 /// How to compress.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum CompressionArg {
@@ -132,6 +124,16 @@ pub(crate) fn parse_span(text: &str) -> Result<jiff::Span, String> {
         .map_err(|_| wrong())?;
     }
     if any && number.is_empty() { Ok(span) } else { Err(wrong()) }
+}
+
+/// A length of time in days and hours (`7d`, `36h`).
+pub(crate) fn parse_days(text: &str) -> Result<Duration, String> {
+    let span = parse_span(text)?;
+    if span.get_years() != 0 || span.get_months() != 0 {
+        return Err(format!("{text:?}: give days and hours, such as 7d or 36h"));
+    }
+    let hours = u64::from(span.get_days().unsigned_abs()) * 24 + u64::from(span.get_hours().unsigned_abs());
+    Ok(Duration::from_secs(hours * 3600))
 }
 
 /// Bytes for people, three digits and a binary unit.

@@ -6,7 +6,7 @@ use carrack_mover::error::{Error, Result};
 use clap::{Args, Subcommand};
 
 use super::backup;
-use crate::cli::{context::Context, engine, exit::Outcome};
+use crate::cli::{context::Context, engine, exit::Outcome, units};
 
 /// List, add, remove and rotate keys
 ///
@@ -81,8 +81,10 @@ pub(crate) struct NewSecret {
 pub(crate) async fn run(context: &Context, args: &KeyArgs) -> Result<Outcome> {
     match &args.what {
         KeyWhat::Bundle { host, path } => bundle(context, host.as_deref(), path).await,
-        KeyWhat::List | KeyWhat::Add { .. } | KeyWhat::Remove { .. } | KeyWhat::Rotate { .. } => {
-            Err(Error::invalid("this version cannot list or change keys yet")
+        KeyWhat::List => list(context).await,
+        KeyWhat::Remove { key } => remove(context, key).await,
+        KeyWhat::Add { .. } | KeyWhat::Rotate { .. } => {
+            Err(Error::invalid("this version cannot add or rotate keys yet")
                 .with_hint("see CHANGELOG.md for what it can do"))
         }
     }
@@ -106,5 +108,35 @@ async fn bundle(context: &Context, host: Option<&str>, paths: &[PathBuf]) -> Res
         .map_err(|error| Error::internal("the bundle cannot be written").with_source(error))?;
     context.output.line(text)?;
     context.output.note("keep the bundle secret: who has it can write backups of this source");
+    Ok(Outcome::Done)
+}
+
+async fn list(context: &Context) -> Result<Outcome> {
+    for key in engine::open(context).await?.list_keys().await? {
+        if context.output.is_json() {
+            context.output.message("key", &key)?;
+        } else {
+            let made = units::moment(key.created);
+            context.output.line(format_args!(
+                "{}  {made}  {:10}  {}",
+                key.id.short(),
+                key.kind,
+                key.label
+            ))?;
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+async fn remove(context: &Context, typed: &str) -> Result<Outcome> {
+    let repository = engine::open(context).await?;
+    let keys = repository.list_keys().await?;
+    let mut matching = keys.iter().filter(|key| key.id.to_hex().starts_with(typed));
+    let (Some(key), None) = (matching.next(), matching.next()) else {
+        return Err(Error::not_found(format!("{typed:?} is not the beginning of exactly one key's id"))
+            .with_hint("see: carrack key list"));
+    };
+    repository.remove_key(key.id).await?;
+    context.output.remark(format_args!("removed key {}", key.id.short()))?;
     Ok(Outcome::Done)
 }
