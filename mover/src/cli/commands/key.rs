@@ -2,11 +2,21 @@
 
 use std::{os::unix::ffi::OsStrExt as _, path::PathBuf};
 
-use carrack_mover::error::{Error, Result};
+use carrack_mover::{
+    error::{Error, Result},
+    repo::{CreateOptions, Repository},
+};
 use clap::{Args, Subcommand};
 
 use super::backup;
-use crate::cli::{context::Context, engine, exit::Outcome, units};
+use crate::cli::{
+    config::SecretSource,
+    context::Context,
+    engine,
+    exit::Outcome,
+    password::{self, Ask},
+    units,
+};
 
 /// List, add, remove and rotate keys
 ///
@@ -38,7 +48,7 @@ pub(crate) enum KeyWhat {
         #[command(flatten)]
         new: NewSecret,
     },
-    /// Remove a key; the one that opened the repository and the last one stay
+    /// Remove a key; the last one stays
     Remove {
         /// Id of the key, or the beginning of it
         #[arg(value_name = "KEY")]
@@ -83,10 +93,9 @@ pub(crate) async fn run(context: &Context, args: &KeyArgs) -> Result<Outcome> {
         KeyWhat::Bundle { host, path } => bundle(context, host.as_deref(), path).await,
         KeyWhat::List => list(context).await,
         KeyWhat::Remove { key } => remove(context, key).await,
-        KeyWhat::Add { .. } | KeyWhat::Rotate { .. } => {
-            Err(Error::invalid("this version cannot add or rotate keys yet")
-                .with_hint("see CHANGELOG.md for what it can do"))
-        }
+        KeyWhat::Add { label, new } => add(context, label, new).await,
+        KeyWhat::Rotate { .. } => Err(Error::invalid("this version cannot rotate keys yet")
+            .with_hint("see CHANGELOG.md for what it can do")),
     }
 }
 
@@ -138,5 +147,23 @@ async fn remove(context: &Context, typed: &str) -> Result<Outcome> {
     };
     repository.remove_key(key.id).await?;
     context.output.remark(format_args!("removed key {}", key.id.short()))?;
+    Ok(Outcome::Done)
+}
+
+async fn add(context: &Context, label: &str, new: &NewSecret) -> Result<Outcome> {
+    let place = context.config()?.place;
+    let store = engine::store(&context.config()?).await?;
+    let current = engine::unlock(password::obtain(&place.secret, &place.url, Ask::Once)?);
+    let repository = Repository::open(store, context.world.clone(), &current).await?;
+    let source = match (&new.new_password_file, &new.new_password_command, &new.new_key_file) {
+        (Some(file), ..) => SecretSource::PasswordFile(file.clone()),
+        (_, Some(command), _) => SecretSource::PasswordCommand(command.clone()),
+        (.., Some(file)) => SecretSource::KeyFile(file.clone()),
+        _ => SecretSource::Prompt,
+    };
+    let new = engine::unlock(password::obtain(&source, &place.url, Ask::Twice)?);
+    let options = CreateOptions { label: label.to_owned(), ..CreateOptions::default() };
+    let id = repository.add_key(&current, &new, &options).await?;
+    context.output.remark(format_args!("added key {}", id.short()))?;
     Ok(Outcome::Done)
 }
