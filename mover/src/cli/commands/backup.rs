@@ -1,0 +1,390 @@
+//! `carrack backup`: writes a snapshot.
+
+use std::{
+    ffi::OsString,
+    io::{BufRead as _, BufReader, Read as _},
+    os::unix::ffi::OsStringExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use carrack_mover::{
+    backup::{BackupOptions, BackupReport, BackupSource, ParentChoice, backup},
+    error::{Error, Result},
+    limits,
+    repo::{Repository, SnapshotFilter},
+    source::{exclude::Exclude, walk::WalkOptions},
+};
+use clap::Args;
+use serde::Serialize;
+
+use crate::cli::{
+    context::{Context, environment},
+    dry_run::DryRunStore,
+    engine,
+    exit::Outcome,
+    units,
+};
+
+/// Back up files, a device or a stream
+///
+/// Writes one snapshot of all the paths together. What did not change since the last snapshot of the same host and
+/// paths is not read again; what the repository has already is not stored again. What cannot be read is named, and
+/// the exit code is then 3.
+///
+/// Stopping is safe at any moment: run the same command again, and it goes on where it was.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  carrack backup ~/work /etc
+  carrack backup / --one-file-system --exclude-caches --exclude '/var/tmp/*' --exclude '*.iso'
+  carrack backup /home --tag nightly --host files.example --skip-if-unchanged
+  pg_dump shop | carrack backup --stdin --stdin-filename shop.sql
+  carrack backup --device /dev/vg0/snapshot --changed-blocks changed.json
+
+Patterns: * and ? stay within a name, ** crosses directories; a pattern without a slash at its start matches at
+any depth, and !PATTERN takes a match back. The last match decides.")]
+pub(crate) struct BackupArgs {
+    /// Files and directories
+    #[arg(value_name = "PATH", required_unless_present_any = ["files_from", "stdin", "device"])]
+    #[arg(conflicts_with_all = ["stdin", "device"])]
+    pub(crate) paths: Vec<PathBuf>,
+    /// File with paths to back up, one a line; - is standard input (repeatable)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["stdin", "device"])]
+    pub(crate) files_from: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) exclude: ExcludeArgs,
+    #[command(flatten)]
+    pub(crate) other: OtherSources,
+    #[command(flatten)]
+    pub(crate) compare: CompareArgs,
+    /// Tag for the snapshot, several separated by commas (repeatable)
+    #[arg(long, value_name = "TAG[,TAG]", value_delimiter = ',')]
+    pub(crate) tag: Vec<String>,
+    /// Host name to record [default: this host's name]
+    #[arg(short = 'H', long, value_name = "NAME")]
+    pub(crate) host: Option<String>,
+    /// Say what would be stored, and store nothing
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+    /// Write no snapshot if nothing differs from the parent
+    #[arg(long)]
+    pub(crate) skip_if_unchanged: bool,
+}
+
+/// What is left out.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "What is left out")]
+pub(crate) struct ExcludeArgs {
+    /// Leave out what matches (repeatable)
+    #[arg(short, long, value_name = "PATTERN")]
+    pub(crate) exclude: Vec<String>,
+    /// The same without regard to case (repeatable)
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) iexclude: Vec<String>,
+    /// File with patterns, one a line; lines that begin with # are comments (repeatable)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) exclude_file: Vec<PathBuf>,
+    /// Leave out the contents of directories that contain this file, or this file with this first line (repeatable)
+    #[arg(long, value_name = "NAME[:HEADER]")]
+    pub(crate) exclude_if_present: Vec<String>,
+    /// Leave out the contents of directories marked as caches (CACHEDIR.TAG)
+    #[arg(long)]
+    pub(crate) exclude_caches: bool,
+    /// Leave out files larger than this
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
+    pub(crate) exclude_larger_than: Option<u64>,
+    /// Do not go into other file systems
+    #[arg(short = 'x', long)]
+    pub(crate) one_file_system: bool,
+}
+
+/// Sources that are not trees of files.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Other sources")]
+pub(crate) struct OtherSources {
+    /// Back up what standard input gives
+    #[arg(long, conflicts_with = "device")]
+    pub(crate) stdin: bool,
+    /// Name to keep standard input under
+    #[arg(long, value_name = "NAME", default_value = "stdin", requires = "stdin")]
+    pub(crate) stdin_filename: String,
+    /// Back up the blocks of this device or image file
+    #[arg(long, value_name = "PATH")]
+    pub(crate) device: Option<PathBuf>,
+    /// Read only the extents listed here; the rest is as in the parent
+    #[arg(long, value_name = "FILE", requires = "device")]
+    pub(crate) changed_blocks: Option<PathBuf>,
+    /// Change identifier to keep with the snapshot, for the next list of changed blocks
+    #[arg(long, value_name = "TEXT", requires = "device")]
+    pub(crate) change_id: Option<String>,
+}
+
+/// What a source is compared with.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "What it is compared with")]
+pub(crate) struct CompareArgs {
+    /// Snapshot to compare with [default: the latest of the same host and paths]
+    #[arg(long, value_name = "SNAPSHOT", conflicts_with = "force")]
+    pub(crate) parent: Option<String>,
+    /// Read everything, as if there were no parent
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Do not read a file again only because its ctime differs (restored or cloned volumes)
+    #[arg(long)]
+    pub(crate) ignore_ctime: bool,
+    /// Do not read a file again only because its inode number differs (network file systems)
+    #[arg(long)]
+    pub(crate) ignore_inode: bool,
+}
+
+/// Longest list of paths that is read, in bytes: a list of files by mistake is not read to its end.
+const LIST_LIMIT: u64 = 1 << 30;
+
+pub(crate) async fn run(context: &Context, args: &BackupArgs) -> Result<Outcome> {
+    let config = context.config()?;
+    let source = source(context, args)?;
+    let mut store = engine::store(&config).await?;
+    if args.dry_run {
+        store = DryRunStore::over(store);
+    }
+    let repository = engine::open_place(context, store, &config.place).await?;
+    let options = BackupOptions {
+        host: host(args)?,
+        user: user(),
+        tags: tags(&args.tag),
+        cipher: engine::cipher(config.cipher),
+        compression: engine::compression(config.compression),
+        memory_bytes: config.memory_bytes,
+        parent: parent(&repository, &args.compare).await?,
+        force: args.compare.force,
+        ignore_ctime: args.compare.ignore_ctime,
+        ignore_inode: args.compare.ignore_inode,
+        threads: context.threads(),
+        skip_if_unchanged: args.skip_if_unchanged,
+        ..BackupOptions::new(source)
+    };
+    let watch = context.watch("backup");
+    let report = backup(&repository, options, watch.monitor(), context.cancel.clone()).await;
+    let elapsed = watch.elapsed();
+    drop(watch);
+    let report = report?;
+    show(context, args, &report, elapsed)?;
+    Ok(Outcome::of_problems(report.problems))
+}
+
+fn source(context: &Context, args: &BackupArgs) -> Result<BackupSource> {
+    let other = &args.other;
+    if other.stdin {
+        return Ok(BackupSource::Stdin { name: other.stdin_filename.clone() });
+    }
+    if let Some(path) = &other.device {
+        let (changed, change_id) = (other.changed_blocks.clone(), other.change_id.clone());
+        return Ok(BackupSource::Block { path: path.clone(), changed, change_id });
+    }
+    let mut roots = args.paths.clone();
+    for list in &args.files_from {
+        roots.extend(read_list(list)?);
+    }
+    if roots.is_empty() {
+        return Err(
+            Error::invalid("no path to back up: the list is empty").with_hint("name at least one path")
+        );
+    }
+    for root in &roots {
+        std::fs::symlink_metadata(root).map_err(|error| {
+            Error::io(error, format!("{} cannot be backed up", root.display()))
+                .with_hint("name paths that exist; nothing was written")
+        })?;
+    }
+    Ok(BackupSource::Files(WalkOptions {
+        roots,
+        one_file_system: args.exclude.one_file_system,
+        exclude: exclude(&args.exclude)?,
+        threads: context.threads(),
+        ..WalkOptions::default()
+    }))
+}
+
+fn read_list(list: &Path) -> Result<Vec<PathBuf>> {
+    let named = |error| Error::io(error, format!("list of paths {} cannot be read", list.display()));
+    let input: Box<dyn std::io::Read> = if list == Path::new("-") {
+        Box::new(std::io::stdin().lock())
+    } else {
+        Box::new(std::fs::File::open(list).map_err(named)?)
+    };
+    let mut paths = Vec::new();
+    for line in BufReader::new(input.take(LIST_LIMIT)).split(b'\n') {
+        let mut line = line.map_err(named)?;
+        if line.ends_with(b"\r") {
+            line.pop();
+        }
+        if line.len() > limits::PATH_LIMIT {
+            return Err(Error::invalid(format!("list of paths {}: a line is too long", list.display())));
+        }
+        if !line.is_empty() {
+            paths.push(PathBuf::from(OsString::from_vec(line)));
+        }
+    }
+    Ok(paths)
+}
+
+fn exclude(args: &ExcludeArgs) -> Result<Exclude> {
+    let mut exclude = Exclude::default();
+    for file in &args.exclude_file {
+        exclude.add_file(file, false)?;
+    }
+    for pattern in &args.exclude {
+        exclude.add_pattern(pattern, false, "--exclude")?;
+    }
+    for pattern in &args.iexclude {
+        exclude.add_pattern(pattern, true, "--iexclude")?;
+    }
+    for rule in &args.exclude_if_present {
+        exclude.add_if_present(rule)?;
+    }
+    if args.exclude_caches {
+        exclude.add_caches();
+    }
+    if let Some(bytes) = args.exclude_larger_than {
+        exclude.set_larger_than(bytes);
+    }
+    Ok(exclude)
+}
+
+fn host(args: &BackupArgs) -> Result<String> {
+    args.host.clone().map_or_else(this_host, Ok)
+}
+
+/// The name of this machine.
+pub(crate) fn this_host() -> Result<String> {
+    if let Some(name) = environment("CARRACK_HOST") {
+        return Ok(name.to_string_lossy().into_owned());
+    }
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").map_err(|error| {
+        Error::io(error, "the host's name cannot be found").with_hint("give it with --host")
+    })?;
+    Ok(name.trim().to_owned())
+}
+
+fn user() -> String {
+    let named = environment("USER").or_else(|| environment("LOGNAME"));
+    named.map_or_else(
+        || rustix::process::getuid().as_raw().to_string(),
+        |name| name.to_string_lossy().into_owned(),
+    )
+}
+
+fn tags(typed: &[String]) -> Vec<String> {
+    let mut tags: Vec<String> = typed.iter().filter(|tag| !tag.is_empty()).cloned().collect();
+    tags.sort();
+    tags.dedup();
+    tags
+}
+
+async fn parent(repository: &Repository, args: &CompareArgs) -> Result<ParentChoice> {
+    match &args.parent {
+        Some(text) => {
+            let snapshot = repository.find_snapshot(text, &SnapshotFilter::default()).await?;
+            Ok(ParentChoice::Session(snapshot.session))
+        }
+        None if args.force => Ok(ParentChoice::None),
+        None => Ok(ParentChoice::Latest),
+    }
+}
+
+/// Body of `summary`.
+#[derive(Debug, Default, Serialize)]
+struct Summary {
+    /// None if nothing was committed.
+    snapshot_id: Option<String>,
+    session: Option<String>,
+    dry_run: bool,
+    files_new: u64,
+    files_changed: u64,
+    files_unmodified: u64,
+    directories: u64,
+    others: u64,
+    excluded: u64,
+    problems: u64,
+    total_files_processed: u64,
+    total_bytes_processed: u64,
+    bytes_read: u64,
+    /// Bytes of new chunks, before compression.
+    data_added: u64,
+    /// Bytes that were added to the repository.
+    data_added_packed: u64,
+    total_duration: f64,
+}
+
+fn show(context: &Context, args: &BackupArgs, report: &BackupReport, elapsed: Duration) -> Result<()> {
+    let out = &context.output;
+    let mut summary = Summary {
+        dry_run: args.dry_run,
+        problems: report.problems,
+        total_duration: elapsed.as_secs_f64(),
+        ..Summary::default()
+    };
+    if let Some(snapshot) = &report.snapshot {
+        let counts = &snapshot.statistics;
+        summary.snapshot_id = (!args.dry_run).then(|| snapshot.session.nonce.short());
+        summary.session = (!args.dry_run).then(|| snapshot.session.to_string());
+        summary.files_new = counts.files_new;
+        summary.files_changed = counts.files_changed;
+        summary.files_unmodified = counts.files_unmodified;
+        summary.directories = counts.directories;
+        summary.others = counts.others;
+        summary.excluded = counts.excluded;
+        summary.total_files_processed = counts.files_new + counts.files_changed + counts.files_unmodified;
+        summary.total_bytes_processed = counts.bytes_total;
+        summary.bytes_read = counts.bytes_read;
+        summary.data_added = counts.bytes_new;
+        summary.data_added_packed = counts.bytes_stored;
+    }
+    if out.is_json() {
+        return out.message("summary", &summary);
+    }
+    if report.snapshot.is_none() {
+        return out.remark("nothing differs from the last snapshot: none was written");
+    }
+    show_words(context, &summary, elapsed)
+}
+
+fn show_words(context: &Context, summary: &Summary, elapsed: Duration) -> Result<()> {
+    let out = &context.output;
+    out.remark(format_args!(
+        "files      {} new, {} changed, {} unmodified; {}",
+        summary.files_new,
+        summary.files_changed,
+        summary.files_unmodified,
+        units::count(summary.directories, "directory", "directories"),
+    ))?;
+    if summary.excluded > 0 {
+        out.remark(format_args!(
+            "left out   {} by rule",
+            units::count(summary.excluded, "entry", "entries")
+        ))?;
+    }
+    out.remark(format_args!(
+        "contents   {}, of which {} read and {} new; {} stored",
+        units::size(summary.total_bytes_processed),
+        units::size(summary.bytes_read),
+        units::size(summary.data_added),
+        units::size(summary.data_added_packed),
+    ))?;
+    out.remark(format_args!(
+        "time       {}, {}",
+        units::duration(elapsed),
+        units::rate(summary.total_bytes_processed, elapsed)
+    ))?;
+    if summary.problems > 0 {
+        out.line(format_args!(
+            "problems   {}: the snapshot is not complete, see the warnings above",
+            summary.problems
+        ))?;
+    }
+    match &summary.snapshot_id {
+        Some(id) => out.line(format_args!("snapshot   {id} saved")),
+        None => out.line("dry run    nothing was written"),
+    }
+}

@@ -1,0 +1,120 @@
+//! `carrack find`: looks for names in snapshots.
+
+use carrack_mover::{
+    error::Result,
+    format::{entry::Entry, records::Snapshot},
+    reader::walk::Part,
+    repo::Repository,
+    source::exclude::Exclude,
+};
+use clap::Args;
+use serde::Serialize;
+
+use super::snapshots;
+use crate::cli::{
+    args::FilterArgs,
+    context::Context,
+    engine,
+    exit::Outcome,
+    json::{self, Tagged},
+    node::{self, Node},
+};
+
+/// Look for names in snapshots
+///
+/// Says in which snapshots something is whose name or path matches one of the patterns.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  carrack find passwd
+  carrack find '*.sql' --host db1
+  carrack find -i 'report*' --snapshot latest --long")]
+pub(crate) struct FindArgs {
+    /// Names or paths; * and ? stay within a name, ** crosses directories
+    #[arg(value_name = "PATTERN", required = true)]
+    pub(crate) patterns: Vec<String>,
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
+    /// Look into this snapshot only (repeatable)
+    #[arg(short, long, value_name = "SNAPSHOT")]
+    pub(crate) snapshot: Vec<String>,
+    /// Without regard to case
+    #[arg(short, long)]
+    pub(crate) ignore_case: bool,
+    /// Mode, owner, size and time too
+    #[arg(short, long)]
+    pub(crate) long: bool,
+}
+
+pub(crate) async fn run(context: &Context, args: &FindArgs) -> Result<Outcome> {
+    let mut patterns = Exclude::default();
+    for pattern in &args.patterns {
+        patterns.add_pattern(pattern, args.ignore_case, "pattern")?;
+    }
+    let repository = engine::open(context).await?;
+    let list = repository.snapshots().await?;
+    let bad = snapshots::tell_unreadable(&context.output, &list);
+    let chosen =
+        snapshots::choose(&repository, &list, &args.snapshot, &engine::filter(&args.filter)?).await?;
+    let (mut matches, looked) = (0, chosen.len());
+    for snapshot in chosen {
+        matches += look(context, args, &repository, snapshot, &patterns).await?;
+    }
+    if context.output.is_json() {
+        context.output.message("summary", &Summary { matches, snapshots: looked })?;
+    } else if matches == 0 {
+        context.output.remark("nothing matches")?;
+    }
+    Ok(Outcome::of_problems(bad as u64))
+}
+
+async fn look(
+    context: &Context,
+    args: &FindArgs,
+    repository: &Repository,
+    snapshot: Snapshot,
+    patterns: &Exclude,
+) -> Result<usize> {
+    let id = snapshot.session.nonce.short();
+    let title = format!("snapshot {id} of {}", crate::cli::units::moment(snapshot.started));
+    let reader = engine::reader(repository, snapshot);
+    let mut walk = reader.entries(Part::all())?;
+    let mut matches = 0;
+    while let Some(leaf) = walk.next_leaf().await? {
+        let found: Vec<&Entry> = leaf.iter().filter(|entry| patterns.matches(&entry.path)).collect();
+        if matches == 0 && !found.is_empty() && !context.output.is_json() {
+            context.output.line(&title)?;
+        }
+        matches += found.len();
+        context.output.stdout(|out| {
+            found.iter().try_for_each(|entry| writeln!(out, "{}", line(context, args, &id, entry)))
+        })?;
+    }
+    Ok(matches)
+}
+
+fn line(context: &Context, args: &FindArgs, id: &str, entry: &Entry) -> String {
+    if context.output.is_json() {
+        let body = Match { snapshot_id: id, node: Node::new(entry) };
+        json::line(&Tagged { message_type: "match", body: &body })
+    } else if args.long {
+        node::long(entry, false)
+    } else {
+        node::short(entry)
+    }
+}
+
+/// Body of `match`.
+#[derive(Serialize)]
+struct Match<'a> {
+    snapshot_id: &'a str,
+    #[serde(flatten)]
+    node: Node,
+}
+
+/// Body of `summary`.
+#[derive(Serialize)]
+struct Summary {
+    matches: usize,
+    snapshots: usize,
+}

@@ -1,0 +1,197 @@
+//! `carrack forget`: takes snapshots out of view.
+
+use carrack_mover::{
+    error::{Error, Result},
+    format::records::Snapshot,
+    repo::{ForgetPlan, GroupBy as EngineGroupBy, KeepPolicy, Repository, plan_forget},
+};
+use clap::Args;
+use jiff::{Span, tz::TimeZone};
+
+use super::{
+    prune::{PruneHow, prune},
+    snapshots::{self, GroupBy},
+};
+use crate::cli::{args::FilterArgs, context::Context, engine, exit::Outcome, units};
+
+/// Take snapshots out of view, by rule or by name
+///
+/// Prints which snapshots stay and why, and which go. Their data is freed by the next prune. Pinned snapshots stay,
+/// and so does the last verified snapshot of every source.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  carrack forget --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --dry-run
+  carrack forget --keep-within 30d --host db1 --prune
+  carrack forget 4fd1a7c2 9c01d2aa
+  carrack forget --pin latest --host db1")]
+pub(crate) struct ForgetArgs {
+    /// Snapshots to forget (or to pin); without rules
+    #[arg(value_name = "SNAPSHOT")]
+    pub(crate) snapshots: Vec<String>,
+    #[command(flatten)]
+    pub(crate) keep: KeepArgs,
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
+    /// Snapshots that a rule looks at together
+    #[arg(short, long, value_name = "BY", value_delimiter = ',', default_value = "host,path")]
+    pub(crate) group_by: Vec<GroupBy>,
+    /// Protect the named snapshots from being forgotten
+    #[arg(long, requires = "snapshots", conflicts_with_all = ["unpin", "prune"])]
+    pub(crate) pin: bool,
+    /// Take that protection away
+    #[arg(long, requires = "snapshots", conflicts_with = "prune")]
+    pub(crate) unpin: bool,
+    /// Free the data too, as carrack prune does
+    #[arg(long)]
+    pub(crate) prune: bool,
+    #[command(flatten)]
+    pub(crate) how: PruneHow,
+    /// Say what would be forgotten, and forget nothing
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+}
+
+/// The rules of what stays.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "What stays")]
+pub(crate) struct KeepArgs {
+    /// The last so many
+    #[arg(short = 'l', long, value_name = "COUNT")]
+    pub(crate) keep_last: Option<u32>,
+    /// The last of each hour, for the last so many hours that have one
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) keep_hourly: Option<u32>,
+    /// The same by day
+    #[arg(short = 'd', long, value_name = "COUNT")]
+    pub(crate) keep_daily: Option<u32>,
+    /// The same by week (from Monday)
+    #[arg(short = 'w', long, value_name = "COUNT")]
+    pub(crate) keep_weekly: Option<u32>,
+    /// The same by month
+    #[arg(short = 'm', long, value_name = "COUNT")]
+    pub(crate) keep_monthly: Option<u32>,
+    /// The same by year
+    #[arg(short = 'y', long, value_name = "COUNT")]
+    pub(crate) keep_yearly: Option<u32>,
+    /// All within this time before the newest (1y6m3d12h)
+    #[arg(long, value_name = "SPAN", value_parser = units::parse_span, allow_hyphen_values = true)]
+    pub(crate) keep_within: Option<Span>,
+    /// All with all of these tags (repeatable: any of them)
+    #[arg(long, value_name = "TAG[,TAG]")]
+    pub(crate) keep_tag: Vec<String>,
+}
+
+pub(crate) async fn run(context: &Context, args: &ForgetArgs) -> Result<Outcome> {
+    let policy = policy(&args.keep);
+    if args.snapshots.is_empty() && policy.is_empty() {
+        return Err(Error::invalid("nothing says what to forget").with_hint(
+            "give rules such as --keep-daily 7, or name snapshots; --dry-run shows what would go",
+        ));
+    }
+    if !args.snapshots.is_empty() && !policy.is_empty() {
+        return Err(
+            Error::invalid("rules and named snapshots do not go together").with_hint("give one of the two")
+        );
+    }
+    let repository = engine::open(context).await?;
+    let list = repository.snapshots().await?;
+    let bad = snapshots::tell_unreadable(&context.output, &list);
+    let chosen =
+        snapshots::choose(&repository, &list, &args.snapshots, &engine::filter(&args.filter)?).await?;
+    if args.pin || args.unpin {
+        mark(context, args, &repository, &chosen).await?;
+        return Ok(Outcome::of_problems(bad as u64));
+    }
+    let group_by = EngineGroupBy {
+        host: args.group_by.contains(&GroupBy::Host),
+        paths: args.group_by.contains(&GroupBy::Path),
+        tags: args.group_by.contains(&GroupBy::Tag),
+    };
+    // Named snapshots go unless they are pinned; rules decide over the others.
+    let gone = if args.snapshots.is_empty() {
+        let plan = plan_forget(&chosen, &list.marks, &policy, group_by, &TimeZone::system());
+        show(context, &plan)?;
+        plan.forget()
+    } else {
+        let pinned = |snapshot: &&Snapshot| {
+            list.marks.iter().any(|mark| mark.word == "pinned" && mark.session == snapshot.session)
+        };
+        if let Some(snapshot) = chosen.iter().find(pinned) {
+            let id = snapshot.session.nonce.short();
+            return Err(Error::conflict(format!("snapshot {id} is pinned"))
+                .with_hint(format!("carrack forget {id} --unpin takes the pin away")));
+        }
+        chosen.iter().map(|snapshot| snapshot.session).collect()
+    };
+    if !args.dry_run {
+        repository.forget(&gone).await?;
+    }
+    let done = if args.dry_run { "would be forgotten" } else { "forgotten" };
+    if context.output.is_json() {
+        let names: Vec<String> = gone.iter().map(|session| session.nonce.short()).collect();
+        context
+            .output
+            .message("summary", &serde_json::json!({ "forgotten": names, "dry_run": args.dry_run }))?;
+    } else {
+        context
+            .output
+            .remark(format_args!("{} {done}", units::count(gone.len() as u64, "snapshot", "snapshots")))?;
+    }
+    if args.prune {
+        prune(context, &repository, &args.how, args.dry_run).await?;
+    }
+    Ok(Outcome::of_problems(bad as u64))
+}
+
+fn policy(keep: &KeepArgs) -> KeepPolicy {
+    KeepPolicy {
+        last: keep.keep_last.unwrap_or_default(),
+        hourly: keep.keep_hourly.unwrap_or_default(),
+        daily: keep.keep_daily.unwrap_or_default(),
+        weekly: keep.keep_weekly.unwrap_or_default(),
+        monthly: keep.keep_monthly.unwrap_or_default(),
+        yearly: keep.keep_yearly.unwrap_or_default(),
+        within: keep.keep_within,
+        tags: keep.keep_tag.clone(),
+    }
+}
+
+async fn mark(
+    context: &Context,
+    args: &ForgetArgs,
+    repository: &Repository,
+    chosen: &[Snapshot],
+) -> Result<()> {
+    for snapshot in chosen.iter().filter(|_| !args.dry_run) {
+        if args.pin {
+            repository.mark_snapshot(snapshot.session, "pinned").await?;
+        } else {
+            repository.unmark_snapshot(snapshot.session, "pinned").await?;
+        }
+    }
+    let word = if args.pin { "pinned" } else { "unpinned" };
+    context
+        .output
+        .remark(format_args!("{} {word}", units::count(chosen.len() as u64, "snapshot", "snapshots")))
+}
+
+fn show(context: &Context, plan: &ForgetPlan) -> Result<()> {
+    if context.output.is_json() {
+        return context.output.message("plan", plan);
+    }
+    for decision in &plan.decisions {
+        let id = decision.session.nonce.short();
+        let (verb, why) = match decision.reasons.is_empty() {
+            true => ("forget", String::new()),
+            false => ("keep", format!("  ({})", decision.reasons.join(", "))),
+        };
+        context.output.remark(format_args!(
+            "{verb:6}  {id}  {}  {}  {}{why}",
+            units::moment(decision.started),
+            decision.host,
+            decision.paths.join(", ")
+        ))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! `carrack key`: the keys that open a repository.
+
+use std::{os::unix::ffi::OsStrExt as _, path::PathBuf};
+
+use carrack_mover::{
+    error::{Error, Result},
+    repo::{CreateOptions, Repository},
+};
+use clap::{Args, Subcommand};
+
+use super::backup;
+use crate::cli::{
+    config::SecretSource,
+    context::Context,
+    engine,
+    exit::Outcome,
+    password::{self, Ask},
+    units,
+};
+
+/// List, add, remove and rotate keys
+///
+/// Each key is a password (or a 256-bit secret) that opens the same repository.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  carrack key list
+  carrack key add --label laptop
+  carrack key add --new-password-file /etc/carrack/second
+  carrack key remove 4fd1a7c2
+  carrack key rotate --dry-run
+  carrack key bundle --host db1 --path /srv/db > writer.json")]
+pub(crate) struct KeyArgs {
+    #[command(subcommand)]
+    pub(crate) what: KeyWhat,
+}
+
+/// What to do with keys.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyWhat {
+    /// List the keys
+    List,
+    /// Add another password or secret
+    Add {
+        /// What to call it
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        label: String,
+        #[command(flatten)]
+        new: NewSecret,
+    },
+    /// Remove a key; the last one stays
+    Remove {
+        /// Id of the key, or the beginning of it
+        #[arg(value_name = "KEY")]
+        key: String,
+    },
+    /// Begin a new generation: what is written from now on has new keys
+    ///
+    /// Whoever knew the old root keys can still read what was written with them, and nothing newer. The other
+    /// keys of the repository stop working and must be added again.
+    Rotate {
+        /// Say what would happen, and do nothing
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+    },
+    /// Print a writer bundle: enough to back up one source, not to read others or to delete
+    Bundle {
+        /// Host that the source belongs to [default: this host's name]
+        #[arg(short = 'H', long, value_name = "NAME")]
+        host: Option<String>,
+        /// Absolute path of the source (repeatable)
+        #[arg(long, value_name = "PATH", required = true)]
+        path: Vec<PathBuf>,
+    },
+}
+
+/// Where a new password or secret comes from; asked for twice otherwise.
+#[derive(Debug, Default, Args)]
+pub(crate) struct NewSecret {
+    /// File whose first line is the new password
+    #[arg(long, value_name = "FILE")]
+    pub(crate) new_password_file: Option<PathBuf>,
+    /// Command that prints the new password
+    #[arg(long, value_name = "COMMAND", conflicts_with = "new_password_file")]
+    pub(crate) new_password_command: Option<String>,
+    /// File with a new 256-bit secret (64 hexadecimal digits)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["new_password_file", "new_password_command"])]
+    pub(crate) new_key_file: Option<PathBuf>,
+}
+
+pub(crate) async fn run(context: &Context, args: &KeyArgs) -> Result<Outcome> {
+    match &args.what {
+        KeyWhat::Bundle { host, path } => bundle(context, host.as_deref(), path).await,
+        KeyWhat::List => list(context).await,
+        KeyWhat::Remove { key } => remove(context, key).await,
+        KeyWhat::Add { label, new } => add(context, label, new).await,
+        KeyWhat::Rotate { .. } => Err(Error::invalid("this version cannot rotate keys yet")
+            .with_hint("see CHANGELOG.md for what it can do")),
+    }
+}
+
+async fn bundle(context: &Context, host: Option<&str>, paths: &[PathBuf]) -> Result<Outcome> {
+    let repository = engine::open(context).await?;
+    let host = host.map_or_else(backup::this_host, |name| Ok(name.to_owned()))?;
+    let mut absolute = Vec::with_capacity(paths.len());
+    for path in paths {
+        let full = std::path::absolute(path)
+            .map_err(|error| Error::io(error, format!("path {} cannot be resolved", path.display())))?;
+        absolute.push(full.as_os_str().as_bytes().to_vec());
+    }
+    // A backup names its source by the same sorted list.
+    absolute.sort();
+    absolute.dedup();
+    let lineage = repository.lineage(&host, &absolute);
+    let bundle = repository.keys().writer_bundle(repository.format().repository, lineage)?;
+    let text = serde_json::to_string_pretty(&bundle)
+        .map_err(|error| Error::internal("the bundle cannot be written").with_source(error))?;
+    context.output.line(text)?;
+    context.output.note("keep the bundle secret: who has it can write backups of this source");
+    Ok(Outcome::Done)
+}
+
+async fn list(context: &Context) -> Result<Outcome> {
+    for key in engine::open(context).await?.list_keys().await? {
+        if context.output.is_json() {
+            context.output.message("key", &key)?;
+        } else {
+            let made = units::moment(key.created);
+            context.output.line(format_args!(
+                "{}  {made}  {:10}  {}",
+                key.id.short(),
+                key.kind,
+                key.label
+            ))?;
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+async fn remove(context: &Context, typed: &str) -> Result<Outcome> {
+    let repository = engine::open(context).await?;
+    let keys = repository.list_keys().await?;
+    let mut matching = keys.iter().filter(|key| key.id.to_hex().starts_with(typed));
+    let (Some(key), None) = (matching.next(), matching.next()) else {
+        return Err(Error::not_found(format!("{typed:?} is not the beginning of exactly one key's id"))
+            .with_hint("see: carrack key list"));
+    };
+    repository.remove_key(key.id).await?;
+    context.output.remark(format_args!("removed key {}", key.id.short()))?;
+    Ok(Outcome::Done)
+}
+
+async fn add(context: &Context, label: &str, new: &NewSecret) -> Result<Outcome> {
+    let place = context.config()?.place;
+    let store = engine::store(&context.config()?).await?;
+    let current = engine::unlock(password::obtain(&place.secret, &place.url, Ask::Once)?);
+    let repository = Repository::open(store, context.world.clone(), &current).await?;
+    let source = match (&new.new_password_file, &new.new_password_command, &new.new_key_file) {
+        (Some(file), ..) => SecretSource::PasswordFile(file.clone()),
+        (_, Some(command), _) => SecretSource::PasswordCommand(command.clone()),
+        (.., Some(file)) => SecretSource::KeyFile(file.clone()),
+        _ => SecretSource::Prompt,
+    };
+    let new = engine::unlock(password::obtain(&source, &place.url, Ask::Twice)?);
+    let options = CreateOptions { label: label.to_owned(), ..CreateOptions::default() };
+    let id = repository.add_key(&current, &new, &options).await?;
+    context.output.remark(format_args!("added key {}", id.short()))?;
+    Ok(Outcome::Done)
+}

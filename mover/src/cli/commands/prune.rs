@@ -1,0 +1,85 @@
+//! `carrack prune`: frees what no snapshot needs.
+
+use std::time::Duration;
+
+use carrack_mover::{
+    error::Result,
+    repo::{PruneOptions, PrunePlan, Repository},
+};
+use clap::Args;
+
+use crate::cli::{context::Context, engine, exit::Outcome, units};
+
+/// Free the data that no snapshot needs
+///
+/// Plans first, and shows the plan. Backups may run meanwhile: nothing is locked. What was condemned is deleted by a later prune, once no running
+/// backup can still need it.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  carrack prune --dry-run
+  carrack prune --fence-after 7d")]
+pub(crate) struct PruneArgs {
+    #[command(flatten)]
+    pub(crate) how: PruneHow,
+    /// Say what would be freed, and free nothing
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+}
+
+/// How to prune; of `carrack forget --prune` too, with these defaults.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct PruneHow {
+    /// Shut out sessions that began longer ago than this and never ended, so that their packs can go too (7d, 36h)
+    #[arg(long, value_name = "SPAN", value_parser = units::parse_days)]
+    pub(crate) fence_after: Option<Duration>,
+}
+
+pub(crate) async fn run(context: &Context, args: &PruneArgs) -> Result<Outcome> {
+    let repository = engine::open(context).await?;
+    prune(context, &repository, &args.how, args.dry_run).await?;
+    Ok(Outcome::Done)
+}
+
+/// Plans, shows the plan, and carries it out.
+pub(crate) async fn prune(
+    context: &Context,
+    repository: &Repository,
+    how: &PruneHow,
+    dry_run: bool,
+) -> Result<()> {
+    let mut options = PruneOptions::default();
+    if let Some(span) = how.fence_after {
+        options.fence_after = span;
+    }
+    let watch = context.watch("prune");
+    let monitor = watch.monitor();
+    let plan = repository.plan_prune(&options, monitor.as_ref()).await?;
+    show_plan(context, &plan)?;
+    if dry_run {
+        return Ok(());
+    }
+    context.cancel.check()?;
+    let report = repository.apply_prune(&plan, monitor.as_ref()).await?;
+    drop(watch);
+    if context.output.is_json() {
+        return context.output.message("summary", &report);
+    }
+    context.output.remark(format_args!(
+        "freed      {} in {} packs; {} postponed",
+        units::size(report.deleted_bytes),
+        report.deleted,
+        report.postponed
+    ))
+}
+
+fn show_plan(context: &Context, plan: &PrunePlan) -> Result<()> {
+    let out = &context.output;
+    if out.is_json() {
+        return out.message("plan", plan);
+    }
+    out.remark(format_args!("packs      {}, {}", plan.packs, units::size(plan.bytes)))?;
+    out.remark(format_args!("to delete  {} packs, {}", plan.delete.len(), units::size(plan.delete_bytes)))?;
+    out.remark(format_args!("unused     {} inside packs that stay", units::size(plan.unused_bytes)))?;
+    out.remark(format_args!("sessions   {} open, {} overdue and shut out", plan.open.len(), plan.fence.len()))
+}

@@ -1,0 +1,90 @@
+//! `carrack repo`: the repository itself.
+
+use carrack_mover::error::{Error, Result};
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use crate::cli::{context::Context, engine, exit::Outcome, units};
+
+/// Show and mend the repository itself
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  carrack repo info
+  carrack repo merge-index --dry-run
+  carrack repo repair-index --dry-run")]
+pub(crate) struct RepoArgs {
+    #[command(subcommand)]
+    pub(crate) what: RepoWhat,
+}
+
+/// What to do with it.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RepoWhat {
+    /// Say what it is: id, version, features, cuts, ciphers
+    Info,
+    /// Merge index segments, so that backups begin faster
+    MergeIndex {
+        /// Say what would be merged, and do nothing
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+    },
+    /// Write the index anew from the footers of all packs
+    ///
+    /// The index only saves storing things twice; nothing needs it to restore.
+    RepairIndex {
+        /// Say what would be written, and do nothing
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+    },
+}
+
+/// Body of `summary`.
+#[derive(Serialize)]
+struct Info<'a> {
+    #[serde(flatten)]
+    format: &'a carrack_mover::format::records::RepositoryFormat,
+    place: String,
+    key_generation: u32,
+    can_read_data: bool,
+}
+
+pub(crate) async fn run(context: &Context, args: &RepoArgs) -> Result<Outcome> {
+    match args.what {
+        RepoWhat::Info => info(context).await,
+        RepoWhat::MergeIndex { .. } | RepoWhat::RepairIndex { .. } => {
+            Err(Error::invalid("this version cannot change the index yet")
+                .with_hint("a backup only stores some chunks twice without it; nothing is lost"))
+        }
+    }
+}
+
+async fn info(context: &Context) -> Result<Outcome> {
+    let repository = engine::open(context).await?;
+    let format = repository.format();
+    let keys = repository.keys();
+    let out = &context.output;
+    let place = repository.store().describe();
+    if out.is_json() {
+        let (key_generation, can_read_data) = (keys.newest(), keys.can_read_data());
+        out.message("summary", &Info { format, place, key_generation, can_read_data })?;
+        return Ok(Outcome::Done);
+    }
+    out.line(format_args!("place        {place}"))?;
+    out.line(format_args!("id           {}", format.repository))?;
+    out.line(format_args!("made         {}", units::moment(format.created)))?;
+    out.line(format_args!("format       {}", format.version))?;
+    out.line(format_args!("cuts         {:?}", format.cut))?;
+    let features = [&format.read_features, &format.write_features, &format.maintain_features];
+    let features: Vec<&str> = features.into_iter().flatten().map(String::as_str).collect();
+    out.line(format_args!(
+        "features     {}",
+        if features.is_empty() { "none".into() } else { features.join(", ") }
+    ))?;
+    out.line(format_args!("generation   {} of the keys", keys.newest()))?;
+    let rights = if keys.can_read_data() { "read and write" } else { "write one source only" };
+    out.line(format_args!("this key     may {rights}"))?;
+    let creates = if format.conditional_create { "yes" } else { "no: run one prune at a time" };
+    out.line(format_args!("many at once {creates}"))?;
+    Ok(Outcome::Done)
+}

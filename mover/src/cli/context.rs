@@ -1,0 +1,69 @@
+//! What every verb works with.
+
+use std::{
+    ffi::OsString,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use carrack_mover::{cancel::Cancel, clock::World, error::Result};
+
+use super::{args::GlobalArgs, config::Config, output::Output, progress::Watch};
+
+/// Looks up a variable of the environment; an empty one counts as absent.
+pub(crate) fn environment(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// The options of every verb, where output goes, and the request to stop.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) global: GlobalArgs,
+    pub(crate) output: Output,
+    pub(crate) world: World,
+    pub(crate) cancel: Cancel,
+    /// Whether the verb looks at `cancel` by itself; if not, the first signal ends the program at once.
+    graceful: Arc<AtomicBool>,
+}
+
+impl Context {
+    pub(crate) fn new(global: GlobalArgs) -> Self {
+        let output = Output::new(&global.output, &environment);
+        Self {
+            global,
+            output,
+            world: World::system(),
+            cancel: Cancel::default(),
+            graceful: Arc::new(AtomicBool::new(false)),
+        }
+    }
+
+    /// What the options mean together with the environment.
+    pub(crate) fn config(&self) -> Result<Config> {
+        Config::resolve(&self.global, &environment)
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        self.global
+            .engine
+            .threads
+            .map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
+    }
+
+    pub(crate) fn graceful(&self) -> &Arc<AtomicBool> {
+        &self.graceful
+    }
+
+    /// From here on the verb looks at the request to stop.
+    pub(crate) fn begin_graceful(&self) {
+        self.graceful.store(true, Ordering::Relaxed);
+    }
+
+    /// Long work begins that stops by itself when asked to.
+    pub(crate) fn watch(&self, what: &'static str) -> Watch {
+        self.begin_graceful();
+        Watch::start(what, &self.output, &self.world)
+    }
+}

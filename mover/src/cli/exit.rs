@@ -1,0 +1,103 @@
+//! Exit codes: the table, in one place.
+//!
+//! | Code | Meaning |
+//! |---|---|
+//! | 0 | done |
+//! | 1 | another failure of the operating system (an output that was closed, a terminal that is gone) |
+//! | 2 | invalid usage: an option, a name, a setting |
+//! | 3 | done in part: something could not be read, kept or restored; the messages say what |
+//! | 10 | not found: no such repository, snapshot or path |
+//! | 11 | conflict: somebody else decided otherwise, or the target is in use |
+//! | 12 | unavailable: the other side does not answer |
+//! | 13 | denied: wrong password, missing permission |
+//! | 14 | damaged: stored bytes are not what was written |
+//! | 15 | no space left |
+//! | 70 | internal error |
+//! | 130 | stopped on request |
+//!
+//! ARCHITECTURE.md has the same table beside the kinds of error.
+
+use carrack_mover::error::{Error, ErrorKind};
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) const DONE: u8 = 0;
+pub(crate) const SYSTEM: u8 = 1;
+pub(crate) const INVALID: u8 = 2;
+pub(crate) const PARTIAL: u8 = 3;
+pub(crate) const DAMAGED: u8 = 14;
+pub(crate) const INTERNAL: u8 = 70;
+pub(crate) const STOPPED: u8 = 130;
+
+/// How a verb ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// All of it.
+    Done,
+    /// Some of it: what is missing was named.
+    Partial,
+    /// A check ran to its end and found damage.
+    Damaged,
+}
+
+impl Outcome {
+    /// Done, unless there were problems.
+    pub(crate) fn of_problems(problems: u64) -> Self {
+        if problems == 0 { Self::Done } else { Self::Partial }
+    }
+
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Done => DONE,
+            Self::Partial => PARTIAL,
+            Self::Damaged => DAMAGED,
+        }
+    }
+}
+
+/// The code of a kind of error.
+pub(crate) fn code_of_kind(kind: ErrorKind) -> u8 {
+    match kind {
+        ErrorKind::Invalid => INVALID,
+        ErrorKind::NotFound => 10,
+        ErrorKind::Conflict => 11,
+        ErrorKind::Unavailable => 12,
+        ErrorKind::Denied => 13,
+        ErrorKind::Corrupt => DAMAGED,
+        ErrorKind::NoSpace => 15,
+        ErrorKind::Cancelled => STOPPED,
+        ErrorKind::Internal => INTERNAL,
+        _ => SYSTEM,
+    }
+}
+
+/// Our own output could not be written: nobody reads it any more.
+#[derive(Debug)]
+pub(crate) struct OutputClosed;
+
+impl std::fmt::Display for OutputClosed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the reader of the output is gone")
+    }
+}
+
+impl std::error::Error for OutputClosed {}
+
+/// Whether the failure is only that nobody reads our output.
+pub(crate) fn is_output_closed(error: &Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(this) = cause {
+        let inside = this.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if this.is::<OutputClosed>() || inside.is_some_and(|inner| inner.is::<OutputClosed>()) {
+            return true;
+        }
+        cause = this.source();
+    }
+    false
+}
+
+/// The code of an error.
+pub(crate) fn code(error: &Error) -> u8 {
+    if is_output_closed(error) { SYSTEM } else { code_of_kind(error.kind()) }
+}

@@ -1,0 +1,162 @@
+//! Where words go: results to standard output, everything else to standard error.
+//!
+//! A reader that goes away (`carrack ls | head`) ends the program without a word. With `--json` each message is
+//! one line; see `json`.
+
+use std::{
+    ffi::OsString,
+    fmt::Display,
+    io::{self, BufWriter, ErrorKind, IsTerminal as _, Write},
+};
+
+use carrack_mover::error::{Error, Result};
+use serde::Serialize;
+
+use super::{
+    args::OutputArgs,
+    exit::{self, OutputClosed},
+    json::{self, Tagged},
+};
+
+/// Where and how to print. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Output {
+    json: bool,
+    quiet: bool,
+    verbose: u8,
+    terminal: bool,
+    colour: bool,
+    /// Standard output carries data: messages go to standard error.
+    data_on_stdout: bool,
+}
+
+impl Output {
+    pub(crate) fn new(args: &OutputArgs, environment: &dyn Fn(&str) -> Option<OsString>) -> Self {
+        let plain = args.no_color || environment("NO_COLOR").is_some();
+        let dumb = environment("TERM").is_some_and(|term| term == "dumb");
+        let terminal = io::stderr().is_terminal() && !args.no_color && !dumb;
+        Self {
+            json: args.json,
+            quiet: args.quiet,
+            verbose: args.verbose,
+            terminal,
+            colour: terminal && !plain,
+            data_on_stdout: false,
+        }
+    }
+
+    /// The same, for a verb whose data goes to standard output.
+    pub(crate) fn beside_data(&self) -> Self {
+        Self { data_on_stdout: true, ..self.clone() }
+    }
+
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    pub(crate) fn is_verbose(&self) -> bool {
+        self.verbose > 0
+    }
+
+    /// Whether a progress bar can be drawn.
+    pub(crate) fn draws(&self) -> bool {
+        self.terminal && !self.json && !self.quiet
+    }
+
+    /// Starts the log of what the engine does, on standard error: warnings, more with `-v`, or as CARRACK_LOG says.
+    pub(crate) fn start_log(&self) {
+        let level = ["error", "info", "debug", "trace"][usize::from(self.verbose).min(3)];
+        let filter = tracing_subscriber::EnvFilter::try_from_env("CARRACK_LOG")
+            .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("carrack_mover={level}")));
+        let log =
+            tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(self.colour);
+        // Fails only if there is a log already.
+        let started = if self.json { log.json().try_init() } else { log.try_init() };
+        debug_assert!(started.is_ok(), "the log is started once");
+    }
+
+    /// Writes to standard output, buffered and in one go.
+    pub(crate) fn stdout(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+        let mut out = BufWriter::new(io::stdout().lock());
+        write(&mut out).and_then(|()| out.flush()).map_err(output_error)
+    }
+
+    /// One line of a result for people.
+    pub(crate) fn line(&self, text: impl Display) -> Result<()> {
+        if self.data_on_stdout {
+            self.stderr_line(&text);
+            return Ok(());
+        }
+        self.stdout(|out| writeln!(out, "{text}"))
+    }
+
+    /// One line of a result for people who did not ask for quiet.
+    pub(crate) fn remark(&self, text: impl Display) -> Result<()> {
+        if self.quiet { Ok(()) } else { self.line(text) }
+    }
+
+    /// One message for programs.
+    pub(crate) fn message(&self, message_type: &str, body: &impl Serialize) -> Result<()> {
+        let line = json::line(&Tagged { message_type, body });
+        self.line(line)
+    }
+
+    /// A note for people on standard error.
+    pub(crate) fn note(&self, text: impl Display) {
+        if !self.quiet && !self.json {
+            self.stderr_line(&format_args!("carrack: {text}"));
+        }
+    }
+
+    /// Something went wrong, and the work goes on.
+    pub(crate) fn problem(&self, what: &str, message: &str) {
+        if self.json {
+            let body = json::Problem::new(what, message);
+            self.stderr_line(&json::line(&Tagged { message_type: "error", body: &body }));
+        } else {
+            self.stderr_line(&format_args!("carrack: {}{what}: {message}", self.warning()));
+        }
+    }
+
+    /// The error that ends the program. A reader that is gone needs no words.
+    pub(crate) fn fatal(&self, error: &Error) {
+        if exit::is_output_closed(error) {
+            return;
+        }
+        if self.json {
+            let body = json::ExitError::new(exit::code(error), error);
+            self.stderr_line(&json::line(&Tagged { message_type: "exit_error", body: &body }));
+            return;
+        }
+        let (red, plain) = if self.colour { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
+        self.stderr_line(&format_args!("carrack: {red}error:{plain} {error}"));
+        for cause in json::causes(error) {
+            self.stderr_line(&format_args!("  because: {cause}"));
+        }
+        if let Some(hint) = error.hint() {
+            self.stderr_line(&format_args!("  next: {hint}"));
+        }
+    }
+
+    fn warning(&self) -> &'static str {
+        if self.colour { "\x1b[1;33mwarning:\x1b[0m " } else { "warning: " }
+    }
+
+    /// A line on standard error. If that is closed too, there is nobody left to tell.
+    pub(crate) fn stderr_line(&self, text: &dyn Display) {
+        let written = writeln!(io::stderr().lock(), "{text}");
+        drop(written);
+    }
+}
+
+/// An error of standard output; a closed pipe is told apart.
+pub(crate) fn output_error(error: io::Error) -> Error {
+    if error.kind() == ErrorKind::BrokenPipe {
+        return Error::unavailable("standard output is closed").with_source(OutputClosed);
+    }
+    Error::io(error, "standard output cannot be written")
+}

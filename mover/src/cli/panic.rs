@@ -1,0 +1,31 @@
+//! Internal errors: a report that can be sent, without arguments, environment or secrets.
+
+use std::{backtrace::Backtrace, io::Write as _, panic::PanicHookInfo};
+
+use super::exit;
+
+/// From now on, a panic in any thread prints a report and ends the program. Ending at once is safe: a snapshot
+/// exists only once it is whole.
+pub(crate) fn install() {
+    std::panic::set_hook(Box::new(|info| {
+        let text = report(info);
+        drop(std::io::stderr().lock().write_all(text.as_bytes()));
+        std::process::exit(i32::from(exit::INTERNAL));
+    }));
+}
+
+fn report(info: &PanicHookInfo<'_>) -> String {
+    let place = info.location().map(ToString::to_string).unwrap_or_default();
+    let message = info.payload_as_str().unwrap_or("no message");
+    format!(
+        "\ncarrack: internal error: this is a defect of the program, not of your data\n  \
+         next: nothing is lost; run the same command again, and please report the lines below\n\n\
+         version: {version}\nsystem: {os} {arch}\nthread: {thread}\nplace: {place}\nmessage: {message}\n\
+         backtrace:\n{backtrace}\n",
+        version = env!("CARGO_PKG_VERSION"),
+        os = std::env::consts::OS,
+        arch = std::env::consts::ARCH,
+        thread = std::thread::current().name().unwrap_or("unnamed"),
+        backtrace = Backtrace::force_capture(),
+    )
+}

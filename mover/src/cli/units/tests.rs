@@ -1,0 +1,73 @@
+use super::*;
+
+#[test]
+fn sizes() {
+    for (text, bytes) in [
+        ("0", 0),
+        ("17", 17),
+        ("96MiB", 96 << 20),
+        ("96M", 96 << 20),
+        ("96m", 96 << 20),
+        ("1.5 GiB", 3 << 29),
+        ("2KB", 2000),
+        ("3b", 3),
+        ("1TiB", 1 << 40),
+    ] {
+        assert_eq!(parse_size(text), Ok(bytes), "{text}");
+    }
+    for text in ["", "MiB", "-1", "1X", "1 MiB x", "1e9", "..", "99999999PiB"] {
+        assert!(parse_size(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn rates_are_kib_without_a_unit() {
+    assert_eq!(parse_rate("100"), Ok(100 << 10));
+    assert_eq!(parse_rate("10MiB/s"), Ok(10 << 20));
+    assert_eq!(parse_rate("512B"), Ok(512));
+    assert!(parse_rate("0").is_err());
+}
+
+#[test]
+fn percentages() {
+    assert_eq!(parse_percent("5%"), Ok(5.0));
+    assert_eq!(parse_percent("0.5"), Ok(0.5));
+    for text in ["0", "101%", "x", "", "NaN", "-3%"] {
+        assert!(parse_percent(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn compressions() {
+    assert_eq!(parse_compression("auto"), Ok(CompressionArg::Auto));
+    assert_eq!(parse_compression("off"), Ok(CompressionArg::Off));
+    assert_eq!(parse_compression("7"), Ok(CompressionArg::Level(7)));
+    assert_eq!(parse_compression("2..9"), Ok(CompressionArg::Between(2, 9)));
+    for text in ["", "0", "20", "9..2", "1..", "..3", "max", "-1"] {
+        assert!(parse_compression(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn spans() {
+    let span = parse_span("1y6m3d12h").expect("a span");
+    assert_eq!((span.get_years(), span.get_months(), span.get_days(), span.get_hours()), (1, 6, 3, 12));
+    for text in ["", "12", "d", "1w", "1y2", "99999999999y", "1 d"] {
+        assert!(parse_span(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn shown_numbers() {
+    assert_eq!(size(0), "0 B");
+    assert_eq!(size(1023), "1023 B");
+    assert_eq!(size(1536), "1.50 KiB");
+    assert_eq!(size(96 << 20), "96.0 MiB");
+    assert_eq!(size(500 << 30), "500 GiB");
+    assert_eq!(duration(Duration::from_millis(430)), "0.4 s");
+    assert_eq!(duration(Duration::from_secs(59)), "59 s");
+    assert_eq!(duration(Duration::from_secs(187)), "3:07");
+    assert_eq!(duration(Duration::from_secs(7387)), "2:03:07");
+    assert_eq!(rate(10 << 20, Duration::from_secs(2)), "5.00 MiB/s");
+    assert_eq!(count(1, "file", "files"), "1 file");
+}

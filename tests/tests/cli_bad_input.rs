@@ -1,0 +1,124 @@
+//! Wrong input at the command line: each has a message with the next step and its own exit code, and leaves the
+//! repository whole.
+//!
+//! Needs the program beside the tests: `cargo build -p carrack-mover` first.
+
+use std::{fs, path::Path};
+
+use assert_cmd::{Command, assert::Assert};
+use tempfile::TempDir;
+
+/// The program in an empty environment with a password.
+fn carrack(repository: &Path) -> Command {
+    let mut command = Command::cargo_bin("carrack").expect("the program was built");
+    command.env_clear().env("CARRACK_PASSWORD", "correct").env("CARRACK_REPOSITORY", repository);
+    command
+}
+
+/// A repository with one snapshot, and a directory for more.
+fn repository() -> TempDir {
+    let place = tempfile::tempdir().expect("a directory");
+    fs::create_dir(place.path().join("source")).expect("makes");
+    fs::write(place.path().join("source/file"), b"contents").expect("writes");
+    let at = place.path().join("repository");
+    carrack(&at).arg("init").assert().code(0);
+    carrack(&at).arg("backup").arg(place.path().join("source")).assert().code(0);
+    place
+}
+
+/// Standard error of a run that must have ended with this code.
+fn refused(command: &mut Command, code: i32) -> String {
+    let assert: Assert = command.assert().code(code);
+    let text = String::from_utf8(assert.get_output().stderr.clone()).expect("UTF-8");
+    assert!(text.contains("next: "), "no next step in: {text}");
+    text
+}
+
+#[test]
+fn what_does_not_exist_is_not_found() {
+    let place = tempfile::tempdir().expect("a directory");
+    let text = refused(carrack(&place.path().join("none")).arg("snapshots"), 10);
+    assert!(text.contains("init"), "{text}");
+    let place = repository();
+    let at = place.path().join("repository");
+    refused(carrack(&at).args(["ls", "00000000"]), 10);
+    refused(carrack(&at).args(["ls", "latest:/no/such/path"]), 10);
+    refused(carrack(&at).args(["backup", "/no/such/path"]), 10);
+}
+
+#[test]
+fn passwords_are_checked() {
+    let place = repository();
+    let at = place.path().join("repository");
+    refused(carrack(&at).env("CARRACK_PASSWORD", "wrong").arg("snapshots"), 13);
+    refused(carrack(&at).env_remove("CARRACK_PASSWORD").arg("snapshots"), 13);
+    refused(carrack(&at).args(["--password-command", "exit 3", "snapshots"]), 13);
+    let file = place.path().join("password");
+    fs::write(&file, "correct\n").expect("writes");
+    carrack(&at).env_remove("CARRACK_PASSWORD").arg("-p").arg(&file).arg("snapshots").assert().code(0);
+}
+
+#[test]
+fn an_init_does_not_touch_what_is_there() {
+    let place = repository();
+    let at = place.path().join("repository");
+    refused(carrack(&at).arg("init"), 11);
+    carrack(&at).args(["ls", "latest"]).assert().code(0);
+}
+
+#[test]
+fn a_newer_or_damaged_repository_is_named() {
+    let place = repository();
+    let at = place.path().join("repository");
+    let format = at.join("format");
+    let bytes = fs::read(&format).expect("reads");
+    let mut newer = bytes.clone();
+    newer[4] = 99;
+    replace(&format, &newer);
+    carrack(&at).arg("snapshots").assert().failure();
+    replace(&format, b"not a repository");
+    carrack(&at).arg("snapshots").assert().code(14);
+    replace(&format, &bytes);
+    carrack(&at).arg("snapshots").assert().code(0);
+}
+
+/// Objects may be read-only.
+fn replace(path: &Path, bytes: &[u8]) {
+    fs::remove_file(path).expect("removes");
+    fs::write(path, bytes).expect("writes");
+}
+
+#[test]
+fn wrong_usage_is_invalid() {
+    let place = repository();
+    let at = place.path().join("repository");
+    let source = place.path().join("source");
+    refused(carrack(&at).arg("backup").arg(&source).args(["--exclude", "["]), 2);
+    refused(carrack(&at).args(["--memory", "1MiB", "snapshots"]), 2);
+    refused(carrack(&at).args(["ls", "latest:/../etc"]), 2);
+    refused(carrack(&at).args(["-r", "sftp:host:/x", "snapshots"]), 2);
+    refused(carrack(&at).env_remove("CARRACK_REPOSITORY").arg("snapshots"), 2);
+    carrack(&at).arg("bakcup").assert().code(2);
+}
+
+#[test]
+fn a_dry_run_changes_nothing() {
+    let place = repository();
+    let at = place.path().join("repository");
+    let before = carrack(&at).args(["stats", "--json"]).assert().code(0).get_output().stdout.clone();
+    fs::write(place.path().join("source/new"), vec![7; 100_000]).expect("writes");
+    carrack(&at).args(["backup", "-n"]).arg(place.path().join("source")).assert().code(0);
+    let after = carrack(&at).args(["stats", "--json"]).assert().code(0).get_output().stdout.clone();
+    assert_eq!(String::from_utf8_lossy(&before), String::from_utf8_lossy(&after));
+}
+
+#[test]
+fn json_errors_are_json() {
+    let place = tempfile::tempdir().expect("a directory");
+    let assert = carrack(&place.path().join("none")).args(["snapshots", "--json"]).assert().code(10);
+    let message: serde_json::Value =
+        serde_json::from_slice(&assert.get_output().stderr).expect("one JSON line");
+    assert_eq!(message["message_type"], "exit_error");
+    assert_eq!(message["code"], 10);
+    assert!(message["next"].as_str().is_some_and(|next| next.contains("init")), "{message}");
+}
