@@ -380,3 +380,6 @@ fn make_or_open(at: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
 fn past_end(path: impl AsRef<Path>, size: u64, range: ByteRange) -> Error {
     super::past_end(&path.as_ref().display().to_string(), size, range)
 }
+
+#[cfg(test)]
+mod tests;

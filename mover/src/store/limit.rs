@@ -157,3 +157,6 @@ impl ObjectStore for Limit {
         self.inner.capabilities()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,18 +13,18 @@
 //! Stores know nothing of retries, limits or logs: decorators, put together in one order by one function, add
 //! them.
 
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 mod decorate;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub mod faulty;
 mod fs;
 mod limit;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub mod mem;
 mod open;
 mod probe;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub mod record;
 mod retry;
 mod s3;

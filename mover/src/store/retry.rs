@@ -156,3 +156,6 @@ impl ObjectStore for Retry {
         self.inner.capabilities()
     }
 }
+
+#[cfg(test)]
+mod tests;

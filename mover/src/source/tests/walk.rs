@@ -1,1 +1,129 @@
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
 
+use crate::source::exclude::Exclude;
+use crate::source::order::compare_paths;
+use crate::source::walk::{WalkEvent, WalkOptions, Walked, walk};
+
+fn options(roots: &[&Path]) -> WalkOptions {
+    WalkOptions { roots: roots.iter().map(|root| root.to_path_buf()).collect(), ..WalkOptions::default() }
+}
+
+fn entries(options: WalkOptions) -> Vec<Walked> {
+    let entry = |event| match event {
+        WalkEvent::Entry(entry) => entry,
+        WalkEvent::Problem(problem) => panic!("{problem:?}"),
+    };
+    walk(options).unwrap().map(entry).collect()
+}
+
+fn paths_below(root: &Path, entries: &[Walked]) -> Vec<String> {
+    let prefix = format!("{}/", root.to_str().unwrap().trim_start_matches('/'));
+    let text = entries.iter().map(|entry| String::from_utf8(entry.path()).unwrap());
+    text.filter_map(|path| path.strip_prefix(&prefix).map(str::to_owned)).collect()
+}
+
+fn populate(root: &Path) {
+    for directory in ["a/deep/er", "a.b", "b", "many"] {
+        fs::create_dir_all(root.join(directory)).unwrap();
+    }
+    for file in ["a/1", "a/deep/2", "a/deep/er/3", "a.b/x", "b/y", "z"] {
+        fs::write(root.join(file), file).unwrap();
+    }
+    for index in 0..3000 {
+        fs::write(root.join(format!("many/{index}")), "").unwrap();
+    }
+    fs::create_dir(root.join("many/dir")).unwrap();
+    fs::write(root.join("many/dir/in"), "").unwrap();
+    symlink("nowhere", root.join("b/link")).unwrap();
+}
+
+#[test]
+fn entries_come_in_snapshot_order_whatever_the_window() {
+    let dir = tempfile::tempdir().unwrap();
+    populate(dir.path());
+    let mut seen = Vec::new();
+    for (threads, window_entries) in [(1, 1), (2, 65_536), (7, 10)] {
+        let found = entries(WalkOptions { threads, window_entries, ..options(&[dir.path()]) });
+        let paths: Vec<_> = found.iter().map(Walked::path).collect();
+        assert!(paths.windows(2).all(|pair| compare_paths(&pair[0], &pair[1]).is_lt()));
+        seen.push(paths_below(dir.path(), &found));
+    }
+    assert_eq!(seen[0].len(), 3000 + 6 + 6 + 3);
+    assert!(seen.windows(2).all(|pair| pair[0] == pair[1]));
+}
+
+#[test]
+fn roots_are_merged() {
+    let dir = tempfile::tempdir().unwrap();
+    populate(dir.path());
+    let (a, b, z) = (dir.path().join("a/deep"), dir.path().join("b"), dir.path().join("z"));
+    let found = entries(options(&[&z, &b, &a, &a.join("er"), &b]));
+    let expected = ["a", "b", "z", "a/deep", "b/link", "b/y", "a/deep/2", "a/deep/er", "a/deep/er/3"];
+    assert_eq!(paths_below(dir.path(), &found), expected);
+    assert!(found[0].passed && found[0].kind == crate::format::metadata::Kind::Directory);
+}
+
+#[test]
+fn a_missing_root_is_a_problem_and_only_missing_roots_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    populate(dir.path());
+    let missing = dir.path().join("missing");
+    let problems = walk(options(&[&missing, &dir.path().join("b")])).unwrap();
+    assert_eq!(problems.filter(|event| matches!(event, WalkEvent::Problem(_))).count(), 1);
+    walk(options(&[&missing])).unwrap_err();
+}
+
+#[test]
+fn what_is_left_out_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    populate(dir.path());
+    fs::write(dir.path().join("a/CACHEDIR.TAG"), "Signature: 8a477f597d28d172789f06886806bc55\n").unwrap();
+    fs::write(dir.path().join("b/big"), [0; 100]).unwrap();
+    let mut exclude = Exclude::default();
+    exclude.add_pattern("many", false, "test").unwrap();
+    exclude.add_caches();
+    exclude.set_larger_than(99);
+    let mut walk = walk(WalkOptions { exclude, ..options(&[dir.path()]) }).unwrap();
+    let entry = |event| match event {
+        WalkEvent::Entry(entry) => Some(entry),
+        WalkEvent::Problem(_) => None,
+    };
+    let found: Vec<_> = walk.by_ref().filter_map(entry).collect();
+    let counts = walk.excluded();
+    assert_eq!((counts.pattern, counts.tag, counts.size), (1, 2, 1));
+    let expected = ["a", "a.b", "b", "z", "a/CACHEDIR.TAG", "a.b/x", "b/link", "b/y"];
+    assert_eq!(paths_below(dir.path(), &found), expected);
+}
+
+#[test]
+fn a_tree_deeper_than_any_path_is_walked() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = "d".repeat(200);
+    let mut current: std::os::fd::OwnedFd = fs::File::open(dir.path()).unwrap().into();
+    for _ in 0..60 {
+        rustix::fs::mkdirat(&current, &name, rustix::fs::Mode::RWXU).unwrap();
+        current =
+            rustix::fs::openat(&current, &name, rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty())
+                .unwrap();
+    }
+    let found = entries(options(&[dir.path()]));
+    assert_eq!(found.last().unwrap().path().len(), dir.path().as_os_str().len() - 1 + 60 * 201);
+    // `remove_dir_all` of the standard library goes by descriptors as well.
+}
+
+#[test]
+fn attributes_are_read_of_what_must_not_be_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
+        .unwrap();
+    let mut found = entries(options(&[&fifo]));
+    let entry = found.last_mut().unwrap();
+    assert!(crate::source::attributes::read_attributes(entry).is_empty());
+    assert!(
+        crate::source::file::SourceFile::open(&Walked { metadata: entry.metadata.clone(), ..entry.clone() })
+            .is_err()
+    );
+}

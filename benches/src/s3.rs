@@ -1,0 +1,198 @@
+//! A real S3 server on loopback, started for one run and ended with it.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::tools::{S3, write};
+
+/// The bucket that all repositories of a run share, each under its own prefix.
+const BUCKET: &str = "bench";
+const ACCESS_KEY: &str = "GK0123456789abcdef01234567";
+const SECRET_KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+/// How long a server may take to answer; generous, as the machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Which server, and its program.
+#[derive(Clone, Debug)]
+pub enum Program {
+    /// MinIO.
+    Minio(PathBuf),
+    /// Garage.
+    Garage(PathBuf),
+}
+
+impl std::str::FromStr for Program {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some(("minio", path)) => Ok(Self::Minio(path.into())),
+            Some(("garage", path)) => Ok(Self::Garage(path.into())),
+            _ => Err("expected minio=PATH or garage=PATH".into()),
+        }
+    }
+}
+
+/// A running server. Dropping it ends the server and removes its data; when the run is killed, the kernel
+/// ends the server, and the next run removes the data. Start it from the main thread: the kernel's tie is to
+/// the thread that started the child.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    data: PathBuf,
+    address: String,
+    region: &'static str,
+    is_minio: bool,
+}
+
+impl Server {
+    /// Starts `program` with its data in `dir`, which is made anew.
+    pub fn start(program: &Program, dir: &Path) -> Result<Self> {
+        crate::dataset::remove(dir)?;
+        fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+        let port = free_port()?;
+        let address = format!("127.0.0.1:{port}");
+        let log = File::create(dir.join("server.log"))?;
+        let (mut command, is_minio) = match program {
+            Program::Minio(path) => (minio(path, dir, &address)?, true),
+            Program::Garage(path) => (garage(path, dir, port)?, false),
+        };
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = command.spawn().with_context(|| format!("start {program:?}"))?;
+        let region = if is_minio { "us-east-1" } else { "garage" };
+        let mut server = Self { child, data: dir.to_path_buf(), address, region, is_minio };
+        server.wait()?;
+        if let Program::Garage(path) = program {
+            set_up_garage(path, dir)?;
+        }
+        Ok(server)
+    }
+
+    /// What a tool needs to keep a repository under `prefix`.
+    pub fn location(&self, prefix: &str) -> S3 {
+        S3 {
+            address: self.address.clone(),
+            bucket: BUCKET.into(),
+            prefix: prefix.into(),
+            access_key: ACCESS_KEY.into(),
+            secret_key: SECRET_KEY.into(),
+            region: self.region.into(),
+        }
+    }
+
+    /// Bytes that the server holds for `prefix` with its own overhead; unknown for a server that mixes
+    /// prefixes in its data files.
+    pub fn stored(&self, prefix: &str) -> Option<u64> {
+        self.is_minio.then(|| crate::walk::stored(&self.data.join("data").join(BUCKET).join(prefix)).ok())?
+    }
+
+    /// Frees what `prefix` holds, where that can be done without the server.
+    pub fn clear(&self, prefix: &str) -> Result<()> {
+        if self.is_minio {
+            crate::dataset::remove(&self.data.join("data").join(BUCKET).join(prefix))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            if let Some(status) = self.child.try_wait()? {
+                let log = fs::read_to_string(self.data.join("server.log")).unwrap_or_default();
+                bail!(
+                    "the S3 server ended at once with {status}: {}",
+                    log.lines().last().unwrap_or("no output")
+                );
+            }
+            if answers(&self.address) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        bail!("the S3 server at {} did not answer within {PATIENCE:?}; see its server.log", self.address)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Both fail only when the server has ended by itself, which is what is wanted.
+        drop(self.child.kill());
+        drop(self.child.wait());
+        drop(crate::dataset::remove(&self.data));
+    }
+}
+
+fn answers(address: &str) -> bool {
+    let Ok(mut stream) = TcpStream::connect(address) else { return false };
+    let request = format!("GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let mut reply = [0; 12];
+    stream.set_read_timeout(Some(Duration::from_secs(2))).is_ok()
+        && stream.write_all(request.as_bytes()).is_ok()
+        && stream.read_exact(&mut reply).is_ok()
+        // Any answer below 500 (it will be 403) comes from a server that is up.
+        && matches!(reply[9], b'2'..=b'4')
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0").context("find a free port")?.local_addr()?.port())
+}
+
+/// A command that the kernel kills when this process ends in whatever way: a signal or a panic that aborts
+/// runs no destructor, and the server must not outlive the run. `setpriv` is of util-linux, thus everywhere.
+fn tied(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
+
+fn minio(program: &Path, dir: &Path, address: &str) -> Result<Command> {
+    let data = dir.join("data");
+    // MinIO takes a directory at the top of its data for a bucket.
+    fs::create_dir_all(data.join(BUCKET))?;
+    let mut command = tied(program);
+    command.args(["server", "--quiet", "--address", address]).arg(data);
+    command.env("HOME", dir).env("MINIO_ROOT_USER", ACCESS_KEY).env("MINIO_ROOT_PASSWORD", SECRET_KEY);
+    command.env("MINIO_BROWSER", "off").env("MINIO_UPDATE", "off");
+    Ok(command)
+}
+
+fn garage(program: &Path, dir: &Path, port: u16) -> Result<Command> {
+    let rpc = free_port()?;
+    // compression_level "none": the server must not do what the tools are measured for.
+    let config = format!(
+        "metadata_dir = {:?}\ndata_dir = {:?}\ndb_engine = \"sqlite\"\nreplication_factor = 1\ncompression_level = \"none\"\n\
+         rpc_bind_addr = \"127.0.0.1:{rpc}\"\nrpc_public_addr = \"127.0.0.1:{rpc}\"\nrpc_secret = \"{SECRET_KEY}\"\n\
+         [s3_api]\ns3_region = \"garage\"\napi_bind_addr = \"127.0.0.1:{port}\"\n",
+        dir.join("meta"),
+        dir.join("data")
+    );
+    write(&dir.join("garage.toml"), &config)?;
+    let mut command = tied(program);
+    command.arg("-c").arg(dir.join("garage.toml")).arg("server");
+    Ok(command)
+}
+
+fn set_up_garage(program: &Path, dir: &Path) -> Result<()> {
+    let ask = |args: &[&str]| -> Result<String> {
+        let output = Command::new(program).arg("-c").arg(dir.join("garage.toml")).args(args).output()?;
+        if !output.status.success() {
+            bail!("garage {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let node = ask(&["node", "id", "-q"])?;
+    let node = node.split('@').next().unwrap_or_default();
+    ask(&["layout", "assign", "-z", "local", "-c", "100G", node])?;
+    ask(&["layout", "apply", "--version", "1"])?;
+    ask(&["key", "import", "--yes", "-n", "bench", ACCESS_KEY, SECRET_KEY])?;
+    ask(&["bucket", "create", BUCKET])?;
+    ask(&["bucket", "allow", "--read", "--write", "--owner", BUCKET, "--key", ACCESS_KEY])?;
+    Ok(())
+}
