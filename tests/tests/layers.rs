@@ -20,14 +20,16 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("secret", &[]),
     ("cancel", &[]),
     ("chunker", &[]),
-    ("sys", &[]),
+    // Attributes of entries as system calls give and take them.
+    ("sys", &["format"]),
     // Keys and session names know each other's lengths; records carry the cut sizes.
     ("format", &["keys", "chunker"]),
     ("keys", &["format"]),
     ("codec", &["format", "keys"]),
     ("store", &[]),
     ("source", &["sys", "format"]),
-    ("target", &["sys", "format"]),
+    // A problem with a path is one type, whether the path was read or written.
+    ("target", &["sys", "format", "source"]),
     ("repo", &["store", "format", "codec", "keys", "chunker"]),
     ("reader", &["repo", "store", "format", "codec", "keys"]),
     ("pipeline", &["repo", "reader", "store", "source", "format", "codec", "keys", "chunker", "sys"]),
