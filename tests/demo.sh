@@ -38,8 +38,8 @@ add_awkward_things() {
     ln -s 'a target that is not there' "$at/dangling"
     mkfifo "$at/pipe"
     printf 'x' >"$at/$(printf 'not\377utf8 \n name')"
-    truncate -s 512M "$at/sparse"
-    printf 'end' | dd of="$at/sparse" bs=1 seek=400M conv=notrunc status=none
+    truncate -s 8M "$at/sparse"
+    printf 'end' | dd of="$at/sparse" bs=1 seek=5M conv=notrunc status=none
     : >"$at/setuid"
     chmod 4750 "$at/setuid"
     touch -d '1969-12-31 23:59:58.123456789 UTC' "$at/before the epoch"

@@ -4,6 +4,8 @@
 //! After a change that is meant, write them again with `CARRACK_WRITE_GOLDEN=1 cargo test --test golden_vectors` and
 //! say so in the format document and the changelog.
 
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
+
 use std::{fs, path::Path, sync::Arc};
 
 use carrack_mover::{
@@ -201,7 +203,8 @@ fn vectors() -> Value {
     let object = codec::seal_object(&cipher, Domain::Record, session(), 9, b"{\"a record\":true}").unwrap();
     let signing = SigningKey::new(&Key::new([0x66; 32])).unwrap();
     let trailer =
-        Trailer { footer_length: 700, counter: 3, generation: GENERATION, suite, session: session() }.to_bytes();
+        Trailer { footer_length: 700, counter: 3, generation: GENERATION, suite, session: session() }
+            .to_bytes();
     json!({
         "repository": REPOSITORY,
         "roots": [hex::encode([0x33; 32]), hex::encode([0x44; 32])],

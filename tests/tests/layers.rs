@@ -1,6 +1,8 @@
 //! The map of rooms in ARCHITECTURE.md, as a failing build: reads every `crate::` path in the engine's sources and
 //! refuses an edge that the table does not have.
 
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
+
 use std::{
     collections::BTreeSet,
     fs,
@@ -20,14 +22,16 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("secret", &[]),
     ("cancel", &[]),
     ("chunker", &[]),
-    ("sys", &[]),
+    // Attributes of entries as system calls give and take them.
+    ("sys", &["format"]),
     // Keys and session names know each other's lengths; records carry the cut sizes.
     ("format", &["keys", "chunker"]),
     ("keys", &["format"]),
     ("codec", &["format", "keys"]),
     ("store", &[]),
     ("source", &["sys", "format"]),
-    ("target", &["sys", "format"]),
+    // A problem with a path is one type, whether the path was read or written.
+    ("target", &["sys", "format", "source"]),
     ("repo", &["store", "format", "codec", "keys", "chunker"]),
     ("reader", &["repo", "store", "format", "codec", "keys"]),
     ("pipeline", &["repo", "reader", "store", "source", "format", "codec", "keys", "chunker", "sys"]),
