@@ -14,7 +14,7 @@ use crate::{
         frame::{Compression, FrameKind, FramePlace, Suite},
         session::SessionName,
     },
-    id::ChunkId,
+    id::{ChunkId, PackId},
     secret::Key,
 };
 
@@ -144,6 +144,14 @@ pub fn object_aad(domain: Domain, session: SessionName) -> [u8; 26] {
     aad
 }
 
+/// What the seal of a footer binds: that it is the footer of this pack.
+pub fn footer_aad(session: SessionName, pack: PackId) -> [u8; 42] {
+    let mut aad = [0; 42];
+    aad[..26].copy_from_slice(&object_aad(Domain::Footer, session));
+    aad[26..].copy_from_slice(&pack.0);
+    aad
+}
+
 /// Seals a small structure with zstd inside: counter, ciphertext, tag.
 pub fn seal_object(
     cipher: &Cipher,
@@ -152,9 +160,20 @@ pub fn seal_object(
     counter: u64,
     plain: &[u8],
 ) -> Result<Vec<u8>> {
+    seal_bound(cipher, domain, &object_aad(domain, session), counter, plain)
+}
+
+/// The same for a structure that is bound to more than its session.
+pub fn seal_bound(
+    cipher: &Cipher,
+    domain: Domain,
+    aad: &[u8],
+    counter: u64,
+    plain: &[u8],
+) -> Result<Vec<u8>> {
     let mut out = counter.to_le_bytes().to_vec();
     out.extend_from_slice(&compress(plain, OBJECT_LEVEL)?);
-    cipher.seal(domain, counter, &object_aad(domain, session), &mut out, 8)?;
+    cipher.seal(domain, counter, aad, &mut out, 8)?;
     Ok(out)
 }
 
@@ -166,12 +185,22 @@ pub fn open_object(
     sealed: &[u8],
     limit: usize,
 ) -> Result<Vec<u8>> {
+    open_bound(cipher, domain, &object_aad(domain, session), sealed, limit)
+}
+
+/// Opens what `seal_bound` made; the plain bytes are at most `limit` long.
+pub fn open_bound(
+    cipher: &Cipher,
+    domain: Domain,
+    aad: &[u8],
+    sealed: &[u8],
+    limit: usize,
+) -> Result<Vec<u8>> {
     let Some((counter, ciphertext)) = sealed.split_first_chunk::<8>() else {
         return Err(Error::corrupt("a sealed object is too short"));
     };
     let mut buffer = ciphertext.to_vec();
-    let aad = object_aad(domain, session);
-    let plain = cipher.open(domain, u64::from_le_bytes(*counter), &aad, &mut buffer)?;
+    let plain = cipher.open(domain, u64::from_le_bytes(*counter), aad, &mut buffer)?;
     let length = content_size(plain)?;
     if length > limit as u64 {
         return Err(Error::corrupt(format!(

@@ -56,7 +56,11 @@ pub struct Keys {
 struct Shared {
     id_key: Key,
     chunk_seed: Key,
+    /// Number of the first generation that is held.
+    base: u32,
     generations: Vec<Generation>,
+    /// Public maintenance keys of all generations that were there when these keys were handed out.
+    maintenance_publics: Vec<[u8; 32]>,
 }
 
 impl fmt::Debug for Keys {
@@ -85,9 +89,13 @@ pub struct WriterBundle {
     index_key: [u8; 32],
     #[serde(with = "hex_key")]
     data_public: [u8; 32],
-    #[serde(with = "hex_key")]
-    maintenance_public: [u8; 32],
+    /// Public maintenance keys of all generations, oldest first.
+    maintenance_publics: Vec<HexKey>,
 }
+
+/// 32 public bytes in hexadecimal.
+#[derive(Clone, Copy, serde::Serialize, serde::Deserialize)]
+struct HexKey(#[serde(with = "hex_key")] [u8; 32]);
 
 impl fmt::Debug for WriterBundle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -110,11 +118,13 @@ impl Keys {
     /// Derives everything from the root keys, oldest generation first.
     pub fn from_roots(repository: RepositoryId, roots: &[Key]) -> Result<Self> {
         let first = roots.first().ok_or_else(|| Error::corrupt("the key file holds no root key"))?;
-        let generations =
+        let generations: Vec<Generation> =
             roots.iter().map(|root| Generation::from_root(repository, root)).collect::<Result<_>>()?;
         let shared = Shared {
             id_key: first.derive("carrack v1 chunk ids", &repository.0),
             chunk_seed: first.derive("carrack v1 chunker seed", &repository.0),
+            base: 0,
+            maintenance_publics: generations.iter().map(|generation| generation.maintenance_public).collect(),
             generations,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -127,13 +137,15 @@ impl Keys {
             data_private: None,
             metadata: LineageKeys::One(bundle.lineage, Key::new(bundle.lineage_key)),
             index: Key::new(bundle.index_key),
-            maintenance_public: bundle.maintenance_public,
+            maintenance_public: bundle.maintenance_publics.last().map_or([0; 32], |key| key.0),
             maintenance_private: None,
         };
         let shared = Shared {
             id_key: Key::new(bundle.id_key),
             chunk_seed: Key::new(bundle.chunk_seed),
+            base: bundle.generation,
             generations: vec![generation],
+            maintenance_publics: bundle.maintenance_publics.iter().map(|key| key.0).collect(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -152,13 +164,15 @@ impl Keys {
             lineage_key: *lineage_key.expose(),
             index_key: *generation.index.expose(),
             data_public: data_public.into(),
-            maintenance_public: generation.maintenance_public,
+            maintenance_publics: self.shared.maintenance_publics.iter().copied().map(HexKey).collect(),
         })
     }
 
     /// The generation that new sessions are written with.
     pub fn newest(&self) -> u32 {
-        u32::try_from(self.shared.generations.len() - 1).expect("a key file holds a handful of generations")
+        let held =
+            u32::try_from(self.shared.generations.len()).expect("a key file holds a handful of generations");
+        self.shared.base + held - 1
     }
 
     /// The id of contents.
@@ -255,10 +269,8 @@ impl Keys {
     /// Whether a maintenance signature is true, by any generation's key.
     pub fn verify_maintenance(&self, context: &str, message: &[u8], signature: &[u8]) -> bool {
         let message = signed_message(context, message);
-        self.shared.generations.iter().any(|generation| {
-            signature::UnparsedPublicKey::new(&signature::ED25519, generation.maintenance_public)
-                .verify(&message, signature)
-                .is_ok()
+        self.shared.maintenance_publics.iter().any(|public| {
+            signature::UnparsedPublicKey::new(&signature::ED25519, public).verify(&message, signature).is_ok()
         })
     }
 
@@ -268,8 +280,9 @@ impl Keys {
     }
 
     fn generation(&self, generation: u32) -> Result<&Generation> {
-        self.shared.generations.get(generation as usize).ok_or_else(|| {
-            Error::denied(format!("these keys are older than key generation {generation}"))
+        let held = generation.checked_sub(self.shared.base);
+        held.and_then(|index| self.shared.generations.get(index as usize)).ok_or_else(|| {
+            Error::denied(format!("these keys do not hold key generation {generation}"))
                 .with_hint("fetch the keys again: the repository's key was rotated")
         })
     }

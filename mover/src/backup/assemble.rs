@@ -157,4 +157,3 @@ impl Assembler {
         self.monitor.problem(Problem { what: format!("/{}", escape_path(&entry.path)), message });
     }
 }
-

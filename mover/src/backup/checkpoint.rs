@@ -1,9 +1,6 @@
 //! Checkpoints: what a backup that is killed leaves for the next one.
 
-use std::{
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use super::assemble::CHECKPOINT_INTERVAL;
 use crate::{
@@ -52,7 +49,7 @@ impl Checkpoints {
             source: self.source,
             root,
             depth,
-            sessions: session.known_keys(pages.sessions()),
+            sessions: session.known_keys(pages.sessions())?,
             started: self.world.clock.now(),
         };
         self.shared.bridge.wait(session.put_checkpoint(&checkpoint))?;

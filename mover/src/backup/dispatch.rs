@@ -17,16 +17,12 @@ use crate::{
     format::{
         entry::{Content, Entry, Run},
         frame::ChunkRef,
-        metadata::{FileTime, Kind},
+        metadata::{FileTime, Kind, Metadata},
         page::Page,
         records::Statistics,
     },
     monitor::{Monitor, Problem, Progress, escape_path},
-    pipeline::{
-        cut,
-        frames::Shared,
-        promise::promise,
-    },
+    pipeline::{cut, frames::Shared, promise::promise},
     source::{
         self,
         file::SourceFile,
@@ -95,8 +91,9 @@ impl Dispatcher<'_> {
                 self.statistics.files_unmodified += 1;
                 Progress::add(&self.monitor.progress().bytes, entry.metadata.size);
             }
-            // What the times cannot tell: names of the inode come and go without a change of the file.
-            entry.metadata.links = walked.metadata.links;
+            // Hard-link groups are told by device and inode of one and the same walk, never by an older one's.
+            let xattrs = std::mem::take(&mut entry.metadata.xattrs);
+            entry.metadata = Metadata { xattrs, flags: entry.metadata.flags, ..walked.metadata };
             return self.push(BatchItem::Done(entry), 0);
         }
         self.changed(walked, parent)
@@ -112,7 +109,9 @@ impl Dispatcher<'_> {
             && (self.options.ignore_inode || old.inode == new.inode)
             && old.mode == new.mode
             && (old.uid, old.gid) == (new.uid, new.gid);
-        same && !self.options.force && old.mtime < self.racy_from && (self.options.ignore_ctime || old.ctime < self.racy_from)
+        same && !self.options.force
+            && old.mtime < self.racy_from
+            && (self.options.ignore_ctime || old.ctime < self.racy_from)
     }
 
     fn changed(&mut self, walked: Walked, parent: Option<Entry>) -> Result<()> {
@@ -208,7 +207,8 @@ impl Dispatcher<'_> {
         let mut at = start;
         while at < end {
             self.cancel.check()?;
-            let length = usize::try_from((end - at).min(self.segment_bytes as u64)).expect("a segment is small");
+            let length =
+                usize::try_from((end - at).min(self.segment_bytes as u64)).expect("a segment is small");
             let behind = usize::try_from((end - at - length as u64).min(longest)).expect("a chunk is small");
             if let Some(hints) = hints.as_deref_mut() {
                 hints.cover(at + length as u64);

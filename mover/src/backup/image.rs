@@ -1,11 +1,6 @@
 //! Devices, image files and streams: one entry each, cut by a grid or by contents.
 
-use std::{
-    io::Read,
-    ops::Range,
-    path::Path,
-    sync::Arc,
-};
+use std::{io::Read, ops::Range, path::Path, sync::Arc};
 
 use crossbeam_channel::{Sender, bounded};
 
@@ -43,12 +38,7 @@ pub(super) fn grid(source: &BackupSource, parent_grid: u32) -> Result<u32> {
 
 impl Dispatcher<'_> {
     /// Reads a device or image file; with a list of changes only those.
-    pub(super) fn block(
-        mut self,
-        path: &Path,
-        changed: Option<&Path>,
-        grid: u32,
-    ) -> Result<Statistics> {
+    pub(super) fn block(mut self, path: &Path, changed: Option<&Path>, grid: u32) -> Result<Statistics> {
         let file = Arc::new(BlockSource::open(path)?);
         let size = file.size();
         let changed = changed.map(|list| changed_ranges(list, size, grid)).transpose()?;
@@ -115,13 +105,22 @@ impl Dispatcher<'_> {
         let mut at = range.start;
         while at < range.end {
             self.cancel.check()?;
-            let length = usize::try_from((range.end - at).min(self.segment_bytes as u64)).expect("it is small");
+            let length =
+                usize::try_from((range.end - at).min(self.segment_bytes as u64)).expect("it is small");
             if let Some(hints) = hints.as_deref_mut() {
                 hints.cover(at + length as u64);
             }
             let (answer, result) = promise(|| Err(Failure::Store(stopped())));
             let (input, cutting) = (Input::Block(Arc::clone(file)), Cutting::Grid(grid));
-            self.task(Task::Segment(Segment { input, start: at, run: 0, length, behind: 0, cutting, answer }))?;
+            self.task(Task::Segment(Segment {
+                input,
+                start: at,
+                run: 0,
+                length,
+                behind: 0,
+                cutting,
+                answer,
+            }))?;
             self.piece(pieces, Piece::Later(result))?;
             at += length as u64;
         }
@@ -144,19 +143,20 @@ impl Dispatcher<'_> {
         let mut at = 0u64;
         let mut kept: Vec<Run> = Vec::new();
         let mut failed: Option<Error> = None;
-        let mut step = |run: Run, dirty: &mut std::iter::Peekable<std::vec::IntoIter<Range<u64>>>| -> Result<()> {
-            let (start, end) = (at, at + run.length());
-            at = end;
-            keep_clean(run, start, end, dirty, &mut kept, |kept, range| {
-                let range = range.start.min(size)..range.end.min(size);
-                self.piece(pieces, Piece::Runs(std::mem::take(kept)))?;
-                self.blocks(file, range, grid, pieces, None)
-            })?;
-            if kept.len() >= KEPT_RUNS {
-                self.piece(pieces, Piece::Runs(std::mem::take(&mut kept)))?;
-            }
-            Ok(())
-        };
+        let mut step =
+            |run: Run, dirty: &mut std::iter::Peekable<std::vec::IntoIter<Range<u64>>>| -> Result<()> {
+                let (start, end) = (at, at + run.length());
+                at = end;
+                keep_clean(run, start, end, dirty, &mut kept, |kept, range| {
+                    let range = range.start.min(size)..range.end.min(size);
+                    self.piece(pieces, Piece::Runs(std::mem::take(kept)))?;
+                    self.blocks(file, range, grid, pieces, None)
+                })?;
+                if kept.len() >= KEPT_RUNS {
+                    self.piece(pieces, Piece::Runs(std::mem::take(&mut kept)))?;
+                }
+                Ok(())
+            };
         opener.runs(&parent.content, &mut |run| {
             step(run, &mut dirty).map_err(|error| failed = Some(error)).is_ok()
         })?;

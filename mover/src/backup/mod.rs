@@ -180,7 +180,10 @@ pub async fn backup(
     cancel: Cancel,
 ) -> Result<BackupReport> {
     if options.memory_bytes < limits::MEMORY_MIN {
-        return Err(Error::invalid(format!("a backup needs at least {} MiB of memory", limits::MEMORY_MIN >> 20)));
+        return Err(Error::invalid(format!(
+            "a backup needs at least {} MiB of memory",
+            limits::MEMORY_MIN >> 20
+        )));
     }
     let started = repository.world().clock.now();
     let paths = source_paths(&options.source)?;
@@ -288,7 +291,8 @@ fn run(
         chunker: repository.chunker(),
         monitor: monitor.clone(),
         cancel: cancel.clone(),
-        slab_bytes: memory.segment_bytes + (limits::CHUNK_LIMIT.min(repository.format().cut.maximum)) as usize,
+        slab_bytes: memory.segment_bytes
+            + (limits::CHUNK_LIMIT.min(repository.format().cut.maximum)) as usize,
     };
     monitor.phase("backing up");
     let stop_tuning = Cancel::default();
@@ -345,7 +349,7 @@ fn run(
     statistics.chunks_known = load(&shared.counts.chunks_known);
     statistics.bytes_stored = shared.packer.stored() + metadata.stored();
     statistics.bytes_read = Progress::get(&monitor.progress().bytes_moved);
-    let keys = session.known_keys(pages.sessions());
+    let keys = session.known_keys(pages.sessions())?;
     let segment = shared.packer.take_indexed();
     let assembled = Assembled { statistics, ..assembled };
     Ok(Outcome { session, assembled, keys, segment, parent: plan.parent, source, grid })
@@ -510,7 +514,13 @@ fn tune(choice: CompressionChoice, shared: &Shared, stop: &Cancel) {
         let share = (waited - before) as f64 / TUNE_INTERVAL.as_nanos() as f64;
         before = waited;
         let level = shared.level.load(Ordering::Relaxed);
-        let next = if share > 0.5 { level + 1 } else if share < 0.1 { level - 1 } else { level };
+        let next = if share > 0.5 {
+            level + 1
+        } else if share < 0.1 {
+            level - 1
+        } else {
+            level
+        };
         shared.level.store(next.clamp(lightest, tightest), Ordering::Relaxed);
     }
 }

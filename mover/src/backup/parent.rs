@@ -61,7 +61,10 @@ impl PageOpener {
         let mut plain = Vec::new();
         codec::open_frame(&cipher, FrameKind::Metadata, &place, &mut stored, &mut plain)?;
         if self.repository.keys().chunk_id(&plain) != page.id {
-            return Err(Error::corrupt(format!("the page at {} of pack {} is another", place.offset, place.pack)));
+            return Err(Error::corrupt(format!(
+                "the page at {} of pack {} is another",
+                place.offset, place.pack
+            )));
         }
         let page = ChunkRef { frame: Frame::settled(place), ..page.clone() };
         let decoded = self.relocate(Page::from_bytes(&plain)?);
@@ -78,7 +81,9 @@ impl PageOpener {
             return Ok(Arc::clone(cipher));
         }
         let info = self.infos.get(&session).ok_or_else(|| {
-            Error::corrupt(format!("the snapshot does not carry the key of session {session}, which it refers to"))
+            Error::corrupt(format!(
+                "the snapshot does not carry the key of session {session}, which it refers to"
+            ))
         })?;
         let key = self.repository.keys().session_metadata_key(info.generation, session)?;
         let cipher = Arc::new(Cipher::new(info.suite, &key));
@@ -112,8 +117,9 @@ impl PageOpener {
         let Some(place) = chunk.frame.place().copied() else { return };
         let Some((pack, offset)) = self.bridge.session().relocated(place.pack, place.offset) else { return };
         let frame = moved.entry((place.pack, place.offset));
-        chunk.frame =
-            frame.or_insert_with(|| Frame::settled(crate::format::frame::FramePlace { pack, offset, ..place })).clone();
+        chunk.frame = frame
+            .or_insert_with(|| Frame::settled(crate::format::frame::FramePlace { pack, offset, ..place }))
+            .clone();
     }
 
     /// Runs of a content, page by page, in order; `visit` says whether to go on.
@@ -123,9 +129,7 @@ impl PageOpener {
                 let _all = runs.iter().cloned().all(visit);
                 Ok(())
             }
-            Content::Paged { depth, pages } => {
-                self.paged_runs(*depth, pages, visit).map(|_going_on| ())
-            }
+            Content::Paged { depth, pages } => self.paged_runs(*depth, pages, visit).map(|_going_on| ()),
         }
     }
 

@@ -283,7 +283,8 @@ impl Worker<'_> {
         Progress::add(&progress.bytes_moved, length as u64);
         let runs = match cutting {
             Cutting::Content(entry, next) => {
-                let (first, ends) = cut_segment(&self.context.chunker, &slab, start - run, length, entry, next);
+                let (first, ends) =
+                    cut_segment(&self.context.chunker, &slab, start - run, length, entry, next);
                 self.chunks(&slab, first, &ends)
             }
             Cutting::Grid(grid) => {

@@ -264,11 +264,15 @@ pub(crate) fn read_runs(reader: &mut Reader<'_>, refs: &mut RefReader) -> Result
     let count = reader.count(2)?;
     let mut runs = Vec::with_capacity(count);
     for _ in 0..count {
-        runs.push(match reader.byte()? {
+        let run = match reader.byte()? {
             0 => Run::Hole(reader.varint()?),
             1 => Run::Chunk(refs.read(reader)?),
             _ => return Err(reader.malformed("an unknown kind of run")),
-        });
+        };
+        if run.length() == 0 {
+            return Err(reader.malformed("a run of no bytes"));
+        }
+        runs.push(run);
     }
     Ok(runs)
 }

@@ -185,7 +185,8 @@ fn read_frame(reader: &mut Reader<'_>, sessions: &[SessionKeyInfo], pack: PackId
         counter: reader.varint()?,
         id: ChunkId(reader.array()?),
     };
-    if place.plain as usize > limits::FRAME_LIMIT.max(limits::PAGE_LIMIT) {
+    let longest = limits::FRAME_LIMIT.max(limits::PAGE_LIMIT);
+    if place.plain as usize > longest || place.stored as usize > longest + 4096 {
         return Err(reader.malformed("a frame is longer than allowed"));
     }
     let count = reader.count(34)?;

@@ -299,6 +299,12 @@ impl PageRef {
         Some(Self { id: chunk.id, place: *chunk.frame.place()? })
     }
 
+    /// Whether its lengths are within what a reader may allocate. To be asked of every one that was read.
+    pub fn is_bounded(&self) -> bool {
+        let stored = self.place.stored as usize;
+        self.place.plain as usize <= limits::PAGE_LIMIT && stored <= self.place.plain as usize + 4096
+    }
+
     /// The reference that pages use.
     pub fn to_chunk(&self) -> ChunkRef {
         ChunkRef { id: self.id, offset: 0, length: self.place.plain, frame: Frame::settled(self.place) }

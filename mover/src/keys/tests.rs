@@ -54,3 +54,22 @@ fn only_maintenance_signs() {
     assert!(!keys.verify_maintenance("final", b"x", &signature));
     assert!(!keys.verify_maintenance("forgotten", b"y", &signature));
 }
+
+#[test]
+fn a_bundle_of_a_later_generation_writes_what_the_owner_can_read() {
+    let (repository, world) = (RepositoryId([1; 16]), World::system());
+    let keys = Keys::from_roots(repository, &[Key::new([2; 32]), Key::new([6; 32])]).unwrap();
+    let writer = Keys::from_bundle(&keys.writer_bundle(repository, LineageId([3; 8])).unwrap()).unwrap();
+    let generation = writer.newest();
+    assert_eq!(generation, 1);
+    let sealed = writer.seal_data_key(generation, session(), &Key::new([9; 32]), &world).unwrap();
+    assert_eq!(keys.open_data_key(generation, session(), &sealed).unwrap().expose(), &[9; 32]);
+    let metadata = |keys: &Keys| *keys.session_metadata_key(generation, session()).unwrap().expose();
+    assert_eq!(metadata(&writer), metadata(&keys));
+    let older = Keys::from_roots(repository, &[Key::new([2; 32])]).unwrap();
+    let signature = older.sign_maintenance("final", b"x").unwrap();
+    assert!(
+        writer.verify_maintenance("final", b"x", &signature),
+        "what an older generation signed still counts"
+    );
+}

@@ -48,7 +48,12 @@ struct FlightState {
 
 impl Bridge {
     /// A bridge for one session; at most `limit_bytes` of packs are under way at once (or a single larger pack).
-    pub(crate) fn new(handle: Handle, session: Arc<Session>, monitor: Arc<dyn Monitor>, limit_bytes: u64) -> Self {
+    pub(crate) fn new(
+        handle: Handle,
+        session: Arc<Session>,
+        monitor: Arc<dyn Monitor>,
+        limit_bytes: u64,
+    ) -> Self {
         let flight = Arc::new(Flight::default());
         Self { handle, session, monitor, flight, limit_bytes, waited_ns: AtomicU64::new(0) }
     }
@@ -71,7 +76,8 @@ impl Bridge {
             (Arc::clone(&self.session), Arc::clone(&self.flight), Arc::clone(&self.monitor));
         self.handle.spawn(async move {
             // The room is given back when the task ends in whatever way.
-            let mut room = Room { flight, length, error: Some(Error::internal("a pack was dropped on its way")) };
+            let mut room =
+                Room { flight, length, error: Some(Error::internal("a pack was dropped on its way")) };
             room.error = session.put_pack(pack, body).await.err();
             if room.error.is_none() {
                 Progress::add(&monitor.progress().bytes_stored, length);

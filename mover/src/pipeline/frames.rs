@@ -89,7 +89,13 @@ impl Framer {
     }
 
     /// The same for a chunk whose id is known already.
-    pub(crate) fn chunk_with_id(&mut self, slab: &[u8], id: ChunkId, start: usize, end: usize) -> Result<ChunkRef> {
+    pub(crate) fn chunk_with_id(
+        &mut self,
+        slab: &[u8],
+        id: ChunkId,
+        start: usize,
+        end: usize,
+    ) -> Result<ChunkRef> {
         let length = u32::try_from(end - start).expect("no chunk is longer than 4 MiB");
         if self.length + (end - start) > limits::FRAME_TARGET && !self.parts.is_empty()
             || self.parts.len() >= limits::FRAME_CHUNKS
@@ -178,8 +184,14 @@ impl Drop for Framer {
     }
 }
 
-fn seal_data_frame(shared: &Shared, plain: &[u8], parts: &[Part], sealed: &mut Vec<u8>) -> Result<FramePlace> {
-    let ids: Vec<(ChunkId, u32)> = parts.iter().map(|part| (part.id, (part.end - part.start) as u32)).collect();
+fn seal_data_frame(
+    shared: &Shared,
+    plain: &[u8],
+    parts: &[Part],
+    sealed: &mut Vec<u8>,
+) -> Result<FramePlace> {
+    let ids: Vec<(ChunkId, u32)> =
+        parts.iter().map(|part| (part.id, (part.end - part.start) as u32)).collect();
     let session = shared.bridge.session();
     let mut place = new_place(shared, FrameKind::Data, plain, codec::frame_id(&shared.keys, &ids));
     sealed.clear();

@@ -92,7 +92,13 @@ impl KnownChunks {
     }
 
     /// Where the chunk is, or a claim on it: from now on everybody else finds it where the caller says.
-    pub(crate) fn get_or_claim(&self, id: &ChunkId, frame: &Frame, offset: u32, length: u32) -> Option<ChunkRef> {
+    pub(crate) fn get_or_claim(
+        &self,
+        id: &ChunkId,
+        frame: &Frame,
+        offset: u32,
+        length: u32,
+    ) -> Option<ChunkRef> {
         self.with_shard(id, |shard, key, limit| {
             if let Some(place) = shard.young.get(&key).or_else(|| shard.old.get(&key)) {
                 return Some(place.chunk(id));

@@ -139,10 +139,10 @@ impl Packer {
     fn close(&self, mut pack: OpenPack, full: bool) -> Result<()> {
         let session = self.bridge.session();
         let counter = session.next_counter(Domain::Footer);
-        let footer = codec::seal_object(
+        let footer = codec::seal_bound(
             session.index_cipher(),
             Domain::Footer,
-            session.name(),
+            &codec::footer_aad(session.name(), pack.id),
             counter,
             &pack.footer.to_bytes(),
         )?;

@@ -91,7 +91,9 @@ impl RunsWriter {
         *bytes += run.length();
         // Where the contents say so, so that a change moves few pages.
         let says_so = match run {
-            Run::Chunk(chunk) => chunk.id.0[31] == 0 || (chunk.id.0[31] < 4 && page.size() > limits::PAGE_AVERAGE),
+            Run::Chunk(chunk) => {
+                chunk.id.0[31] == 0 || (chunk.id.0[31] < 4 && page.size() > limits::PAGE_AVERAGE)
+            }
             Run::Hole(_) => false,
         };
         if (says_so && page.size() >= limits::PAGE_MIN) || page.size() >= limits::PAGE_TARGET_MAX {
@@ -125,7 +127,12 @@ impl RunsWriter {
         Ok(())
     }
 
-    fn close_inner(&mut self, level: usize, pages: Vec<(ChunkRef, u64)>, sink: &mut dyn PageSink) -> Result<()> {
+    fn close_inner(
+        &mut self,
+        level: usize,
+        pages: Vec<(ChunkRef, u64)>,
+        sink: &mut dyn PageSink,
+    ) -> Result<()> {
         if pages.is_empty() {
             return Ok(());
         }

@@ -83,13 +83,7 @@ pub(crate) struct TreeWriter {
 impl TreeWriter {
     /// An empty tree.
     pub(crate) fn new() -> Self {
-        Self {
-            leaf: PageWriter::leaf(),
-            first: Vec::new(),
-            last: Vec::new(),
-            bytes: 0,
-            levels: Vec::new(),
-        }
+        Self { leaf: PageWriter::leaf(), first: Vec::new(), last: Vec::new(), bytes: 0, levels: Vec::new() }
     }
 
     /// Appends an entry, which must come behind all others.

@@ -100,7 +100,8 @@ impl Repository {
             fence: Vec::new(),
             open: Vec::new(),
             clean_up: Vec::new(),
-            unfinished_lists: unfinished.iter().filter(|object| condemned_id(&object.name).is_some()).count() as u64,
+            unfinished_lists: unfinished.iter().filter(|object| condemned_id(&object.name).is_some()).count()
+                as u64,
             options_fence_after_seconds: options.fence_after.as_secs(),
         };
         for session in sessions.iter().filter(|session| !ends.contains(session)) {
@@ -355,7 +356,10 @@ impl Repository {
 impl PrunePlan {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.delete.is_empty() && self.fence.is_empty() && self.clean_up.is_empty() && self.unfinished_lists == 0
+        self.delete.is_empty()
+            && self.fence.is_empty()
+            && self.clean_up.is_empty()
+            && self.unfinished_lists == 0
     }
 }
 
@@ -370,4 +374,3 @@ fn final_object(collection: RandomId) -> String {
 fn final_id(name: &str) -> Option<RandomId> {
     RandomId::from_hex(name.strip_prefix("gc/")?.strip_suffix("/final")?)
 }
-

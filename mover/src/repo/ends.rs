@@ -7,9 +7,7 @@ use crate::{
     codec::{self, Cipher, Domain},
     error::{Error, ErrorKind, Result},
     format::{
-        records::{
-            self, Fenced, Mark, Moved, RecordKind, SIGNATURE_LENGTH, Snapshot, decode_record,
-        },
+        records::{self, Fenced, Mark, Moved, RecordKind, SIGNATURE_LENGTH, Snapshot, decode_record},
         session::{SessionKind, SessionName, SessionObject},
     },
     keys::verify_signature,
@@ -100,7 +98,9 @@ impl Repository {
             let kind = if folder == "forgotten/" { RecordKind::Forgotten } else { RecordKind::Mark };
             let mark: Result<Mark> = self.open_signed(&object.name, kind, &bytes);
             match mark {
-                Ok(mark) if object.name.starts_with(&format!("{folder}{}.", mark.session)) => marks.push(mark),
+                Ok(mark) if object.name.starts_with(&format!("{folder}{}.", mark.session)) => {
+                    marks.push(mark)
+                }
                 Ok(_) => problems.push(untrue(&object.name, "it speaks of another session")),
                 Err(error) => problems.push(untrue(&object.name, &error.to_string())),
             }
@@ -126,7 +126,12 @@ impl Repository {
     }
 
     /// Writes JSON behind a maintenance signature over the object's name and the JSON.
-    pub(crate) fn seal_signed<T: serde::Serialize>(&self, name: &str, kind: RecordKind, value: &T) -> Result<Vec<u8>> {
+    pub(crate) fn seal_signed<T: serde::Serialize>(
+        &self,
+        name: &str,
+        kind: RecordKind,
+        value: &T,
+    ) -> Result<Vec<u8>> {
         let json = records::to_json(value)?;
         let mut body = self.keys().sign_maintenance(name, &json)?;
         body.extend_from_slice(&json);
@@ -196,7 +201,9 @@ impl Repository {
             }
             (RecordKind::Relocation, SessionKind::Repack) => {
                 if !self.keys().verify_maintenance(name, sealed, signature) {
-                    return Err(Error::denied(format!("object {name} is not signed with the maintenance key")));
+                    return Err(Error::denied(format!(
+                        "object {name} is not signed with the maintenance key"
+                    )));
                 }
                 let key = self.keys().session_index_key(object.key.generation, session)?;
                 let cipher = Cipher::new(object.key.suite, &key);
@@ -222,6 +229,11 @@ impl Repository {
         let snapshot: Snapshot = records::from_json(name, &plain)?;
         if snapshot.session != session {
             return Err(Error::corrupt(format!("object {name}: it is the record of another session")));
+        }
+        if snapshot.depth > limits::TREE_DEPTH
+            || snapshot.root.as_ref().is_some_and(|root| !root.is_bounded())
+        {
+            return Err(Error::corrupt(format!("object {name}: its tree cannot be")));
         }
         if snapshot.version != 1 {
             return Err(crate::format::pack::newer("snapshot", snapshot.version));
@@ -293,8 +305,16 @@ impl Repository {
         let names = self.visible("r").await?;
         let mut relocations = Relocations::default();
         for (name, end) in self.ends_of(&names).await? {
-            if let Some(End::Relocated(moved)) = end? {
-                relocations.add(name, &moved);
+            match end? {
+                Some(End::Relocated(moved)) => relocations.add(name, &moved),
+                Some(End::Void(problem)) => {
+                    // Ignored it would be if it were forged; but these keys may only be older than the signature.
+                    return Err(Error::denied(format!("repack {name} cannot be believed: {problem}"))
+                        .with_hint(
+                            "fetch the keys again if the repository's key was rotated; else run check",
+                        ));
+                }
+                _ => {}
             }
         }
         Ok(relocations)
@@ -315,9 +335,9 @@ impl Repository {
         let mut found = matching.filter(by_id);
         match (found.next(), found.next()) {
             (Some(snapshot), None) => Ok(snapshot),
-            (Some(_), Some(_)) => {
-                Err(Error::invalid(format!("more than one snapshot begins with {text:?}; give more of the id")))
-            }
+            (Some(_), Some(_)) => Err(Error::invalid(format!(
+                "more than one snapshot begins with {text:?}; give more of the id"
+            ))),
             (None, _) => Err(Error::not_found(format!("there is no snapshot {text:?}"))
                 .with_hint("see what there is: carrack snapshots")),
         }

@@ -138,7 +138,8 @@ fn decide(group: &[&Snapshot], marks: &[Mark], policy: &KeepPolicy, zone: &TimeZ
         marks.iter().filter(|mark| mark.word == word).map(|mark| mark.session).collect()
     };
     let (pinned, verified) = (marked("pinned"), marked("verified"));
-    let last_verified = group.iter().map(|snapshot| snapshot.session).find(|session| verified.contains(session));
+    let last_verified =
+        group.iter().map(|snapshot| snapshot.session).find(|session| verified.contains(session));
     let oldest_within = policy.within.zip(group.first()).and_then(|(within, newest)| {
         newest.started.to_zoned(zone.clone()).checked_sub(within).ok().map(|at| at.timestamp())
     });

@@ -42,7 +42,8 @@ pub(super) fn encode_segment(rows: &[(ChunkId, PackId)]) -> Vec<u8> {
     let mut packs: Vec<PackId> = rows.iter().map(|(_, pack)| *pack).collect();
     packs.sort_unstable();
     packs.dedup();
-    let mut sorted: Vec<(&[u8], PackId)> = rows.iter().map(|(id, pack)| (&id.0[..PREFIX_LENGTH], *pack)).collect();
+    let mut sorted: Vec<(&[u8], PackId)> =
+        rows.iter().map(|(id, pack)| (&id.0[..PREFIX_LENGTH], *pack)).collect();
     sorted.sort_unstable();
     sorted.dedup();
     let mut out = Vec::with_capacity(packs.len() * 16 + sorted.len() * 18 + 16);
@@ -101,7 +102,10 @@ impl DedupIndex {
     pub fn lookup(&self, id: &ChunkId) -> impl Iterator<Item = PackId> {
         let prefix = &id.0[..PREFIX_LENGTH];
         let start = self.rows.partition_point(|(row, _)| &row[..] < prefix);
-        self.rows[start..].iter().take_while(move |(row, _)| row == prefix).map(|(_, pack)| self.packs[*pack as usize])
+        self.rows[start..]
+            .iter()
+            .take_while(move |(row, _)| row == prefix)
+            .map(|(_, pack)| self.packs[*pack as usize])
     }
 
     /// Whether there is nothing to find.
@@ -133,6 +137,11 @@ impl DedupIndex {
     }
 }
 
+/// Whether a hint simply does not help: gone, damaged, or of a key generation that this process does not hold.
+fn is_lost_hint(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Denied)
+}
+
 /// Index objects that are fetched at once.
 const PARALLEL_SEGMENTS: usize = 4;
 
@@ -151,10 +160,11 @@ impl Repository {
                 running.spawn(async move { repository.segment(&listed.name).await });
             }
             let Some(joined) = running.join_next().await else { break };
-            let rows = joined.map_err(|error| Error::internal("reading the index broke").with_source(error))?;
+            let rows =
+                joined.map_err(|error| Error::internal("reading the index broke").with_source(error))?;
             match rows {
                 Ok(rows) => index.add(rows, max_rows),
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {
+                Err(error) if is_lost_hint(&error) => {
                     tracing::warn!(%error, "an index segment is left out");
                 }
                 Err(error) => return Err(error),
@@ -180,7 +190,7 @@ impl Repository {
         for listed in list_all(self.store().as_ref(), &format!("index/c{lineage}-")).await? {
             match self.checkpoint(&listed.name).await {
                 Ok(checkpoint) => checkpoints.push(checkpoint),
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {
+                Err(error) if is_lost_hint(&error) => {
                     tracing::warn!(%error, "a checkpoint is left out");
                 }
                 Err(error) => return Err(error),
@@ -195,8 +205,9 @@ impl Repository {
         let (info, sealed) = decode_hint(records::decode_kind(name, &bytes, RecordKind::Checkpoint)?)?;
         let key = self.keys().session_metadata_key(info.generation, info.session)?;
         let cipher = Cipher::new(info.suite, &key);
-        let plain = codec::open_object(&cipher, Domain::Checkpoint, info.session, sealed, limits::RECORD_LIMIT)
-            .map_err(|error| error.context(format!("object {name}")))?;
+        let plain =
+            codec::open_object(&cipher, Domain::Checkpoint, info.session, sealed, limits::RECORD_LIMIT)
+                .map_err(|error| error.context(format!("object {name}")))?;
         records::from_json(name, &plain)
     }
 }
@@ -209,7 +220,10 @@ const MERGE_ROWS: usize = 4 << 20;
 impl Repository {
     /// Merges index segments and drops rows of packs that are gone, and checkpoints whose session has ended. Any
     /// process may do this at any time: the index carries no safety.
-    pub(crate) async fn merge_index(&self, packs: &std::collections::BTreeMap<PackId, (u64, Vec<String>)>) -> Result<()> {
+    pub(crate) async fn merge_index(
+        &self,
+        packs: &std::collections::BTreeMap<PackId, (u64, Vec<String>)>,
+    ) -> Result<()> {
         let names = list_all(self.store().as_ref(), "index/s-").await?;
         if names.len() > SEGMENTS_KEPT {
             let mut rows = Vec::new();
@@ -261,7 +275,8 @@ impl Repository {
             let suite = Suite::ChaCha20Poly1305;
             let cipher = Cipher::new(suite, &self.keys().session_index_key(generation, session)?);
             let sealed = codec::seal_object(&cipher, Domain::Segment, session, 0, &encode_segment(rows))?;
-            let info = SessionKeyInfo { session, generation, suite, sealed_data_key: vec![0; SEALED_KEY_LENGTH] };
+            let info =
+                SessionKeyInfo { session, generation, suite, sealed_data_key: vec![0; SEALED_KEY_LENGTH] };
             let name = format!("index/s-{}", RandomId(self.world().random()));
             let body = records::encode_record(RecordKind::Segment, &encode_hint(&info, &sealed));
             self.store().put_if_absent(&name, body.into()).await?;

@@ -44,7 +44,8 @@ impl Repository {
             let body = records::decode_kind(&object.name, &bytes, RecordKind::Key)?;
             let file: KeyFile = records::from_json(&object.name, body)?;
             let id = object.name.strip_prefix("keys/").and_then(RandomId::from_hex);
-            let id = id.ok_or_else(|| Error::corrupt(format!("object {} is not named as a key", object.name)))?;
+            let id =
+                id.ok_or_else(|| Error::corrupt(format!("object {} is not named as a key", object.name)))?;
             let kind = match file.derivation {
                 KeyDerivation::Argon2id { .. } => "passphrase",
                 KeyDerivation::Secret { .. } => "secret",

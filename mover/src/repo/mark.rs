@@ -45,7 +45,8 @@ impl Needed {
 
     fn add(&mut self, relocations: &Relocations, place: &FramePlace) {
         // R3: a frame that was moved is needed where it is now, and only there.
-        let (pack, offset) = relocations.lookup(place.pack, place.offset).unwrap_or((place.pack, place.offset));
+        let (pack, offset) =
+            relocations.lookup(place.pack, place.offset).unwrap_or((place.pack, place.offset));
         self.packs.entry(pack).or_default().insert(offset, place.stored);
     }
 }
@@ -125,15 +126,18 @@ impl Marker {
             while running.len() < PARALLEL_PAGES
                 && let Some(page) = self.waiting.pop()
             {
-                let place = *page.frame.place().ok_or_else(|| Error::internal("a stored page has no place"))?;
+                let place =
+                    *page.frame.place().ok_or_else(|| Error::internal("a stored page has no place"))?;
                 let cipher = self.ciphers.get(&place.session).cloned().ok_or_else(|| {
                     Error::corrupt(format!("the key of session {} is missing from its record", place.session))
                 })?;
-                let (repository, moved) = (self.repository.clone(), self.relocations.lookup(place.pack, place.offset));
+                let (repository, moved) =
+                    (self.repository.clone(), self.relocations.lookup(place.pack, place.offset));
                 running.spawn(async move { repository.open_page(&page, place, moved, &cipher).await });
             }
             let Some(joined) = running.join_next().await else { return Ok(()) };
-            let page = joined.map_err(|error| Error::internal("reading a page broke").with_source(error))??;
+            let page =
+                joined.map_err(|error| Error::internal("reading a page broke").with_source(error))??;
             self.take(&page);
             Progress::add(&monitor.progress().entries, 1);
         }

@@ -26,10 +26,10 @@ mod session;
 mod unlock;
 
 pub use collector::{PruneOptions, PrunePlan, PruneReport};
-pub use forget::{Decision, ForgetPlan, GroupBy, KeepPolicy, plan_forget};
-pub use keys_admin::{KeyEntry, RotatePlan};
 pub use ends::{SnapshotFilter, SnapshotList};
+pub use forget::{Decision, ForgetPlan, GroupBy, KeepPolicy, plan_forget};
 pub use index::{Checkpoint, DedupIndex};
+pub use keys_admin::{KeyEntry, RotatePlan};
 pub use packs::{PackFooter, Relocations};
 pub use session::Session;
 pub use unlock::{CreateOptions, Unlock};
@@ -73,7 +73,8 @@ impl Repository {
         crate::store::probe(store.as_ref(), &world).await?;
         let repository = RepositoryId(world.random());
         let root = crate::secret::Key::new(world.random());
-        unlock::add_key(store.as_ref(), &world, repository, unlock, options, std::slice::from_ref(&root)).await?;
+        unlock::add_key(store.as_ref(), &world, repository, unlock, options, std::slice::from_ref(&root))
+            .await?;
         let format = RepositoryFormat {
             version: FORMAT_VERSION,
             repository,
@@ -157,8 +158,10 @@ async fn read_format(store: &dyn ObjectStore) -> Result<RepositoryFormat> {
     }
     for (right, features) in [("read", &format.read_features), ("write", &format.write_features)] {
         if let Some(unknown) = features.first() {
-            return Err(Error::invalid(format!("to {right} this repository a program must know `{unknown}`"))
-                .with_hint("use a newer carrack; nothing is wrong with the repository"));
+            return Err(Error::invalid(format!(
+                "to {right} this repository a program must know `{unknown}`"
+            ))
+            .with_hint("use a newer carrack; nothing is wrong with the repository"));
         }
     }
     if !format.cut.is_valid() {

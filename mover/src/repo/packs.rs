@@ -97,9 +97,16 @@ impl Repository {
         }
         let key = self.keys().session_index_key(trailer.generation, trailer.session)?;
         let cipher = Cipher::new(trailer.suite, &key);
-        let plain = codec::open_object(&cipher, Domain::Footer, trailer.session, sealed, limits::FOOTER_LIMIT)
-            .map_err(|error| error.context(format!("{}: footer", object())))?;
-        let footer = Footer::from_bytes(&plain, pack, limits::PACK_LIMIT).map_err(|error| error.context(object()))?;
+        let plain = codec::open_bound(
+            &cipher,
+            Domain::Footer,
+            &codec::footer_aad(trailer.session, pack),
+            sealed,
+            limits::FOOTER_LIMIT,
+        )
+        .map_err(|error| error.context(format!("{}: footer", object())))?;
+        let footer =
+            Footer::from_bytes(&plain, pack, limits::PACK_LIMIT).map_err(|error| error.context(object()))?;
         Ok(PackFooter { footer, tail_bytes: needed as u64, attempt })
     }
 }

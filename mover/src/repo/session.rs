@@ -111,7 +111,8 @@ impl Repository {
         })
     }
 
-    /// Every pack that a condemned list names. A list without a true signature counts as absent.
+    /// Every pack that a condemned list names, signed or not: a forged list costs deduplication, but one that is
+    /// signed with a key which this process does not know yet must be obeyed.
     pub(crate) async fn condemned_packs(&self) -> Result<HashSet<PackId>> {
         let mut packs = HashSet::new();
         for object in list_all(self.store().as_ref(), "gc/").await? {
@@ -122,14 +123,21 @@ impl Repository {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
-            match self.open_signed::<Condemned>(&object.name, RecordKind::Condemned, &bytes) {
+            match read_unverified::<Condemned>(&object.name, RecordKind::Condemned, &bytes) {
                 Ok(list) if list.collection == id => packs.extend(list.packs),
                 Ok(_) => tracing::warn!(object = object.name, "a condemned list names another collection"),
-                Err(error) => tracing::warn!(object = object.name, %error, "a condemned list is ignored"),
+                Err(error) => tracing::warn!(object = object.name, %error, "a condemned list cannot be read"),
             }
         }
         Ok(packs)
     }
+}
+
+/// Reads JSON behind a signature without looking at the signature.
+fn read_unverified<T: serde::de::DeserializeOwned>(name: &str, kind: RecordKind, bytes: &[u8]) -> Result<T> {
+    let body = records::decode_kind(name, bytes, kind)?;
+    let json = body.get(records::SIGNATURE_LENGTH..).unwrap_or_default();
+    records::from_json(name, json)
 }
 
 /// The collection of a condemned list's name.
@@ -209,12 +217,18 @@ impl Session {
         }
     }
 
-    /// The keys of these sessions, in the order of their names.
-    pub fn known_keys(&self, sessions: &HashSet<SessionName>) -> Vec<SessionKeyInfo> {
+    /// The keys of these sessions, in the order of their names. One that is not known is an error: a snapshot
+    /// without it could not be restored.
+    pub fn known_keys(&self, sessions: &HashSet<SessionName>) -> Result<Vec<SessionKeyInfo>> {
         let seen = self.keys_seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut keys: Vec<_> = sessions.iter().filter_map(|session| seen.get(session).cloned()).collect();
+        let find = |session: &SessionName| {
+            seen.get(session).cloned().ok_or_else(|| {
+                Error::internal(format!("the tree refers to session {session}, whose key was never seen"))
+            })
+        };
+        let mut keys = sessions.iter().map(find).collect::<Result<Vec<_>>>()?;
         keys.sort_by_key(|key| key.session);
-        keys
+        Ok(keys)
     }
 
     /// Sends a pack (N1).
@@ -329,8 +343,12 @@ impl Session {
                     }
                     return Err(self.shut_out());
                 }
-                Err(error) if error.kind() == ErrorKind::Unavailable && attempt < END_ATTEMPTS => attempt += 1,
-                Err(error) => return Err(error.context(format!("session {} could not be ended", self.name()))),
+                Err(error) if error.kind() == ErrorKind::Unavailable && attempt < END_ATTEMPTS => {
+                    attempt += 1
+                }
+                Err(error) => {
+                    return Err(error.context(format!("session {} could not be ended", self.name())));
+                }
             }
             tokio::time::sleep(Duration::from_millis(100 << attempt.min(6))).await;
         }
@@ -339,13 +357,17 @@ impl Session {
         match store.get(&self.name().session_object(), ByteRange::All).await {
             Ok(_) => Ok(()),
             Err(error) if error.kind() == ErrorKind::NotFound => Err(self.shut_out()),
-            Err(error) => Err(error.context("whether the snapshot counts is not known; see carrack snapshots")),
+            Err(error) => {
+                Err(error.context("whether the snapshot counts is not known; see carrack snapshots"))
+            }
         }
     }
 
     fn shut_out(&self) -> Error {
         Error::conflict(format!("session {} was shut out: maintenance took it for dead", self.name()))
-            .with_hint("run the same command again; what was uploaded is found and reused where it still exists")
+            .with_hint(
+                "run the same command again; what was uploaded is found and reused where it still exists",
+            )
     }
 
     /// Leaves without an end; what was written is garbage that maintenance collects.

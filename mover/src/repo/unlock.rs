@@ -154,9 +154,9 @@ async fn open_file(
     if commitment(&wrapping, repository) != file.commitment {
         return Ok(None);
     }
-    open_roots(&wrapping, repository, &file.sealed_roots)
-        .map(Some)
-        .ok_or_else(|| Error::corrupt(format!("object {name}: the password fits, but the keys in it are damaged")))
+    open_roots(&wrapping, repository, &file.sealed_roots).map(Some).ok_or_else(|| {
+        Error::corrupt(format!("object {name}: the password fits, but the keys in it are damaged"))
+    })
 }
 
 /// The wrapping key; none if the file is for another kind of secret.
@@ -166,7 +166,8 @@ fn derive(derivation: &KeyDerivation, unlock: &Unlock) -> Result<Option<Key>> {
             let bounded = *memory_kib <= KDF_MEMORY_LIMIT_KIB
                 && *passes <= KDF_PASSES_LIMIT
                 && *lanes <= KDF_LANES_LIMIT;
-            let parameters = argon2::Params::new(*memory_kib, *passes, *lanes, Some(32)).ok().filter(|_| bounded);
+            let parameters =
+                argon2::Params::new(*memory_kib, *passes, *lanes, Some(32)).ok().filter(|_| bounded);
             let parameters = parameters.ok_or_else(|| {
                 Error::corrupt(format!("a key asks for {memory_kib} KiB, {passes} passes, {lanes} lanes"))
             })?;

@@ -19,8 +19,9 @@ fn by_segments(data: &[u8], segment: usize, always_wait: bool) -> Vec<usize> {
         let (next, after) = promise(|| unreachable!("it is always given"));
         let (_, ends) = if always_wait {
             std::thread::scope(|scope| {
-                let worker =
-                    scope.spawn(|| cut_segment(&chunker, piece, start as u64, length, Entry::Later(promised), next));
+                let worker = scope.spawn(|| {
+                    cut_segment(&chunker, piece, start as u64, length, Entry::Later(promised), next)
+                });
                 std::thread::sleep(std::time::Duration::from_millis(2));
                 give_entry.give(entry);
                 worker.join().unwrap()

@@ -53,7 +53,11 @@ fn kept(policy: &KeepPolicy, marks: &[Mark]) -> Vec<u8> {
 }
 
 fn mark(number: u8, word: &str) -> Mark {
-    Mark { session: series()[usize::from(number) - 1].session, word: word.to_owned(), created: Timestamp::UNIX_EPOCH }
+    Mark {
+        session: series()[usize::from(number) - 1].session,
+        word: word.to_owned(),
+        created: Timestamp::UNIX_EPOCH,
+    }
 }
 
 #[test]
