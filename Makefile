@@ -48,7 +48,9 @@ lint:
 	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 	cargo check --locked -p carrack-mover --lib --no-default-features
 
+# The black-box tests run the program, which cargo does not build for another package's tests.
 unit:
+	cargo build --locked -p carrack-mover
 	cargo test --locked --workspace
 
 reader:

@@ -47,7 +47,7 @@ impl RefWriter {
     fn index(&mut self, frame: &Frame) -> Result<u32> {
         // Another worker may be about to pack it; a chunk is never empty, so neither is a frame.
         let place = frame.wait();
-        if place.stored == 0 {
+        if place.stored == 0 && place.plain == 0 {
             return Err(Error::cancelled("a frame was lost on its way to the store"));
         }
         let next = self.frames.len() as u32;

@@ -60,7 +60,7 @@ fn join(chunker: &Chunker, data: &[u8], first: usize, length: usize, guess: &[us
         return guess.iter().copied().filter(|end| *end > first).collect();
     }
     let mut ends = cuts_from(chunker, data, first, length, met);
-    if let Some(last) = ends.last().copied() {
+    if let Some(last) = ends.last().copied().filter(|last| met(*last)) {
         ends.extend(guess.iter().copied().filter(|end| *end > last));
     }
     ends

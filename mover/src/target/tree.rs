@@ -259,6 +259,9 @@ impl TargetTree {
 
     /// The directory that holds `path`, and the name in it.
     pub(super) fn locate(&self, path: &[u8]) -> Result<(Arc<DirectoryHandle>, CString)> {
+        if path.starts_with(b"/") {
+            check_name(b"", path)?;
+        }
         let (parent, name) = match path.iter().rposition(|&byte| byte == b'/') {
             Some(slash) => (&path[..slash], &path[slash + 1..]),
             None => (&path[..0], path),
