@@ -90,7 +90,7 @@ impl Limit {
         let mut files = walk.files;
         files.par_sort_unstable_by(|a, b| a.path.cmp(&b.path));
         let units = read::units(&files);
-        let results: Vec<(Vec<Frame>, Vec<(Id, Place)>)> = units
+        let results: Vec<read::UnitResult> = units
             .par_iter()
             .map_init(
                 || Writer::new(self.cipher, &self.dir, &self.next_pack),

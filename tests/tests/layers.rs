@@ -36,7 +36,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("reader", &["repo", "store", "format", "codec", "keys"]),
     ("pipeline", &["repo", "reader", "store", "source", "format", "codec", "keys", "chunker", "sys"]),
     ("backup", &["pipeline", "repo", "reader", "source", "store", "format", "codec", "keys", "chunker"]),
-    ("restore", &["pipeline", "repo", "source", "sys", "reader", "target", "store", "format", "codec", "keys"]),
+    (
+        "restore",
+        &["pipeline", "repo", "source", "sys", "reader", "target", "store", "format", "codec", "keys"],
+    ),
     ("check", &["pipeline", "repo", "reader", "store", "format", "codec", "keys", "chunker"]),
     ("diff", &["repo", "reader", "format"]),
     ("find", &["repo", "reader", "format", "source"]),

@@ -50,6 +50,9 @@ pub(super) fn units(files: &[Found]) -> Vec<Vec<Piece>> {
     units
 }
 
+/// What reading one unit gives: new frames, and the places of chunks that were there already.
+pub(super) type UnitResult = (Vec<Frame>, Vec<(Id, Place)>);
+
 /// Reads, cuts, hashes and stores one unit; its frames, and the chunks that were known already.
 pub(super) fn unit(
     unit: &[Piece],
@@ -57,7 +60,7 @@ pub(super) fn unit(
     gear: &Gear,
     known: &[Mutex<HashSet<Id>>],
     writer: &mut Writer<'_>,
-) -> Result<(Vec<Frame>, Vec<(Id, Place)>)> {
+) -> Result<UnitResult> {
     let (mut frames, mut repeats) = (Vec::new(), Vec::new());
     let mut buffer = vec![0; READ.min(unit.iter().map(|piece| piece.length as usize).max().unwrap_or(0))];
     for piece in unit {

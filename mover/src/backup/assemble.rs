@@ -50,8 +50,6 @@ pub(crate) enum Piece {
     Runs(Vec<Run>),
     /// What a worker reads.
     Later(Promise<Result<Vec<Run>, Failure>>),
-    /// The dispatcher could not go on with this file.
-    Unreadable(Error),
 }
 
 /// The tree that came out.
@@ -122,7 +120,6 @@ impl Assembler {
                     Err(Failure::Source(error)) => return self.give_up(&entry, &error, &pieces),
                     Err(Failure::Store(error)) => return Err(error),
                 },
-                Piece::Unreadable(error) => return self.give_up(&entry, &error, &pieces),
             };
             for run in runs {
                 writer.push(run, &mut self.pages)?;

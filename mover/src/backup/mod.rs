@@ -14,6 +14,7 @@ use jiff::Timestamp;
 
 use crate::{
     cancel::Cancel,
+    chunker::CutSizes,
     error::{Error, Result},
     format::{
         frame::Suite,
@@ -294,51 +295,15 @@ fn run(
         slab_bytes: memory.segment_bytes
             + (limits::CHUNK_LIMIT.min(repository.format().cut.maximum)) as usize,
     };
-    monitor.phase("backing up");
-    let stop_tuning = Cancel::default();
-    let (assembled, pages, dispatched) = thread::scope(|scope| {
-        let (tasks, task_queue) = bounded(memory.threads * 2);
-        let (items, item_queue) = bounded(ITEMS_AHEAD);
-        for _ in 0..memory.threads {
-            let (context, queue) = (&context, task_queue.clone());
-            scope.spawn(move || worker::work(context, &queue));
-        }
-        drop(task_queue);
-        scope.spawn(|| tune(options.compression, &shared, &stop_tuning));
-        let assembling = scope.spawn(move || assembler.run(&item_queue));
-        let dispatcher = dispatch::Dispatcher {
-            options,
-            monitor: monitor.clone(),
-            cancel,
-            shared: Arc::clone(&shared),
-            tasks,
-            items,
-            parent: match (&opener, &plan.parent) {
-                (Some(opener), Some(Snapshot { root: Some(root), depth, .. })) => {
-                    ParentStream::start(Arc::clone(opener), root.to_chunk(), *depth)
-                }
-                _ => ParentStream::empty(),
-            },
-            opener: opener.clone(),
-            racy_from: racy_from(plan.parent.as_ref()),
-            segment_bytes: memory.segment_bytes,
-            cut: repository.format().cut,
-            batch: Vec::new(),
-            batch_bytes: 0,
-            needs_reading: false,
-            statistics: Statistics::default(),
-        };
-        let dispatched = match &options.source {
-            BackupSource::Files(walk_options) => dispatcher.files(walk_options.clone()),
-            BackupSource::Block { path, changed, .. } => dispatcher.block(path, changed.as_deref(), grid),
-            BackupSource::Stdin { name } => dispatcher.stream(&mut std::io::stdin().lock(), name),
-        };
-        let assembled = assembling.join();
-        stop_tuning.cancel();
-        let assembled =
-            assembled.unwrap_or_else(|_| Err(Error::internal("the thread that writes the tree broke")));
-        worst_of(assembled, dispatched)
-    })?;
+    let parts = Parts {
+        context,
+        assembler,
+        opener,
+        parent: plan.parent.as_ref(),
+        grid,
+        cut: repository.format().cut,
+    };
+    let (assembled, pages, dispatched) = drive(options, memory, parts)?;
     shared.packer.flush()?;
     metadata.flush()?;
     let mut statistics = merge(assembled.statistics, dispatched);
@@ -353,6 +318,72 @@ fn run(
     let segment = shared.packer.take_indexed();
     let assembled = Assembled { statistics, ..assembled };
     Ok(Outcome { session, assembled, keys, segment, parent: plan.parent, source, grid })
+}
+
+/// What the threads of one backup work with.
+struct Parts<'p> {
+    context: worker::Context,
+    assembler: Assembler,
+    opener: Option<Arc<PageOpener>>,
+    parent: Option<&'p Snapshot>,
+    grid: u32,
+    cut: CutSizes,
+}
+
+/// Runs the threads: workers, tree writer, tuner, and the dispatcher on this one.
+fn drive(
+    options: &BackupOptions,
+    memory: Memory,
+    parts: Parts<'_>,
+) -> Result<(Assembled, Pages, Statistics)> {
+    let Parts { context, assembler, opener, parent, grid, cut } = parts;
+    let (monitor, shared) = (Arc::clone(&context.monitor), Arc::clone(&context.shared));
+    monitor.phase("backing up");
+    let stop_tuning = Cancel::default();
+    thread::scope(|scope| {
+        let (tasks, task_queue) = bounded(memory.threads * 2);
+        let (items, item_queue) = bounded(ITEMS_AHEAD);
+        for _ in 0..memory.threads {
+            let (context, queue) = (&context, task_queue.clone());
+            scope.spawn(move || worker::work(context, &queue));
+        }
+        drop(task_queue);
+        let tuner = scope.spawn(|| tune(options.compression, &shared, &stop_tuning));
+        let assembling = scope.spawn(move || assembler.run(&item_queue));
+        let dispatcher = dispatch::Dispatcher {
+            options,
+            monitor,
+            cancel: context.cancel.clone(),
+            shared: Arc::clone(&shared),
+            tasks,
+            items,
+            parent: match (&opener, parent) {
+                (Some(opener), Some(Snapshot { root: Some(root), depth, .. })) => {
+                    ParentStream::start(Arc::clone(opener), root.to_chunk(), *depth)
+                }
+                _ => ParentStream::empty(),
+            },
+            opener,
+            racy_from: racy_from(parent),
+            segment_bytes: memory.segment_bytes,
+            cut,
+            batch: Vec::new(),
+            batch_bytes: 0,
+            needs_reading: false,
+            statistics: Statistics::default(),
+        };
+        let dispatched = match &options.source {
+            BackupSource::Files(walk_options) => dispatcher.files(walk_options.clone()),
+            BackupSource::Block { path, changed, .. } => dispatcher.block(path, changed.as_deref(), grid),
+            BackupSource::Stdin { name } => dispatcher.stream(&mut std::io::stdin().lock(), name),
+        };
+        let assembled = assembling.join();
+        stop_tuning.cancel();
+        tuner.thread().unpark();
+        let assembled =
+            assembled.unwrap_or_else(|_| Err(Error::internal("the thread that writes the tree broke")));
+        worst_of(assembled, dispatched)
+    })
 }
 
 /// Items between dispatcher and tree: each holds at most 256 entries or one large file.

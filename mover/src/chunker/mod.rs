@@ -111,12 +111,8 @@ fn high_mask(bits: u32) -> u64 {
 
 /// The grid that a device of this size is cut by, in bytes. Fixed for a lineage at its first backup.
 pub fn grid_for(device_bytes: u64) -> u32 {
-    match device_bytes {
-        0..=GRID_SMALL_LIMIT => 64 << 10,
-        ..=GRID_MEDIUM_LIMIT => 128 << 10,
-        ..=GRID_LARGE_LIMIT => 256 << 10,
-        _ => 1 << 20,
-    }
+    let grids = [(GRID_SMALL_LIMIT, 64 << 10), (GRID_MEDIUM_LIMIT, 128 << 10), (GRID_LARGE_LIMIT, 256 << 10)];
+    grids.iter().find(|(limit, _)| device_bytes <= *limit).map_or(1 << 20, |(_, grid)| *grid)
 }
 
 /// Up to here a block costs 64 KiB: a database that changes 2 % of its 8 KiB pages stores 15 % again, not 28 %.

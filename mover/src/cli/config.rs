@@ -89,12 +89,6 @@ impl Place {
         };
         Ok(Self { url: checked_url(url)?, secret: secret_source(args, environment) })
     }
-
-    /// Whether the repository lies in a directory, and which.
-    pub(crate) fn local_path(&self) -> Option<&Path> {
-        let path = self.url.strip_prefix("file://").unwrap_or(&self.url);
-        (!path.contains("://")).then(|| Path::new(path))
-    }
 }
 
 /// Words of other programs get the answer that helps.
@@ -145,15 +139,6 @@ const VARIABLES: SecretVariables = SecretVariables {
     password_command: "CARRACK_PASSWORD_COMMAND",
     key_file: "CARRACK_KEY_FILE",
     bundle: Some("CARRACK_WRITER_BUNDLE"),
-};
-
-/// The variables of the repository that `carrack copy` reads from.
-pub(crate) const FROM_VARIABLES: SecretVariables = SecretVariables {
-    password: "CARRACK_FROM_PASSWORD",
-    password_file: "CARRACK_FROM_PASSWORD_FILE",
-    password_command: "CARRACK_FROM_PASSWORD_COMMAND",
-    key_file: "CARRACK_FROM_KEY_FILE",
-    bundle: None,
 };
 
 pub(crate) fn secret_of_environment(environment: Environment<'_>, names: &SecretVariables) -> SecretSource {

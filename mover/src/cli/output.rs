@@ -58,10 +58,6 @@ impl Output {
         self.quiet
     }
 
-    pub(crate) fn is_verbose(&self) -> bool {
-        self.verbose > 0
-    }
-
     /// Whether a progress bar can be drawn.
     pub(crate) fn draws(&self) -> bool {
         self.terminal && !self.json && !self.quiet

@@ -129,9 +129,10 @@ pub(crate) fn restore_terminal() {
     if let Some(before) = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take()
         && let Ok(terminal) = File::open("/dev/tty")
     {
-        // On the way out; there is nobody to tell.
-        drop(tcsetattr(terminal, OptionalActions::Now, &before));
-        eprint_newline();
+        // On the way out there is nobody to tell, but the line is only ended if the terminal is back.
+        if tcsetattr(terminal, OptionalActions::Now, &before).is_ok() {
+            eprint_newline();
+        }
     }
 }
 

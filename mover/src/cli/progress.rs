@@ -80,11 +80,6 @@ impl Watch {
         Arc::clone(&self.monitor) as Arc<dyn Monitor>
     }
 
-    /// How it went so far.
-    pub(crate) fn status(&self) -> Status {
-        self.monitor.status()
-    }
-
     /// Time since the start.
     pub(crate) fn elapsed(&self) -> Duration {
         self.monitor.elapsed()

@@ -279,7 +279,8 @@ pub(crate) fn read_runs(reader: &mut Reader<'_>, refs: &mut RefReader) -> Result
 
 /// Contents must be as long as the entry says: restore allocates and checks by it.
 pub(crate) fn check_total(lengths: impl Iterator<Item = u64>, size: u64) -> Result<()> {
-    let total = lengths.fold(Some(0u64), |sum, length| sum?.checked_add(length));
+    let mut lengths = lengths;
+    let total = lengths.try_fold(0u64, u64::checked_add);
     if total == Some(size) {
         return Ok(());
     }

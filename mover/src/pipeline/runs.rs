@@ -1,7 +1,7 @@
 //! Writing the contents of one entry: a few runs stay in the entry, many go to pages.
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     format::{
         entry::{Content, Run},
         frame::ChunkRef,
@@ -73,16 +73,14 @@ impl RunsWriter {
             self.push_paged(&run, sink)?;
         }
         self.close_page(sink)?;
-        let mut depth = 1;
-        for index in 0.. {
+        for index in 0..usize::from(limits::TREE_DEPTH) {
             let pages = std::mem::take(&mut self.levels[index].pages);
             if index + 1 == self.levels.len() && pages.len() <= INLINE_PAGES {
-                return Ok(Content::Paged { depth, pages });
+                return Ok(Content::Paged { depth: index as u8 + 1, pages });
             }
             self.close_inner(index, pages, sink)?;
-            depth += 1;
         }
-        unreachable!("each level has fewer pages than the one below");
+        Err(Error::internal("a list of chunks has more levels than any can have"))
     }
 
     fn push_paged(&mut self, run: &Run, sink: &mut dyn PageSink) -> Result<()> {

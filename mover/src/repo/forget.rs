@@ -96,6 +96,9 @@ impl ForgetPlan {
     }
 }
 
+/// Host, paths and tags, as far as they tell series apart.
+type Series = (String, Vec<String>, Vec<String>);
+
 /// Decides what stays. Pins hold whatever the rules say, and so does the last verified snapshot of a series.
 pub fn plan_forget(
     snapshots: &[Snapshot],
@@ -104,7 +107,7 @@ pub fn plan_forget(
     group_by: GroupBy,
     zone: &TimeZone,
 ) -> ForgetPlan {
-    let mut groups: BTreeMap<(String, Vec<String>, Vec<String>), Vec<&Snapshot>> = BTreeMap::new();
+    let mut groups: BTreeMap<Series, Vec<&Snapshot>> = BTreeMap::new();
     for snapshot in snapshots {
         let host = if group_by.host { snapshot.host.clone() } else { String::new() };
         let paths = if group_by.paths { snapshot.paths.clone() } else { Vec::new() };

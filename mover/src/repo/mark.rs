@@ -38,11 +38,6 @@ impl Needed {
         self.packs.get(&pack).map_or(0, |frames| frames.values().map(|stored| u64::from(*stored)).sum())
     }
 
-    /// Offsets of the pack's frames that are needed.
-    pub(crate) fn frames(&self, pack: PackId) -> impl Iterator<Item = u32> {
-        self.packs.get(&pack).into_iter().flat_map(|frames| frames.keys().copied())
-    }
-
     fn add(&mut self, relocations: &Relocations, place: &FramePlace) {
         // R3: a frame that was moved is needed where it is now, and only there.
         let (pack, offset) =

@@ -22,7 +22,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     format::{
         frame::Suite,
-        records::{self, Condemned, Moved, RecordKind, Snapshot},
+        records::{self, Condemned, RecordKind, Snapshot},
         session::{SessionKeyInfo, SessionKind, SessionName, SessionObject},
     },
     id::{ChunkId, LineageId, PackId, RandomId, SessionNonce},
@@ -314,17 +314,6 @@ impl Session {
         let mut body = self.signing.sign(&name, &sealed);
         body.extend_from_slice(&sealed);
         self.end(records::encode_record(RecordKind::Snapshot, &body)).await
-    }
-
-    /// W6 and W7 for a repack: commits what it moved.
-    pub(crate) async fn commit_relocations(&self, moved: &[Moved]) -> Result<()> {
-        let plain = records::to_json(&moved)?;
-        let counter = self.next_counter(Domain::Record);
-        let sealed = codec::seal_object(&self.index, Domain::Record, self.name(), counter, &plain)?;
-        let name = self.name().end_object();
-        let mut body = self.repository.keys().sign_maintenance(&name, &sealed)?;
-        body.extend_from_slice(&sealed);
-        self.end(records::encode_record(RecordKind::Relocation, &body)).await
     }
 
     async fn end(&self, body: Vec<u8>) -> Result<()> {

@@ -142,7 +142,7 @@ impl Exclude {
                 hit[index] = true;
             }
         }
-        let matched = self.patterns.iter().zip(hit).filter(|(_, hit)| *hit).next_back();
+        let matched = self.patterns.iter().zip(hit).rfind(|(_, hit)| *hit);
         matched.is_some_and(|(pattern, _)| !pattern.negated)
     }
 

@@ -14,7 +14,7 @@ pub struct RootNode {
     /// Whether everything below belongs to the walk.
     pub whole: bool,
     /// The names to go through, in byte order; empty for a root.
-    pub children: BTreeMap<CString, Arc<RootNode>>,
+    pub children: BTreeMap<CString, Arc<Self>>,
 }
 
 /// Makes the tree of `roots`. Relative ones are made absolute by `base`; `.` and `..` are resolved by name

@@ -122,8 +122,11 @@ impl<'fd> Inode<'fd> {
     }
 }
 
+/// Attributes that were read, and those that could not be.
+pub type ReadXattrs = (Vec<Xattr>, Vec<(CString, io::Error)>);
+
 /// All extended attributes in the order of their names, and those that could not be read.
-pub fn read_xattrs(inode: &Inode<'_>) -> io::Result<(Vec<Xattr>, Vec<(CString, io::Error)>)> {
+pub fn read_xattrs(inode: &Inode<'_>) -> io::Result<ReadXattrs> {
     let (mut xattrs, mut failed) = (Vec::new(), Vec::new());
     for name in inode.names()? {
         match inode.value(&name) {

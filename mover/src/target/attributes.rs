@@ -37,27 +37,30 @@ impl<'fd> Handle<'fd> {
     }
 
     fn set_owner(&self, owner: Option<Uid>, group: Option<Gid>) -> io::Result<()> {
-        Ok(if self.path_only {
-            rustix::fs::chownat(self.fd, c"", owner, group, AtFlags::EMPTY_PATH)?
+        if self.path_only {
+            rustix::fs::chownat(self.fd, c"", owner, group, AtFlags::EMPTY_PATH)?;
         } else {
-            rustix::fs::fchown(self.fd, owner, group)?
-        })
+            rustix::fs::fchown(self.fd, owner, group)?;
+        }
+        Ok(())
     }
 
     fn set_mode(&self, mode: Mode) -> io::Result<()> {
-        Ok(if self.path_only {
-            rustix::fs::chmod(format!("/proc/self/fd/{}", self.fd.as_raw_fd()), mode)?
+        if self.path_only {
+            rustix::fs::chmod(format!("/proc/self/fd/{}", self.fd.as_raw_fd()), mode)?;
         } else {
-            rustix::fs::fchmod(self.fd, mode)?
-        })
+            rustix::fs::fchmod(self.fd, mode)?;
+        }
+        Ok(())
     }
 
     fn set_times(&self, times: &Timestamps) -> io::Result<()> {
-        Ok(if self.path_only {
-            rustix::fs::utimensat(self.fd, c"", times, AtFlags::EMPTY_PATH)?
+        if self.path_only {
+            rustix::fs::utimensat(self.fd, c"", times, AtFlags::EMPTY_PATH)?;
         } else {
-            rustix::fs::futimens(self.fd, times)?
-        })
+            rustix::fs::futimens(self.fd, times)?;
+        }
+        Ok(())
     }
 }
 

@@ -18,7 +18,7 @@ use crate::sys::file::{is_unsupported, punch_hole, read_full_at, write_full_at};
 use crate::sys::stat::{file_type, stat_of};
 
 /// Zeros that are written where no hole can be made, in bytes per call.
-const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// A file being restored. Its descriptor is closed when others need the place, and opened again by need.
 #[derive(Debug)]

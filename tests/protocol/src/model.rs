@@ -196,6 +196,7 @@ impl State {
         out.push((label.to_owned(), next));
     }
 
+    #[expect(clippy::too_many_lines, reason = "one table: each step of the actor with what it leads to")]
     fn collect(&self, who: usize, rules: Rules, out: &mut Steps) {
         let mut next = *self;
         let c = &mut next.collectors[who];

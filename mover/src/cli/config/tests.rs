@@ -48,7 +48,6 @@ fn a_repository_file_names_the_repository() {
     let path = file.path().to_str().expect("UTF-8");
     let config = resolve(&["--repository-file", path], &[]).expect("resolves");
     assert_eq!(config.place.url, "s3://bucket/prefix");
-    assert_eq!(config.place.local_path(), None);
     assert_eq!(
         resolve(&[], &[("CARRACK_REPOSITORY_FILE", path)]).expect("resolves").place.url,
         config.place.url

@@ -139,6 +139,10 @@ impl Call<'_> {
     }
 
     /// The service answered, but not with a success.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one table: what the service says, what it means, the next step"
+    )]
     fn refused(&self, reply: ServiceReply, facts: &Facts) -> Error {
         let code = reply.code.as_deref().unwrap_or("");
         let region = |region: &Option<String>| match region {
