@@ -9,6 +9,7 @@ pub mod directory;
 pub mod fds;
 pub mod file;
 pub mod ioctl;
+pub mod memory;
 pub mod stat;
 
 #[cfg(test)]
