@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use crate::{
     cancel::Cancel,
     chunker::CutSizes,
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     format::{
         frame::Suite,
         metadata::FileTime,
@@ -397,9 +397,7 @@ fn worst_of(
     match (assembled, dispatched) {
         (Ok((assembled, pages)), Ok(dispatched)) => Ok((assembled, pages, dispatched)),
         (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error),
-        (Err(first), Err(second)) => {
-            Err(if first.kind() == crate::error::ErrorKind::Cancelled { second } else { first })
-        }
+        (Err(first), Err(second)) => Err(if first.kind() == ErrorKind::Cancelled { second } else { first }),
     }
 }
 
@@ -468,7 +466,16 @@ fn merge(assembled: Statistics, dispatched: Statistics) -> Statistics {
 async fn latest(repository: &Repository, lineage: crate::id::LineageId) -> Result<Option<Snapshot>> {
     let mut newest: Option<Snapshot> = None;
     for name in repository.visible(&format!("b{lineage}")).await? {
-        let snapshot = repository.snapshot(name).await?;
+        // A parent only saves work: one that cannot be read, or is gone by now, is passed over and named.
+        let snapshot = match repository.snapshot(name).await {
+            Ok(snapshot) => snapshot,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Denied) => {
+                tracing::warn!(snapshot = %name, %error, "it does not serve as parent");
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         if newest.as_ref().is_none_or(|newest| newest.started < snapshot.started) {
             newest = Some(snapshot);
         }

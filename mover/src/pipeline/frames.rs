@@ -129,7 +129,12 @@ impl Framer {
             let Some(found) = self.shared.bridge.wait(session.reusable(pack))? else { continue };
             for frame in found.footer.frames.iter().filter(|frame| frame.kind == FrameKind::Data) {
                 session.learn_keys(&found.footer.sessions);
-                let place = Frame::settled(frame.place);
+                // W5: a new record never names the old side of a relocation.
+                let mut place = frame.place;
+                if let Some(moved) = session.relocated(place.pack, place.offset) {
+                    (place.pack, place.offset) = moved;
+                }
+                let place = Frame::settled(place);
                 for chunk in &frame.chunks {
                     let (id, offset, length) = (chunk.id, chunk.offset, chunk.length);
                     self.shared.known.insert(&ChunkRef { id, offset, length, frame: place.clone() });

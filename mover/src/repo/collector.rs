@@ -55,8 +55,8 @@ pub struct PrunePlan {
     pub clean_up: Vec<SessionName>,
     /// Lists that another collector left unfinished.
     pub unfinished_lists: u64,
-    #[serde(skip)]
-    options_fence_after_seconds: u64,
+    /// Age in seconds from which a session without an end is overdue.
+    pub fence_after_seconds: u64,
 }
 
 /// What a prune did.
@@ -82,6 +82,7 @@ type PackList = BTreeMap<PackId, (u64, Vec<String>)>;
 impl Repository {
     /// Decides what can go: lists packs first (C1), then marks.
     pub async fn plan_prune(&self, options: &PruneOptions, monitor: &dyn Monitor) -> Result<PrunePlan> {
+        self.check_maintainable()?;
         monitor.phase("listing packs");
         let packs = self.list_packs().await?;
         let unfinished = list_all(self.store().as_ref(), "gc/").await?;
@@ -102,7 +103,7 @@ impl Repository {
             clean_up: Vec::new(),
             unfinished_lists: unfinished.iter().filter(|object| condemned_id(&object.name).is_some()).count()
                 as u64,
-            options_fence_after_seconds: options.fence_after.as_secs(),
+            fence_after_seconds: options.fence_after.as_secs(),
         };
         for session in sessions.iter().filter(|session| !ends.contains(session)) {
             match self.is_overdue(*session, options.fence_after.as_secs()).await? {
@@ -135,12 +136,15 @@ impl Repository {
 
     /// Carries a plan out. Nothing of it is trusted: whatever is deleted was condemned, and marked again after that.
     pub async fn apply_prune(&self, plan: &PrunePlan, monitor: &dyn Monitor) -> Result<PruneReport> {
+        self.check_maintainable()?;
         let mut report = PruneReport::default();
         let names = self.list_packs().await?;
         monitor.phase("finishing what others began");
-        self.finish_abandoned(&names).await?;
+        self.finish_abandoned(monitor).await?;
         for session in &plan.fence {
-            report.fenced += u64::from(self.fence(*session, "it was overdue").await?);
+            if self.is_overdue(*session, plan.fence_after_seconds).await? {
+                report.fenced += u64::from(self.fence(*session, "it was overdue").await?);
+            }
         }
         monitor.phase("deleting packs");
         for packs in plan.delete.chunks(limits::CONDEMNED_PACKS) {
@@ -187,7 +191,7 @@ impl Repository {
         // C2.
         let collection = self.condemn(packs).await?;
         // C3 and C4: every session that exists now has an end, or the list is void.
-        if !self.all_ended(plan.options_fence_after_seconds, report).await? {
+        if !self.all_ended(plan.fence_after_seconds, report).await? {
             self.create_final(collection, Vec::new()).await?;
             self.drop_list(collection).await?;
             report.postponed += packs.len() as u64;
@@ -205,7 +209,7 @@ impl Repository {
         }
         // C8.
         for pack in &dead {
-            self.delete_pack(*pack, names).await?;
+            self.delete_pack(*pack).await?;
             report.deleted += 1;
             report.deleted_bytes += names.get(pack).map_or(0, |(bytes, _)| *bytes);
             Progress::add(&monitor.progress().entries, 1);
@@ -279,14 +283,12 @@ impl Repository {
         }
     }
 
-    /// C8 for one pack: every sending of it, each reply confirmed.
-    async fn delete_pack(&self, pack: PackId, names: &PackList) -> Result<()> {
-        let listed = names.get(&pack).map_or(&[][..], |(_, names)| names);
-        for name in listed {
-            self.store().delete(name).await?;
-        }
-        if listed.is_empty() {
-            self.store().delete(&pack_object(pack, 0)).await?;
+    /// C8 for one pack: every sending of it that is there now, each reply confirmed.
+    async fn delete_pack(&self, pack: PackId) -> Result<()> {
+        for object in list_all(self.store().as_ref(), &pack_object(pack, 0)).await? {
+            if parse_pack_object(&object.name).is_some_and(|(found, _)| found == pack) {
+                self.store().delete(&object.name).await?;
+            }
         }
         Ok(())
     }
@@ -299,17 +301,15 @@ impl Repository {
     }
 
     /// C10: lists that another collector left. Two collectors that finish the same list do the same.
-    async fn finish_abandoned(&self, names: &PackList) -> Result<()> {
+    async fn finish_abandoned(&self, monitor: &dyn Monitor) -> Result<()> {
         for object in list_all(self.store().as_ref(), "gc/").await? {
             if let Some(collection) = condemned_id(&object.name) {
                 let packs = match self.exists(&final_object(collection)).await? {
                     true => self.read_final(collection).await?,
                     false => self.create_final(collection, Vec::new()).await?,
                 };
-                if self.exists(&object.name).await? {
-                    for pack in packs {
-                        self.delete_pack(pack, names).await?;
-                    }
+                if !packs.is_empty() && self.exists(&object.name).await? {
+                    self.finish_list(&object.name, &packs, monitor).await?;
                 }
                 self.drop_list(collection).await?;
             } else if let Some(collection) = final_id(&object.name)
@@ -321,8 +321,25 @@ impl Repository {
         Ok(())
     }
 
+    /// What a true final names is needed by nobody. If it is, somebody has put an old list back.
+    async fn finish_list(&self, name: &str, packs: &[PackId], monitor: &dyn Monitor) -> Result<()> {
+        let needed = self.mark(monitor).await?;
+        if let Some(pack) = packs.iter().find(|pack| needed.has(**pack)) {
+            return Err(Error::corrupt(format!("{name} would delete pack {pack}, which a snapshot needs"))
+                .with_hint("somebody put an old list back: delete both objects of it by hand, and look who can write"));
+        }
+        for pack in packs {
+            self.delete_pack(*pack).await?;
+        }
+        Ok(())
+    }
+
     /// Clean-up of a session that was forgotten or shut out: session object, then end, then markers.
     async fn clean_up(&self, session: SessionName) -> Result<bool> {
+        let (forgotten, _) = self.marks("forgotten/", &session.to_string()).await?;
+        if forgotten.is_empty() && !matches!(self.end(session).await?, Some(End::Fenced)) {
+            return Ok(false);
+        }
         let existed = self.exists(&session.session_object()).await?;
         self.store().delete(&session.session_object()).await?;
         self.store().delete(&session.end_object()).await?;

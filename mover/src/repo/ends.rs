@@ -153,7 +153,8 @@ impl Repository {
         }
     }
 
-    /// How a session ended, if it has. An end that does not verify counts against its session.
+    /// How a session ended, if it has. An end with a false signature counts against its session; one that cannot be
+    /// read (damage, a newer version, a key generation that is not held) is an error, because nobody can tell.
     pub(crate) async fn end(&self, session: SessionName) -> Result<Option<End>> {
         let name = session.end_object();
         let bytes = match self.store().get(&name, ByteRange::All).await {
@@ -161,12 +162,13 @@ impl Repository {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let object = self.session_object(session).await?;
-        match self.read_end(session, &name, &bytes, object.as_ref()) {
-            Ok(end) => Ok(Some(end)),
-            Err(error) if error.kind() == ErrorKind::Denied && !self.keys().can_read_data() => Err(error),
-            Err(error) => Ok(Some(End::Void(error.to_string()))),
-        }
+        let Some(object) = self.session_object(session).await? else {
+            return Ok(Some(End::Void("its session does not exist".to_owned())));
+        };
+        let end = self.read_end(session, &name, &bytes, &object);
+        let hint =
+            format!("look at the damage: carrack check; or give the snapshot up: carrack forget {session}");
+        end.map(Some).map_err(|error| if error.hint().is_some() { error } else { error.with_hint(hint) })
     }
 
     fn read_end(
@@ -174,36 +176,31 @@ impl Repository {
         session: SessionName,
         name: &str,
         bytes: &[u8],
-        object: Option<&SessionObject>,
+        object: &SessionObject,
     ) -> Result<End> {
         let (kind, body) = decode_record(name, bytes)?;
-        if kind == RecordKind::Fenced {
-            let fenced: Fenced = self.open_signed(name, kind, bytes)?;
-            return if fenced.session == session {
-                Ok(End::Fenced)
-            } else {
-                Err(Error::corrupt(format!("object {name}: it fences another session")))
-            };
-        }
-        let Some(object) = object else {
-            return Err(Error::corrupt(format!("object {name}: its session does not exist")));
-        };
         let Some((signature, sealed)) = body.split_first_chunk::<SIGNATURE_LENGTH>() else {
             return Err(Error::corrupt(format!("object {name}: it is too short for a signature")));
         };
+        let void = |problem: &str| Ok(End::Void(problem.to_owned()));
         match (kind, session.kind) {
+            (RecordKind::Fenced, _) => {
+                if !self.keys().verify_maintenance(name, sealed, signature) {
+                    return void("it is not signed with the maintenance key");
+                }
+                let fenced: Fenced = records::from_json(name, sealed)?;
+                if fenced.session == session { Ok(End::Fenced) } else { void("it fences another session") }
+            }
             (RecordKind::Snapshot, SessionKind::Backup) => {
                 if !verify_signature(&object.signing_public, name, sealed, signature) {
-                    return Err(Error::corrupt(format!("object {name} is not signed by its own session")));
+                    return void("it is not signed by its own session");
                 }
                 let snapshot = self.open_snapshot(session, object, name, sealed)?;
                 Ok(End::Committed(Box::new(snapshot)))
             }
             (RecordKind::Relocation, SessionKind::Repack) => {
                 if !self.keys().verify_maintenance(name, sealed, signature) {
-                    return Err(Error::denied(format!(
-                        "object {name} is not signed with the maintenance key"
-                    )));
+                    return void("it is not signed with the maintenance key");
                 }
                 let key = self.keys().session_index_key(object.key.generation, session)?;
                 let cipher = Cipher::new(object.key.suite, &key);
@@ -211,7 +208,7 @@ impl Repository {
                     codec::open_object(&cipher, Domain::Record, session, sealed, limits::RECORD_LIMIT)?;
                 Ok(End::Relocated(records::from_json(name, &plain)?))
             }
-            _ => Err(Error::corrupt(format!("object {name}: a {kind:?} record cannot end this session"))),
+            _ => void(&format!("a {kind:?} record cannot end this session")),
         }
     }
 

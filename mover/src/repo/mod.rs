@@ -121,6 +121,17 @@ impl Repository {
         &self.inner.format
     }
 
+    /// Fails if maintenance must know something that this program does not.
+    pub(crate) fn check_maintainable(&self) -> Result<()> {
+        match self.format().maintain_features.first() {
+            None => Ok(()),
+            Some(unknown) => {
+                Err(Error::invalid(format!("to maintain this repository a program must know `{unknown}`"))
+                    .with_hint("use a newer carrack; nothing is wrong with the repository"))
+            }
+        }
+    }
+
     /// Cuts file contents as this repository does.
     pub fn chunker(&self) -> Chunker {
         Chunker::new(self.keys().chunk_seed(), self.format().cut)

@@ -42,6 +42,7 @@ pub struct Session {
     index: Cipher,
     counters: [AtomicU64; 6],
     condemned: HashSet<PackId>,
+    reuse_forbidden: bool,
     relocations: Relocations,
     keys_seen: Mutex<HashMap<SessionName, SessionKeyInfo>>,
     footers: Mutex<FooterCache>,
@@ -93,7 +94,7 @@ impl Repository {
         };
         let session = key_info.session;
         // W2: what any condemned list names is absent to this session for its whole life.
-        let condemned = self.condemned_packs().await?;
+        let (condemned, reuse_forbidden) = self.condemned_packs().await?;
         // W5: the visible relocations, read after W2.
         let relocations = self.relocations().await?;
         Ok(Session {
@@ -106,6 +107,7 @@ impl Repository {
             signing,
             counters: Default::default(),
             condemned,
+            reuse_forbidden,
             relocations,
             footers: Mutex::default(),
         })
@@ -113,8 +115,11 @@ impl Repository {
 
     /// Every pack that a condemned list names, signed or not: a forged list costs deduplication, but one that is
     /// signed with a key which this process does not know yet must be obeyed.
-    pub(crate) async fn condemned_packs(&self) -> Result<HashSet<PackId>> {
-        let mut packs = HashSet::new();
+    ///
+    /// The answer's second part is whether a list could not be read: then no pack of others may be reused at all,
+    /// because its collector deletes by the final, whatever became of the list.
+    pub(crate) async fn condemned_packs(&self) -> Result<(HashSet<PackId>, bool)> {
+        let (mut packs, mut unreadable) = (HashSet::new(), false);
         for object in list_all(self.store().as_ref(), "gc/").await? {
             let Some(id) = condemned_id(&object.name) else { continue };
             let bytes = match self.store().get(&object.name, ByteRange::All).await {
@@ -125,11 +130,17 @@ impl Repository {
             };
             match read_unverified::<Condemned>(&object.name, RecordKind::Condemned, &bytes) {
                 Ok(list) if list.collection == id => packs.extend(list.packs),
-                Ok(_) => tracing::warn!(object = object.name, "a condemned list names another collection"),
-                Err(error) => tracing::warn!(object = object.name, %error, "a condemned list cannot be read"),
+                Ok(_) => {
+                    unreadable = true;
+                    tracing::warn!(object = object.name, "a condemned list names another collection");
+                }
+                Err(error) => {
+                    unreadable = true;
+                    tracing::warn!(object = object.name, %error, "a condemned list cannot be read");
+                }
             }
         }
-        Ok(packs)
+        Ok((packs, unreadable))
     }
 }
 
@@ -239,7 +250,7 @@ impl Session {
     /// W4: whether a pack that a hint names may be reused: not condemned, and its footer was fetched within this
     /// session, so after W2.
     pub async fn reusable(&self, pack: PackId) -> Result<Option<Arc<PackFooter>>> {
-        if self.is_condemned(pack) {
+        if self.reuse_forbidden || self.is_condemned(pack) {
             return Ok(None);
         }
         {
@@ -253,8 +264,13 @@ impl Session {
         }
         let footer = match self.repository.footer(pack).await {
             Ok(footer) => Some(Arc::new(footer)),
-            // A pack that is gone or damaged is no reason to fail: its chunks are stored again.
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => None,
+            // A pack that is gone, damaged or of another key generation is no reason to fail: its chunks are stored
+            // again.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Denied) =>
+            {
+                None
+            }
             Err(error) => return Err(error),
         };
         let mut cache = self.footers.lock().unwrap_or_else(PoisonError::into_inner);

@@ -124,14 +124,21 @@ pub(super) async fn open_root_keys(
     format: &RepositoryFormat,
     unlock: &Unlock,
 ) -> Result<Vec<Key>> {
-    let mut unreadable = None;
+    let (mut unreadable, mut opened): (_, Option<Vec<Key>>) = (None, None);
     let names = list_all(store, "keys/").await?;
     for name in names.iter().map(|listed| &listed.name).take(KEYS_LIMIT) {
         match open_file(store, name, format.repository, unlock).await {
-            Ok(Some(roots)) => return Ok(roots),
+            // After a rotation that was broken off the same password may fit two: the later has more roots.
+            Ok(Some(roots)) if opened.as_ref().is_none_or(|opened| opened.len() < roots.len()) => {
+                opened = Some(roots);
+            }
+            Ok(Some(_)) => {}
             Ok(None) => {}
             Err(error) => unreadable = Some(error),
         }
+    }
+    if let Some(roots) = opened {
+        return Ok(roots);
     }
     match unreadable {
         Some(error) => Err(error.context("no other key fits, and one key cannot be read")),
