@@ -7,7 +7,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use carrack_mover::store::StoreOptions;
+use carrack_mover::{
+    clock::World,
+    error::ErrorKind,
+    store::{ByteRange, StoreOptions, open_plain},
+};
 use tempfile::TempDir;
 
 use crate::server::{Process, free_port, program};
@@ -59,7 +63,8 @@ impl MinioServer {
             .env("MINIO_BROWSER", "off")
             .env("MINIO_UPDATE", "off");
         let mut process = Process::start("minio", &mut command, &path.join("minio.log"))?;
-        process.wait_until(START_LIMIT, || is_ready(port)).context("start MinIO")?;
+        let options = options(port, directory);
+        process.wait_until(START_LIMIT, || is_ready(port) && serves(&options)).context("start MinIO")?;
         Ok(process)
     }
 
@@ -85,11 +90,7 @@ impl MinioServer {
 
     /// Options that reach this server.
     pub fn options(&self) -> StoreOptions {
-        StoreOptions {
-            endpoint: Some(self.url()),
-            credentials_file: Some(self.credentials_file()),
-            ..StoreOptions::default()
-        }
+        options(self.port, &self.directory)
     }
 
     /// A place in the bucket.
@@ -115,14 +116,49 @@ impl MinioServer {
     }
 }
 
+fn options(port: u16, directory: &TempDir) -> StoreOptions {
+    StoreOptions {
+        endpoint: Some(format!("http://127.0.0.1:{port}")),
+        credentials_file: Some(directory.path().join("credentials")),
+        ..StoreOptions::default()
+    }
+}
+
+/// Whether it knows its own user and its bucket: it says so some time after its health pages call it ready.
+fn serves(options: &StoreOptions) -> bool {
+    let options = options.clone();
+    // A thread of its own, because the caller may be in a runtime.
+    let asked = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+        runtime.block_on(async {
+            let url = format!("s3://{BUCKET}/knock");
+            let store = open_plain(&url, &options, &World::system()).await.ok()?;
+            store.list("", None).await.ok()?;
+            store
+                .get("absent", ByteRange::All)
+                .await
+                .err()
+                .filter(|error| error.kind() == ErrorKind::NotFound)
+        })
+    });
+    matches!(asked.join(), Ok(Some(_)))
+}
+
+/// A signed request of somebody whom the server does not know: refused by 403 once the server can look users up, and
+/// by 503 before, when its health pages say already that it is ready.
+const KNOCK: &str = "GET / HTTP/1.0\r\nHost: localhost\r\nX-Amz-Date: 20260101T000000Z\r\n\
+    X-Amz-Content-Sha256: UNSIGNED-PAYLOAD\r\nAuthorization: AWS4-HMAC-SHA256 \
+    Credential=NOBODYKNOWSTHISKEY00/20260101/us-east-1/s3/aws4_request, \
+    SignedHeaders=host;x-amz-content-sha256;x-amz-date, \
+    Signature=0000000000000000000000000000000000000000000000000000000000000000\r\n\r\n";
+
 fn is_ready(port: u16) -> bool {
     let ask = || -> std::io::Result<bool> {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        stream.write_all(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+        stream.write_all(KNOCK.as_bytes())?;
         let mut answer = [0; 12];
         stream.read_exact(&mut answer)?;
-        // Its health pages say ready too early; an unsigned request is refused by 403 once it does its work.
         Ok(answer.ends_with(b" 403"))
     };
     ask().unwrap_or(false)
