@@ -4,9 +4,10 @@ use std::{os::unix::ffi::OsStrExt as _, path::PathBuf};
 
 use carrack_mover::{
     error::{Error, Result},
-    repo::{CreateOptions, Repository},
+    repo::{CreateOptions, Repository, RotatePlan, Unlock},
 };
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
 use super::backup;
 use crate::cli::{
@@ -94,8 +95,7 @@ pub(crate) async fn run(context: &Context, args: &KeyArgs) -> Result<Outcome> {
         KeyWhat::List => list(context).await,
         KeyWhat::Remove { key } => remove(context, key).await,
         KeyWhat::Add { label, new } => add(context, label, new).await,
-        KeyWhat::Rotate { .. } => Err(Error::invalid("this version cannot rotate keys yet")
-            .with_hint("see CHANGELOG.md for what it can do")),
+        KeyWhat::Rotate { dry_run } => rotate(context, *dry_run).await,
     }
 }
 
@@ -152,9 +152,7 @@ async fn remove(context: &Context, typed: &str) -> Result<Outcome> {
 
 async fn add(context: &Context, label: &str, new: &NewSecret) -> Result<Outcome> {
     let place = context.config()?.place;
-    let store = engine::store(&context.config()?).await?;
-    let current = engine::unlock(password::obtain(&place.secret, &place.url, Ask::Once)?);
-    let repository = Repository::open(store, context.world.clone(), &current).await?;
+    let (repository, current) = open_with_unlock(context).await?;
     let source = match (&new.new_password_file, &new.new_password_command, &new.new_key_file) {
         (Some(file), ..) => SecretSource::PasswordFile(file.clone()),
         (_, Some(command), _) => SecretSource::PasswordCommand(command.clone()),
@@ -166,4 +164,59 @@ async fn add(context: &Context, label: &str, new: &NewSecret) -> Result<Outcome>
     let id = repository.add_key(&current, &new, &options).await?;
     context.output.remark(format_args!("added key {}", id.short()))?;
     Ok(Outcome::Done)
+}
+
+/// The repository, and what opened it: new key files are made from the same.
+async fn open_with_unlock(context: &Context) -> Result<(Repository, Unlock)> {
+    let config = context.config()?;
+    let store = engine::store(&config).await?;
+    let secret = password::obtain(&config.place.secret, &config.place.url, Ask::Once)?;
+    let current = engine::unlock(secret);
+    let repository = Repository::open(store, context.world.clone(), &current).await?;
+    Ok((repository, current))
+}
+
+async fn rotate(context: &Context, dry_run: bool) -> Result<Outcome> {
+    let (repository, current) = open_with_unlock(context).await?;
+    if matches!(current, Unlock::Bundle(_)) {
+        return Err(Error::denied("a writer bundle cannot rotate keys")
+            .with_hint("give the password or the secret of the repository"));
+    }
+    let plan = repository.plan_rotate().await?;
+    show_rotation(context, &plan)?;
+    if dry_run {
+        return Ok(Outcome::Done);
+    }
+    // The password stays the same, so a label goes on only if it is clear whose it was.
+    let label = match plan.remove.as_slice() {
+        [only] => only.label.clone(),
+        _ => String::new(),
+    };
+    let options = CreateOptions { label, ..CreateOptions::default() };
+    let id = repository.apply_rotate(&plan, &current, &current, &options).await?;
+    if context.output.is_json() {
+        context.output.message("summary", &Rotated { key: id.to_hex(), removed: plan.remove.len() })?;
+    } else {
+        context.output.remark(format_args!("rotated; the only key is now {}", id.short()))?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn show_rotation(context: &Context, plan: &RotatePlan) -> Result<()> {
+    if context.output.is_json() {
+        return context.output.message("plan", plan);
+    }
+    context.output.remark("a new key file under the password in use takes the place of:")?;
+    for key in &plan.remove {
+        let made = units::moment(key.created);
+        context.output.remark(format_args!("{}  {made}  {:10}  {}", key.id.short(), key.kind, key.label))?;
+    }
+    Ok(())
+}
+
+/// Body of `summary`.
+#[derive(Serialize)]
+struct Rotated {
+    key: String,
+    removed: usize,
 }
