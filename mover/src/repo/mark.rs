@@ -80,8 +80,14 @@ impl Repository {
                     }
                     marker.walk(monitor).await.map_err(|error| error.context(format!("snapshot {name}")))?;
                 }
-                // Fenced: not a snapshot. Void: a decision against its session.
-                Some(End::Fenced | End::Void(_) | End::Relocated(_)) | None => {}
+                // It may be forged or damaged, and nobody can tell: a person decides before anything goes.
+                Some(End::Void(problem)) => {
+                    return Err(Error::corrupt(format!("snapshot {name} cannot be believed: {problem}"))
+                        .with_hint(format!(
+                            "bring it back from a copy, or give it up: carrack forget {name}"
+                        )));
+                }
+                Some(End::Fenced | End::Relocated(_)) | None => {}
             }
         }
         Ok(marker.needed)

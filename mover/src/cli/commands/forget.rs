@@ -2,7 +2,7 @@
 
 use carrack_mover::{
     error::{Error, Result},
-    format::records::Snapshot,
+    format::{records::Snapshot, session::SessionName},
     repo::{ForgetPlan, GroupBy as EngineGroupBy, KeepPolicy, Repository, plan_forget},
 };
 use clap::Args;
@@ -97,8 +97,16 @@ pub(crate) async fn run(context: &Context, args: &ForgetArgs) -> Result<Outcome>
     let repository = engine::open(context).await?;
     let list = repository.snapshots().await?;
     let bad = snapshots::tell_unreadable(&context.output, &list);
-    let chosen =
-        snapshots::choose(&repository, &list, &args.snapshots, &engine::filter(&args.filter)?).await?;
+    // A snapshot whose record cannot be read has no short id: it is given up by its full name.
+    let unreadable = |text: &String| list.unreadable.iter().find(|(name, _)| name.to_string() == *text);
+    let given_up: Vec<SessionName> =
+        args.snapshots.iter().filter_map(unreadable).map(|(name, _)| *name).collect();
+    let named: Vec<String> =
+        args.snapshots.iter().filter(|text| unreadable(text).is_none()).cloned().collect();
+    let chosen = match named.is_empty() && !given_up.is_empty() {
+        true => Vec::new(),
+        false => snapshots::choose(&repository, &list, &named, &engine::filter(&args.filter)?).await?,
+    };
     if args.pin || args.unpin {
         mark(context, args, &repository, &chosen).await?;
         return Ok(Outcome::of_problems(bad as u64));
@@ -122,7 +130,7 @@ pub(crate) async fn run(context: &Context, args: &ForgetArgs) -> Result<Outcome>
             return Err(Error::conflict(format!("snapshot {id} is pinned"))
                 .with_hint(format!("carrack forget {id} --unpin takes the pin away")));
         }
-        chosen.iter().map(|snapshot| snapshot.session).collect()
+        chosen.iter().map(|snapshot| snapshot.session).chain(given_up).collect()
     };
     if !args.dry_run {
         repository.forget(&gone).await?;
