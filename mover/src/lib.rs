@@ -15,6 +15,8 @@ pub mod id;
 pub mod keys;
 pub mod limits;
 pub mod monitor;
+#[cfg(feature = "mount")]
+pub mod mount;
 mod pipeline;
 pub mod reader;
 pub mod repo;

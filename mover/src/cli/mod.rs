@@ -81,7 +81,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<Outcome> {
         Command::Key(args) => commands::key::run(context, &args).await,
         Command::Completions(args) => commands::completions::run(&context.output, &args),
         Command::Man(args) => commands::man::run(&context.output, &args),
-        Command::Mount(_) => Err(unfinished("mount")),
+        Command::Mount(args) => commands::mount::run(context, &args).await,
         Command::Check(args) => commands::check::run(context, &args).await,
         Command::Forget(args) => commands::forget::run(context, &args).await,
         Command::Prune(args) => commands::prune::run(context, &args).await,

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
+use carrack_mover::error::{Error, Result};
 use clap::Args;
 
-use crate::cli::args::FilterArgs;
+use crate::cli::{args::FilterArgs, context::Context, exit::Outcome};
 
 /// Show snapshots as a read-only file system
 ///
@@ -23,4 +24,40 @@ pub(crate) struct MountArgs {
     /// Let other users look too; needs user_allow_other in /etc/fuse.conf unless you are root
     #[arg(long)]
     pub(crate) allow_other: bool,
+}
+
+#[cfg(feature = "mount")]
+pub(crate) async fn run(context: &Context, args: &MountArgs) -> Result<Outcome> {
+    use carrack_mover::mount::{self, MountOptions};
+
+    use super::snapshots;
+    use crate::cli::engine;
+
+    let repository = engine::open(context).await?;
+    let list = repository.snapshots().await?;
+    let bad = snapshots::tell_unreadable(&context.output, &list);
+    let chosen = snapshots::choose(&repository, &list, &[], &engine::filter(&args.filter)?).await?;
+    if chosen.is_empty() {
+        return Err(Error::not_found("there is no snapshot to show").with_hint("see: carrack snapshots"));
+    }
+    context.begin_graceful();
+    let shown = args.mountpoint.display();
+    context.output.note(format_args!("{} snapshots on {shown}, until ctrl-C or umount", chosen.len()));
+    let options = MountOptions { allow_other: args.allow_other };
+    let (point, cancel) = (args.mountpoint.clone(), context.cancel.clone());
+    let handle = tokio::runtime::Handle::current();
+    let work = move || mount::mount(repository, chosen, &point, options, handle, cancel);
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        Error::internal("the mounted file system ended unexpectedly").with_source(error)
+    })??;
+    Ok(Outcome::of_problems(bad as u64))
+}
+
+#[cfg(not(feature = "mount"))]
+pub(crate) async fn run(_context: &Context, args: &MountArgs) -> Result<Outcome> {
+    Err(Error::invalid(format!(
+        "nothing can be mounted on {}: this program was built without it",
+        args.mountpoint.display()
+    ))
+    .with_hint("build it with the feature \"mount\", or use: carrack restore"))
 }
