@@ -9,7 +9,6 @@ pub mod changed;
 pub mod directory;
 pub mod exclude;
 pub mod file;
-pub mod order;
 pub mod roots;
 pub mod stdin;
 pub mod walk;

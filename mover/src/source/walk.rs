@@ -7,7 +7,7 @@
 //! Entries stand under the absolute path of their root, and the directories on the way carry their own
 //! attributes. `/` itself is no entry.
 //!
-//! [`order`]: super::order
+//! [`order`]: crate::format::order
 
 use std::collections::VecDeque;
 use std::path::PathBuf;

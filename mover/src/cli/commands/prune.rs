@@ -12,8 +12,8 @@ use crate::cli::{context::Context, engine, exit::Outcome, units};
 
 /// Free the data that no snapshot needs
 ///
-/// Plans first, and shows the plan. Backups may run meanwhile: nothing is locked. What was condemned is deleted by a later prune, once no running
-/// backup can still need it.
+/// Plans first, and shows the plan. Backups may run meanwhile: nothing is locked. While one of them has not ended,
+/// nothing is deleted: the packs are counted as postponed, and a later prune takes them.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -2,7 +2,7 @@ use std::cmp::Ordering;
 
 use proptest::prelude::*;
 
-use crate::source::order::compare_paths;
+use crate::format::order::compare_paths;
 
 #[test]
 fn entries_of_a_directory_come_before_what_is_below() {

@@ -2,8 +2,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use crate::format::order::compare_paths;
 use crate::source::exclude::Exclude;
-use crate::source::order::compare_paths;
 use crate::source::walk::{WalkEvent, WalkOptions, Walked, walk};
 
 fn options(roots: &[&Path]) -> WalkOptions {
