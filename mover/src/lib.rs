@@ -19,6 +19,7 @@ pub mod monitor;
 pub mod mount;
 mod pipeline;
 pub mod reader;
+pub mod repack;
 pub mod repo;
 pub mod restore;
 pub mod secret;

@@ -36,7 +36,8 @@ CACHED_FRAMES = 16
 
 SUITES = {"aes-256-gcm": 1, "chacha20-poly1305": 2}
 DATA, METADATA, RECORD = 0, 1, 3
-FORMAT, KEY, SESSION, SNAPSHOT, RELOCATION, FENCED, FORGOTTEN = 1, 2, 3, 4, 5, 6, 9
+FORMAT, KEY, SESSION, SNAPSHOT, RELOCATION, FENCED, FORGOTTEN, ABANDONED = 1, 2, 3, 4, 5, 6, 9, 13
+ENDS = (SNAPSHOT, RELOCATION, FENCED, ABANDONED)
 
 
 class Damage(Exception):
@@ -285,7 +286,7 @@ class Repository:
         return value
 
     def snapshot(self, name):
-        kind, body = self.record(f"snapshots/{name}", SNAPSHOT, RELOCATION, FENCED)
+        kind, body = self.record(f"snapshots/{name}", *ENDS)
         if kind != SNAPSHOT:
             return None
         session = self.session_object(name)
@@ -371,7 +372,7 @@ class Repository:
     def read_relocations(self):
         moved = {}
         for name in self.visible():
-            kind, body = self.record(f"snapshots/{name}", SNAPSHOT, RELOCATION, FENCED)
+            kind, body = self.record(f"snapshots/{name}", *ENDS)
             if kind != RELOCATION or not self.maintenance_signed(f"snapshots/{name}", body):
                 continue
             session = self.session_object(name)

@@ -40,6 +40,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "restore",
         &["pipeline", "repo", "source", "sys", "reader", "target", "store", "format", "codec", "keys"],
     ),
+    ("repack", &["pipeline", "repo", "store", "format", "codec", "keys"]),
     ("check", &["pipeline", "repo", "reader", "store", "format", "codec", "keys", "chunker"]),
     ("diff", &["repo", "reader", "format"]),
     ("find", &["repo", "reader", "format", "source"]),
@@ -48,8 +49,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "backup", "restore", "check", "diff", "find", "copy", "mount", "repo", "reader", "store",
-            "source", "target", "format", "keys", "codec", "chunker",
+            "backup", "restore", "repack", "check", "diff", "find", "copy", "mount", "repo", "reader",
+            "store", "source", "target", "format", "keys", "codec", "chunker",
         ],
     ),
 ];

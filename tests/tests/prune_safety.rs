@@ -94,8 +94,50 @@ fn forged_markers_and_lists_count_as_absent() {
     let (code, text) = carrack(&place, &["snapshots"]);
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("2 snapshots"), "{text}");
+    // Everything is kept, and what was not believed is named.
     let (code, text) = carrack(&place, &["prune"]);
-    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(code, Some(3), "{text}");
+    for forged in ["forgotten/", "/condemned", "/final"] {
+        assert!(text.contains(forged), "{text}");
+    }
     assert_eq!(objects(&place, "packs"), packs, "{text}");
+    assert!(objects(&place, "gc").is_empty(), "a void list is dropped");
+    assert_eq!(carrack(&place, &["check", "--read-data"]).0, Some(0));
+}
+
+/// Whoever may create objects can write a session that nobody can read, and an end for it.
+#[test]
+fn sessions_that_cannot_be_read_stop_nobody_for_long() {
+    let place = repository();
+    let packs = objects(&place, "packs");
+    let repository = place.path().join("repository");
+    let name = |kind: char, digit: char| format!("{kind}{}-{}", "0".repeat(16), digit.to_string().repeat(32));
+    for forged in [name('b', '1'), name('r', '2')] {
+        fs::write(repository.join("sessions").join(forged), b"CRKR\x01\x03\0\0{}").expect("writes");
+    }
+    let (code, text) = carrack(&place, &["prune", "--wait", "0"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(
+        objects(&place, "sessions").len(),
+        4,
+        "they are shut out at once, and cleaned up by the next prune"
+    );
+    assert_eq!(carrack(&place, &["prune", "--wait", "0"]).0, Some(0));
+    assert_eq!(objects(&place, "sessions").len(), 2);
+
+    // With an end, it might be a snapshot that was damaged, or a repack: a person decides.
+    for forged in [name('b', '3'), name('r', '4')] {
+        for folder in ["sessions", "snapshots"] {
+            fs::write(repository.join(folder).join(&forged), b"CRKR\x01\x04\0\0forged").expect("writes");
+        }
+        let (code, text) = carrack(&place, &["prune", "--wait", "0"]);
+        assert_eq!(code, Some(14), "{text}");
+        assert!(text.contains(&format!("carrack forget {forged}")), "{text}");
+        assert_eq!(carrack(&place, &["forget", &forged]).0, Some(0));
+        let (code, text) = carrack(&place, &["prune", "--wait", "0"]);
+        assert_eq!(code, Some(0), "{text}");
+    }
+    assert_eq!(objects(&place, "sessions").len(), 2);
+    assert_eq!(objects(&place, "packs"), packs);
     assert_eq!(carrack(&place, &["check", "--read-data"]).0, Some(0));
 }

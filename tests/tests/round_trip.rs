@@ -3,138 +3,12 @@
 //!
 //! Needs the program beside the tests: `cargo build -p carrack-mover` first.
 
-use std::{
-    fs,
-    os::unix::fs::{PermissionsExt as _, symlink},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::Duration,
+use std::{fs, process::Command, time::Duration};
+
+use carrack_tests::{
+    minio::MinioServer,
+    place::{Place, noise},
 };
-
-use carrack_tests::minio::MinioServer;
-use tempfile::TempDir;
-
-/// A place with a source tree, and the environment that leads to its repository.
-struct Place {
-    directory: TempDir,
-    environment: Vec<(String, String)>,
-}
-
-fn program() -> PathBuf {
-    assert_cmd::cargo::cargo_bin("carrack")
-}
-
-impl Place {
-    fn local() -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        let repository = directory.path().join("repository").display().to_string();
-        Self::with(directory, vec![("CARRACK_REPOSITORY".into(), repository)])
-    }
-
-    fn on(server: &MinioServer, prefix: &str) -> Self {
-        let credentials = server.credentials_file().display().to_string();
-        Self::with(
-            tempfile::tempdir().expect("a directory"),
-            vec![
-                ("CARRACK_REPOSITORY".into(), server.repository(prefix)),
-                ("CARRACK_S3_ENDPOINT".into(), server.url()),
-                ("AWS_SHARED_CREDENTIALS_FILE".into(), credentials),
-                ("AWS_REGION".into(), "us-east-1".into()),
-            ],
-        )
-    }
-
-    fn with(directory: TempDir, environment: Vec<(String, String)>) -> Self {
-        let place = Self { directory, environment };
-        make_tree(&place.source());
-        place.run(&["init"], 0);
-        place
-    }
-
-    fn source(&self) -> PathBuf {
-        self.directory.path().join("source")
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(program());
-        command.args(arguments).env_clear().env("CARRACK_PASSWORD", "correct");
-        command.envs(self.environment.iter().cloned()).stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, arguments: &[&str], code: i32) -> String {
-        let output =
-            self.command(arguments).output().expect("the program was built: cargo build -p carrack-mover");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let (out, err) = (text(&output.stdout), text(&output.stderr));
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}\n{out}\n{err}");
-        out
-    }
-
-    fn backup(&self) {
-        self.run(&["backup", self.source().to_str().expect("UTF-8")], 0);
-    }
-
-    fn start_backup(&self) -> Child {
-        let source = self.source();
-        let mut command = self.command(&["backup", source.to_str().expect("UTF-8")]);
-        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts")
-    }
-
-    /// Restores a snapshot and compares it with `source` by rsync and by a check of every byte stored.
-    fn compare(&self, snapshot: &str, source: &Path, name: &str) {
-        let target = self.path(name);
-        self.run(&["restore", snapshot, "--target", target.to_str().expect("UTF-8")], 0);
-        let restored = target.join(source.strip_prefix("/").expect("absolute"));
-        let differences = Command::new("rsync")
-            .args(["-nac", "--delete", "-HAXS", "--itemize-changes"])
-            .arg(format!("{}/", source.display()))
-            .arg(format!("{}/", restored.display()))
-            .output()
-            .expect("rsync is installed: apt-get install rsync");
-        assert!(differences.status.success(), "{differences:?}");
-        assert_eq!(String::from_utf8_lossy(&differences.stdout), "");
-    }
-
-    fn snapshots(&self) -> usize {
-        let text = self.run(&["snapshots", "--json"], 0);
-        text.matches("\"session\"").count()
-    }
-}
-
-/// Ordinary files, large ones, and things that are easily lost.
-fn make_tree(source: &Path) {
-    fs::create_dir_all(source.join("many/deep/er")).expect("makes");
-    for index in 0..500_u32 {
-        let contents = format!("{index} ").repeat(index as usize * 3);
-        fs::write(source.join(format!("many/file {index}")), contents).expect("writes");
-    }
-    fs::write(source.join("random"), noise(1, 9_000_000)).expect("writes");
-    fs::write(source.join("many/deep/empty"), b"").expect("writes");
-    fs::write(source.join("many/deep/er/one"), b"inode").expect("writes");
-    fs::hard_link(source.join("many/deep/er/one"), source.join("two")).expect("links");
-    symlink("nowhere", source.join("dangling")).expect("links");
-    fs::set_permissions(source.join("two"), fs::Permissions::from_mode(0o4711)).expect("sets");
-    let sparse = fs::File::create(source.join("sparse")).expect("makes");
-    sparse.set_len(3_000_000).expect("sets");
-    std::os::unix::fs::FileExt::write_all_at(&sparse, &noise(2, 5000), 1_500_000).expect("writes");
-}
-
-/// Bytes that do not compress, the same for the same seed.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    };
-    (0..length).map(|_| next()).collect()
-}
 
 #[test]
 fn a_tree_comes_back_as_it_was_at_each_time() {
@@ -156,6 +30,32 @@ fn a_tree_comes_back_as_it_was_at_each_time() {
     assert_eq!(place.snapshots(), 1);
     place.run(&["check", "--read-data"], 0);
     place.compare("latest", &place.source(), "after prune");
+}
+
+/// A file that begins a batch because the one before was full of bytes must not be taken for one that needs no
+/// reading.
+#[test]
+fn a_small_file_after_a_batch_full_of_bytes_is_not_lost() {
+    let place = Place::local();
+    for index in 0..40 {
+        fs::write(place.source().join(format!("x megabyte {index:02}")), noise(index, 1 << 20))
+            .expect("writes");
+        fs::write(place.source().join(format!("y small {index:02}")), noise(index, 100)).expect("writes");
+    }
+    for count in 0..24 {
+        let last = place.source().join(format!("x megabyte {count:02} and more"));
+        fs::write(last, noise(count, 1000)).expect("writes");
+        place.backup();
+    }
+    place.compare("latest", &place.source(), "restored");
+    fs::remove_dir_all(place.source()).expect("removes");
+    fs::create_dir(place.source()).expect("makes");
+    for index in 0..20 {
+        fs::write(place.source().join(format!("megabyte {index:02}")), noise(index, 1 << 20))
+            .expect("writes");
+        place.backup();
+        place.compare("latest", &place.source(), &format!("restored {index}"));
+    }
 }
 
 #[test]

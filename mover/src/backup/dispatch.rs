@@ -54,8 +54,6 @@ pub(crate) struct Dispatcher<'d> {
     pub(crate) cut: CutSizes,
     pub(crate) batch: Vec<BatchItem>,
     pub(crate) batch_bytes: u64,
-    /// Whether a worker must see the batch.
-    pub(crate) needs_reading: bool,
     pub(crate) statistics: Statistics,
 }
 
@@ -124,7 +122,6 @@ impl Dispatcher<'_> {
         let size = if walked.kind == Kind::File { walked.metadata.size } else { 0 };
         if size <= SMALL_FILE_BYTES {
             let parent = parent.filter(|parent| matches!(parent.content, Content::Inline(_)));
-            self.needs_reading = true;
             return self.push(BatchItem::Read { walked: Box::new(walked), parent }, size);
         }
         self.flush_batch()?;
@@ -146,7 +143,9 @@ impl Dispatcher<'_> {
         if batch.is_empty() {
             return Ok(());
         }
-        if std::mem::take(&mut self.needs_reading) {
+        // A worker must see a batch with anything to read. Asked of the batch itself: a flag beside it could speak of
+        // the batch before.
+        if batch.iter().any(|item| matches!(item, BatchItem::Read { .. })) {
             let (answer, promised) = promise(|| Err(stopped()));
             self.task(Task::Batch(batch, answer))?;
             return self.item(Item::Batch(promised));

@@ -369,7 +369,6 @@ fn drive(
             cut,
             batch: Vec::new(),
             batch_bytes: 0,
-            needs_reading: false,
             statistics: Statistics::default(),
         };
         let dispatched = match &options.source {

@@ -31,7 +31,7 @@ pub(crate) const INTERNAL: u8 = 70;
 pub(crate) const STOPPED: u8 = 130;
 
 /// How a verb ended that did not fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Outcome {
     /// All of it.
     Done,
@@ -45,6 +45,11 @@ impl Outcome {
     /// Done, unless there were problems.
     pub(crate) fn of_problems(problems: u64) -> Self {
         if problems == 0 { Self::Done } else { Self::Partial }
+    }
+
+    /// The worse of two.
+    pub(crate) fn and(self, other: Self) -> Self {
+        self.max(other)
     }
 
     pub(crate) fn code(self) -> u8 {

@@ -136,6 +136,22 @@ pub(crate) fn parse_days(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(hours * 3600))
 }
 
+/// A short time: a number of seconds, or one with `s`, `m`, `h` or `d`.
+pub(crate) fn parse_wait(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let scale = match unit {
+        "" | "s" => Some(1),
+        "m" => Some(60),
+        "h" => Some(3600),
+        "d" => Some(24 * 3600),
+        _ => None,
+    };
+    let seconds = number.parse::<u64>().ok().zip(scale).and_then(|(number, scale)| number.checked_mul(scale));
+    seconds.map(Duration::from_secs).ok_or_else(|| format!("{text:?} is not a time such as 90s, 10m or 2h"))
+}
+
 /// Bytes for people, three digits and a binary unit.
 pub(crate) fn size(bytes: u64) -> String {
     let mut shown = (bytes as f64, "B");

@@ -45,11 +45,13 @@ pub enum RecordKind {
     Segment,
     /// `index/c<lineage>-<random>`: session name, then the sealed checkpoint.
     Checkpoint,
+    /// `snapshots/<session>` of a session that gave up: signature of the session itself, then JSON.
+    Abandoned,
 }
 
 const MAGIC: &[u8; 4] = b"CRKR";
 const VERSION: u8 = 1;
-const KINDS: [RecordKind; 12] = [
+const KINDS: [RecordKind; 13] = [
     RecordKind::Format,
     RecordKind::Key,
     RecordKind::Session,
@@ -62,6 +64,7 @@ const KINDS: [RecordKind; 12] = [
     RecordKind::Mark,
     RecordKind::Segment,
     RecordKind::Checkpoint,
+    RecordKind::Abandoned,
 ];
 
 /// Bytes before the body of a record.
@@ -320,18 +323,22 @@ pub struct Condemned {
     pub created: Timestamp,
     /// The packs.
     pub packs: Vec<PackId>,
+    /// Repacks whose relocations nobody needs any more (R4).
+    pub relocations: Vec<SessionName>,
 }
 
-/// `gc/<id>/final`: what of a condemned list is deleted. Without packs the list is void.
+/// `gc/<id>/final`: what of a condemned list is deleted. If it names nothing, the list is void.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Final {
     /// The collection; must be the one in the object's name.
     pub collection: RandomId,
     /// The packs.
     pub packs: Vec<PackId>,
+    /// Repacks whose relocations go.
+    pub relocations: Vec<SessionName>,
 }
 
-/// The end of a session that was shut out.
+/// The end of a session that was shut out, or gave up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fenced {
     /// The session.

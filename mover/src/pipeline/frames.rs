@@ -131,9 +131,8 @@ impl Framer {
                 session.learn_keys(&found.footer.sessions);
                 // W5: a new record never names the old side of a relocation.
                 let mut place = frame.place;
-                if let Some(moved) = session.relocated(place.pack, place.offset) {
-                    (place.pack, place.offset) = moved;
-                }
+                let Some(at) = session.usable(place.pack, place.offset) else { continue };
+                (place.pack, place.offset) = at;
                 let place = Frame::settled(place);
                 for chunk in &frame.chunks {
                     let (id, offset, length) = (chunk.id, chunk.offset, chunk.length);

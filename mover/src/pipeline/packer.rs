@@ -17,6 +17,7 @@ use crate::{
     format::{
         frame::FramePlace,
         pack::{Footer, FooterFrame, Trailer},
+        session::SessionKeyInfo,
     },
     id::{ChunkId, PackId},
     limits,
@@ -88,9 +89,19 @@ impl Packer {
         }
     }
 
-    /// Puts a sealed frame into the open pack; `frame.place` has everything but pack and offset, which are filled
-    /// in and returned.
-    pub(crate) fn append(&self, mut frame: FooterFrame, sealed: &[u8]) -> Result<FramePlace> {
+    /// Puts a frame that this session sealed into the open pack; `frame.place` has everything but pack and offset,
+    /// which are filled in and returned.
+    pub(crate) fn append(&self, frame: FooterFrame, sealed: &[u8]) -> Result<FramePlace> {
+        self.append_of(self.bridge.session().key_info(), frame, sealed)
+    }
+
+    /// The same for a frame that another session sealed.
+    pub(crate) fn append_of(
+        &self,
+        owner: &SessionKeyInfo,
+        mut frame: FooterFrame,
+        sealed: &[u8],
+    ) -> Result<FramePlace> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let full = match &*open {
             Some(pack) if pack.bytes.len() + sealed.len() > self.target => open.take(),
@@ -103,6 +114,9 @@ impl Packer {
         pack.bytes.extend_from_slice(sealed);
         let place = frame.place;
         pack.footer.frames.push(frame);
+        if !pack.footer.sessions.iter().any(|known| known.session == owner.session) {
+            pack.footer.sessions.push(owner.clone());
+        }
         drop(open);
         if let Some(pack) = full {
             self.close(pack, true)?;

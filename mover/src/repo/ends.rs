@@ -21,7 +21,7 @@ use crate::{
 pub struct SnapshotList {
     /// By the time they were begun.
     pub snapshots: Vec<Snapshot>,
-    /// Visible, but their record cannot be read.
+    /// Visible, but their record cannot be read. Repacks among them.
     pub unreadable: Vec<(SessionName, Error)>,
     /// Pins and verifications that carry a true signature.
     pub marks: Vec<Mark>,
@@ -57,8 +57,10 @@ pub(crate) enum End {
     Committed(Box<Snapshot>),
     /// It committed relocations.
     Relocated(Vec<Moved>),
-    /// It was shut out.
+    /// It was shut out, or gave up.
     Fenced,
+    /// Its session was cleaned up since: it is not visible.
+    Gone,
     /// There is something that does not verify: a decision against the session, never for it.
     Void(String),
 }
@@ -88,24 +90,45 @@ impl Repository {
     /// Marks below a folder that carry a true maintenance signature, and the rest as problems.
     pub(crate) async fn marks(&self, folder: &str, prefix: &str) -> Result<(Vec<Mark>, Vec<Problem>)> {
         let (mut marks, mut problems) = (Vec::new(), Vec::new());
-        for object in list_all(self.store().as_ref(), &format!("{folder}{prefix}")).await? {
-            let bytes = match self.store().get(&object.name, ByteRange::All).await {
-                Ok(bytes) => bytes,
-                // Cleaned up between the listing and now.
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
-            let kind = if folder == "forgotten/" { RecordKind::Forgotten } else { RecordKind::Mark };
-            let mark: Result<Mark> = self.open_signed(&object.name, kind, &bytes);
-            match mark {
-                Ok(mark) if object.name.starts_with(&format!("{folder}{}.", mark.session)) => {
-                    marks.push(mark)
-                }
-                Ok(_) => problems.push(untrue(&object.name, "it speaks of another session")),
-                Err(error) => problems.push(untrue(&object.name, &error.to_string())),
+        let mut running = tokio::task::JoinSet::new();
+        let kind = if folder == "forgotten/" { RecordKind::Forgotten } else { RecordKind::Mark };
+        let mut objects = list_all(self.store().as_ref(), &format!("{folder}{prefix}")).await?.into_iter();
+        loop {
+            while running.len() < PARALLEL_READS
+                && let Some(object) = objects.next()
+            {
+                let repository = self.clone();
+                running.spawn(async move { repository.read_mark(&object.name, kind).await });
+            }
+            let Some(joined) = running.join_next().await else { break };
+            match joined.map_err(|error| Error::internal("reading a mark broke").with_source(error))?? {
+                Some(Ok(mark)) => marks.push(mark),
+                Some(Err(problem)) => problems.push(problem),
+                None => {}
             }
         }
+        marks.sort_by_key(|mark: &Mark| (mark.session, mark.created));
+        problems.sort_by(|a, b| a.what.cmp(&b.what));
         Ok((marks, problems))
+    }
+
+    /// None if it was cleaned up between the listing and now.
+    async fn read_mark(
+        &self,
+        name: &str,
+        kind: RecordKind,
+    ) -> Result<Option<std::result::Result<Mark, Problem>>> {
+        let bytes = match self.store().get(name, ByteRange::All).await {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let own = name.split_once('/').and_then(|(_, rest)| rest.split_once('.')).map(|(session, _)| session);
+        Ok(Some(match self.open_signed::<Mark>(name, kind, &bytes) {
+            Ok(mark) if own == Some(mark.session.to_string().as_str()) => Ok(mark),
+            Ok(_) => Err(untrue(name, "it speaks of another session")),
+            Err(error) => Err(untrue(name, &error.to_string())),
+        }))
     }
 
     /// Reads JSON behind a maintenance signature; the signature covers the object's name.
@@ -162,13 +185,24 @@ impl Repository {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let Some(object) = self.session_object(session).await? else {
-            return Ok(Some(End::Void("its session does not exist".to_owned())));
+        // That a session was shut out is known without its object, which may be damaged or never have been one.
+        if let Some(fenced) = self.read_fenced(session, &name, &bytes) {
+            return Ok(Some(fenced));
+        }
+        let end = match self.session_object(session).await {
+            Ok(Some(object)) => self.read_end(session, &name, &bytes, &object),
+            Ok(None) => return Ok(Some(End::Gone)),
+            Err(error) => Err(error),
         };
-        let end = self.read_end(session, &name, &bytes, &object);
         let hint =
             format!("look at the damage: carrack check; or give the snapshot up: carrack forget {session}");
         end.map(Some).map_err(|error| if error.hint().is_some() { error } else { error.with_hint(hint) })
+    }
+
+    /// A fence that carries the maintenance key's signature.
+    fn read_fenced(&self, session: SessionName, name: &str, bytes: &[u8]) -> Option<End> {
+        let fenced: Fenced = self.open_signed(name, RecordKind::Fenced, bytes).ok()?;
+        (fenced.session == session).then_some(End::Fenced)
     }
 
     fn read_end(
@@ -184,12 +218,13 @@ impl Repository {
         };
         let void = |problem: &str| Ok(End::Void(problem.to_owned()));
         match (kind, session.kind) {
-            (RecordKind::Fenced, _) => {
-                if !self.keys().verify_maintenance(name, sealed, signature) {
-                    return void("it is not signed with the maintenance key");
+            (RecordKind::Fenced, _) => void("it is not signed with the maintenance key"),
+            (RecordKind::Abandoned, _) => {
+                if !verify_signature(&object.signing_public, name, sealed, signature) {
+                    return void("it is not signed by its own session");
                 }
-                let fenced: Fenced = records::from_json(name, sealed)?;
-                if fenced.session == session { Ok(End::Fenced) } else { void("it fences another session") }
+                let abandoned: Fenced = records::from_json(name, sealed)?;
+                if abandoned.session == session { Ok(End::Fenced) } else { void("it ends another session") }
             }
             (RecordKind::Snapshot, SessionKind::Backup) => {
                 if !verify_signature(&object.signing_public, name, sealed, signature) {
@@ -271,6 +306,14 @@ impl Repository {
             }
         }
         list.snapshots.sort_by_key(|snapshot| (snapshot.started, snapshot.session));
+        // A repack that nobody can read stops writers and maintenance alike, so it is named with the snapshots.
+        for (name, end) in self.ends_of(&self.visible("r").await?).await? {
+            match end {
+                Ok(Some(End::Void(problem))) => list.unreadable.push((name, Error::corrupt(problem))),
+                Ok(_) => {}
+                Err(error) => list.unreadable.push((name, error)),
+            }
+        }
         let (marks, problems) = self.marks("marks/", "").await?;
         list.marks = marks;
         list.problems.extend(problems);
@@ -307,9 +350,10 @@ impl Repository {
                 Some(End::Void(problem)) => {
                     // Ignored it would be if it were forged; but these keys may only be older than the signature.
                     return Err(Error::denied(format!("repack {name} cannot be believed: {problem}"))
-                        .with_hint(
-                            "fetch the keys again if the repository's key was rotated; else run check",
-                        ));
+                        .with_hint(format!(
+                            "fetch the keys again if the repository's key was rotated; else it is forged: \
+                             carrack forget {name}"
+                        )));
                 }
                 _ => {}
             }

@@ -15,11 +15,14 @@ use crate::{
     id::{ChunkId, LineageId, PackId, RandomId, SessionNonce},
     keys::SEALED_KEY_LENGTH,
     limits,
-    store::{ByteRange, list_all},
+    store::{ByteRange, Listed, list_all},
 };
 
-/// Rows of one segment: about 20 MB.
-pub(super) const SEGMENT_ROWS: usize = 1 << 20;
+/// Rows of one segment: about 2.4 MB, of which a writer reads a few at once.
+pub(super) const SEGMENT_ROWS: usize = 1 << 17;
+/// Rows of the whole index after a merge: 75 MB that every writer reads, all chunks of 256 GiB. Of larger
+/// repositories a sample of the chunks is kept: whoever finds one finds its neighbours through the pack's footer.
+const INDEX_ROWS_MAX: usize = 4 << 20;
 const PREFIX_LENGTH: usize = 16;
 
 /// What an unfinished backup left: a tree of what it had done.
@@ -37,20 +40,20 @@ pub struct Checkpoint {
     pub started: jiff::Timestamp,
 }
 
+type Prefix = [u8; PREFIX_LENGTH];
+
 /// The plain bytes of a segment: packs, then rows of id prefix and pack, sorted by prefix.
-pub(super) fn encode_segment(rows: &[(ChunkId, PackId)]) -> Vec<u8> {
+pub(super) fn encode_segment(mut rows: Vec<(&[u8], PackId)>) -> Vec<u8> {
     let mut packs: Vec<PackId> = rows.iter().map(|(_, pack)| *pack).collect();
     packs.sort_unstable();
     packs.dedup();
-    let mut sorted: Vec<(&[u8], PackId)> =
-        rows.iter().map(|(id, pack)| (&id.0[..PREFIX_LENGTH], *pack)).collect();
-    sorted.sort_unstable();
-    sorted.dedup();
-    let mut out = Vec::with_capacity(packs.len() * 16 + sorted.len() * 18 + 16);
+    rows.sort_unstable();
+    rows.dedup();
+    let mut out = Vec::with_capacity(packs.len() * 16 + rows.len() * 18 + 16);
     put_varint(&mut out, packs.len() as u64);
     packs.iter().for_each(|pack| out.extend_from_slice(&pack.0));
-    put_varint(&mut out, sorted.len() as u64);
-    for (prefix, pack) in sorted {
+    put_varint(&mut out, rows.len() as u64);
+    for (prefix, pack) in rows {
         out.extend_from_slice(prefix);
         let position = packs.binary_search(&pack).expect("every pack of a row is in the list");
         put_varint(&mut out, position as u64);
@@ -58,8 +61,20 @@ pub(super) fn encode_segment(rows: &[(ChunkId, PackId)]) -> Vec<u8> {
     out
 }
 
+/// The rows of some chunks.
+pub(super) fn rows(chunks: &[(ChunkId, PackId)]) -> Vec<(&[u8], PackId)> {
+    chunks.iter().map(|(id, pack)| (&id.0[..PREFIX_LENGTH], *pack)).collect()
+}
+
+/// The rows of one segment: id prefix, and position among the packs.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Segment {
+    packs: Vec<PackId>,
+    rows: Vec<(Prefix, u32)>,
+}
+
 /// Reads a segment.
-pub(super) fn decode_segment(bytes: &[u8]) -> Result<Vec<([u8; PREFIX_LENGTH], PackId)>> {
+pub(super) fn decode_segment(bytes: &[u8]) -> Result<Segment> {
     let mut reader = Reader::new("index segment", bytes);
     let count = reader.count(PackId::LENGTH)?;
     let packs: Vec<PackId> = (0..count).map(|_| reader.array().map(PackId)).collect::<Result<_>>()?;
@@ -67,11 +82,14 @@ pub(super) fn decode_segment(bytes: &[u8]) -> Result<Vec<([u8; PREFIX_LENGTH], P
     let mut rows = Vec::with_capacity(count);
     for _ in 0..count {
         let prefix = reader.array()?;
-        let pack = usize::try_from(reader.varint()?).ok().and_then(|index| packs.get(index));
-        rows.push((prefix, *pack.ok_or_else(|| reader.malformed("a row of a pack that is not listed"))?));
+        let pack = reader.varint32()?;
+        if pack as usize >= packs.len() {
+            return Err(reader.malformed("a row of a pack that is not listed"));
+        }
+        rows.push((prefix, pack));
     }
     reader.finish()?;
-    Ok(rows)
+    Ok(Segment { packs, rows })
 }
 
 /// Puts the session before the sealed part of a hint.
@@ -89,15 +107,31 @@ fn decode_hint(body: &[u8]) -> Result<(SessionKeyInfo, &[u8])> {
     Ok((info, reader.take(rest)?))
 }
 
-/// Chunks of all sessions, as far as memory goes.
-#[derive(Debug, Default)]
+/// Chunks of all sessions. When there are more than fit, a sample of them: all whose id ends in enough zero bits, the
+/// same for everybody, so that what is left still leads to every pack that holds a few hundred chunks.
+#[derive(Debug)]
 pub struct DedupIndex {
-    rows: Vec<([u8; PREFIX_LENGTH], u32)>,
+    rows: Vec<(Prefix, u32)>,
     packs: Vec<PackId>,
+    max_rows: usize,
+    zero_bits: u32,
     left_out: u64,
 }
 
+impl Default for DedupIndex {
+    fn default() -> Self {
+        Self::new(usize::MAX)
+    }
+}
+
 impl DedupIndex {
+    /// About how many bytes a row takes, with its share of the packs.
+    pub const ROW_BYTES: usize = size_of::<(Prefix, u32)>() + PackId::LENGTH;
+
+    fn new(max_rows: usize) -> Self {
+        Self { rows: Vec::new(), packs: Vec::new(), max_rows: max_rows.max(1), zero_bits: 0, left_out: 0 }
+    }
+
     /// Packs that may hold the chunk.
     pub fn lookup(&self, id: &ChunkId) -> impl Iterator<Item = PackId> {
         let prefix = &id.0[..PREFIX_LENGTH];
@@ -118,23 +152,58 @@ impl DedupIndex {
         self.rows.len()
     }
 
-    /// Rows that did not fit: chunks that may be stored again.
+    /// Rows that did not fit: chunks that are found only through their neighbours.
     pub fn left_out(&self) -> u64 {
         self.left_out
     }
 
-    fn add(&mut self, rows: Vec<([u8; PREFIX_LENGTH], PackId)>, max_rows: usize) {
-        let room = max_rows.saturating_sub(self.rows.len());
-        self.left_out += rows.len().saturating_sub(room) as u64;
-        let mut positions = std::collections::HashMap::new();
-        for (prefix, pack) in rows.into_iter().take(room) {
-            let position = *positions.entry(pack).or_insert_with(|| {
-                self.packs.push(pack);
-                self.packs.len() as u32 - 1
+    fn add(&mut self, segment: Segment, is_there: impl Fn(PackId) -> bool) {
+        let Segment { packs, rows } = segment;
+        let mut positions: Vec<Option<u32>> = vec![None; packs.len()];
+        for (prefix, pack) in rows {
+            let pack = pack as usize;
+            if zero_bits(&prefix) < self.zero_bits {
+                self.left_out += 1;
+                continue;
+            }
+            if !is_there(packs[pack]) {
+                continue;
+            }
+            let position = *positions[pack].get_or_insert_with(|| {
+                self.packs.push(packs[pack]);
+                u32::try_from(self.packs.len() - 1).expect("there are fewer packs than rows")
             });
             self.rows.push((prefix, position));
+            if self.rows.len() >= self.max_rows {
+                self.thin_out();
+                // Positions have changed: packs of this segment that come again are listed again.
+                positions.fill(None);
+            }
         }
     }
+
+    /// Keeps the half of the rows whose ids have one more zero bit.
+    fn thin_out(&mut self) {
+        let before = self.rows.len();
+        self.zero_bits += 1;
+        self.rows.retain(|(prefix, _)| zero_bits(prefix) >= self.zero_bits);
+        self.left_out += (before - self.rows.len()) as u64;
+        let mut moved: Vec<Option<u32>> = vec![None; self.packs.len()];
+        let mut packs = Vec::new();
+        for (_, pack) in &mut self.rows {
+            let old = *pack as usize;
+            *pack = *moved[old].get_or_insert_with(|| {
+                packs.push(self.packs[old]);
+                u32::try_from(packs.len() - 1).expect("there are fewer packs than before")
+            });
+        }
+        self.packs = packs;
+    }
+}
+
+/// Zero bits at the end of an id's prefix. Ids are keyed hashes: each bit halves their number.
+fn zero_bits(prefix: &Prefix) -> u32 {
+    u128::from_le_bytes(*prefix).leading_zeros()
 }
 
 /// Whether a hint simply does not help: gone, damaged, or of a key generation that this process does not hold.
@@ -148,22 +217,42 @@ const PARALLEL_SEGMENTS: usize = 4;
 impl Repository {
     /// Loads the index, at most so many rows. What cannot be read is left out: it costs deduplication only.
     pub async fn load_index(&self, max_rows: usize) -> Result<DedupIndex> {
-        let mut index = DedupIndex::default();
-        let names = list_all(self.store().as_ref(), "index/s-").await?;
+        let names = self.segment_names().await?;
+        let (index, _) = self.read_segments(&names, max_rows, |_| true).await?;
+        Ok(index)
+    }
+
+    /// Names of all segments with their lengths.
+    pub(super) async fn segment_names(&self) -> Result<Vec<Listed>> {
+        list_all(self.store().as_ref(), "index/s-").await
+    }
+
+    /// The rows of these segments, and the names of those that could be read.
+    async fn read_segments(
+        &self,
+        names: &[Listed],
+        max_rows: usize,
+        is_there: impl Fn(PackId) -> bool,
+    ) -> Result<(DedupIndex, Vec<String>)> {
+        let mut index = DedupIndex::new(max_rows);
+        let mut read = Vec::new();
         let mut running = tokio::task::JoinSet::new();
-        let mut names = names.into_iter();
+        let mut names = names.iter();
         loop {
             while running.len() < PARALLEL_SEGMENTS
                 && let Some(listed) = names.next()
             {
-                let repository = self.clone();
-                running.spawn(async move { repository.segment(&listed.name).await });
+                let (repository, name) = (self.clone(), listed.name.clone());
+                running.spawn(async move { (repository.segment(&name).await, name) });
             }
             let Some(joined) = running.join_next().await else { break };
-            let rows =
+            let (rows, name) =
                 joined.map_err(|error| Error::internal("reading the index broke").with_source(error))?;
             match rows {
-                Ok(rows) => index.add(rows, max_rows),
+                Ok(segment) => {
+                    index.add(segment, &is_there);
+                    read.push(name);
+                }
                 Err(error) if is_lost_hint(&error) => {
                     tracing::warn!(%error, "an index segment is left out");
                 }
@@ -171,10 +260,11 @@ impl Repository {
             }
         }
         index.rows.sort_unstable();
-        Ok(index)
+        index.rows.dedup();
+        Ok((index, read))
     }
 
-    pub(crate) async fn segment(&self, name: &str) -> Result<Vec<([u8; PREFIX_LENGTH], PackId)>> {
+    async fn segment(&self, name: &str) -> Result<Segment> {
         let bytes = self.store().get(name, ByteRange::All).await?;
         let (info, sealed) = decode_hint(records::decode_kind(name, &bytes, RecordKind::Segment)?)?;
         let key = self.keys().session_index_key(info.generation, info.session)?;
@@ -188,8 +278,8 @@ impl Repository {
     pub async fn checkpoints(&self, lineage: LineageId) -> Result<Vec<Checkpoint>> {
         let mut checkpoints = Vec::new();
         for listed in list_all(self.store().as_ref(), &format!("index/c{lineage}-")).await? {
-            match self.checkpoint(&listed.name).await {
-                Ok(checkpoint) => checkpoints.push(checkpoint),
+            match self.checkpoint_of(&listed.name).await {
+                Ok((_, checkpoint)) => checkpoints.push(checkpoint),
                 Err(error) if is_lost_hint(&error) => {
                     tracing::warn!(%error, "a checkpoint is left out");
                 }
@@ -200,7 +290,8 @@ impl Repository {
         Ok(checkpoints)
     }
 
-    async fn checkpoint(&self, name: &str) -> Result<Checkpoint> {
+    /// A checkpoint and the session that wrote it.
+    async fn checkpoint_of(&self, name: &str) -> Result<(SessionName, Checkpoint)> {
         let bytes = self.store().get(name, ByteRange::All).await?;
         let (info, sealed) = decode_hint(records::decode_kind(name, &bytes, RecordKind::Checkpoint)?)?;
         let key = self.keys().session_metadata_key(info.generation, info.session)?;
@@ -208,46 +299,54 @@ impl Repository {
         let plain =
             codec::open_object(&cipher, Domain::Checkpoint, info.session, sealed, limits::RECORD_LIMIT)
                 .map_err(|error| error.context(format!("object {name}")))?;
-        records::from_json(name, &plain)
+        Ok((info.session, records::from_json(name, &plain)?))
     }
 }
 
-/// Segments beyond this many are merged: each is a request of every writer.
-const SEGMENTS_KEPT: usize = 8;
-/// Rows that a merge holds in memory.
-const MERGE_ROWS: usize = 4 << 20;
+/// Segments that are less than half full are merged when there are more than this many: each is a request of every
+/// writer.
+const SMALL_SEGMENTS_KEPT: usize = 8;
+/// Bytes of a segment that is half full.
+const HALF_SEGMENT_BYTES: u64 = (SEGMENT_ROWS * (PREFIX_LENGTH + 2) / 2) as u64;
 
 impl Repository {
-    /// Merges index segments and drops rows of packs that are gone, and checkpoints whose session has ended. Any
-    /// process may do this at any time: the index carries no safety.
-    pub(crate) async fn merge_index(
-        &self,
-        packs: &std::collections::BTreeMap<PackId, (u64, Vec<String>)>,
-    ) -> Result<()> {
-        let names = list_all(self.store().as_ref(), "index/s-").await?;
-        if names.len() > SEGMENTS_KEPT {
-            let mut rows = Vec::new();
-            let mut merged = Vec::new();
-            for listed in &names {
-                match self.segment(&listed.name).await {
-                    Ok(segment) if rows.len() + segment.len() <= MERGE_ROWS => {
-                        rows.extend(segment.into_iter().filter(|(_, pack)| packs.contains_key(pack)));
-                        merged.push(&listed.name);
-                    }
-                    Ok(_) => {}
-                    Err(error) => tracing::warn!(%error, "an index segment is not merged"),
-                }
+    /// When a session last gave a sign of life by a checkpoint, by the writer's clock.
+    pub(super) async fn last_checkpoint(&self, session: SessionName) -> Result<Option<jiff::Timestamp>> {
+        let mut last = None;
+        for listed in list_all(self.store().as_ref(), &format!("index/c{}-", session.lineage)).await? {
+            match self.checkpoint_of(&listed.name).await {
+                Ok((owner, checkpoint)) if owner == session => last = last.max(Some(checkpoint.started)),
+                Ok(_) => {}
+                Err(error) if is_lost_hint(&error) => {}
+                Err(error) => return Err(error),
             }
-            self.put_merged(rows).await?;
+        }
+        Ok(last)
+    }
+
+    /// Merges these segments if it is worth it, without the rows of packs that are gone, and drops checkpoints
+    /// whose session has ended. Any process may do this at any time: the index carries no safety.
+    pub(super) async fn merge_index(
+        &self,
+        segments: &[Listed],
+        is_there: impl Fn(PackId) -> bool,
+    ) -> Result<()> {
+        let small = segments.iter().filter(|segment| segment.size < HALF_SEGMENT_BYTES).count();
+        let bytes: u64 = segments.iter().map(|segment| segment.size).sum();
+        let too_long = bytes / (PREFIX_LENGTH as u64 + 2) > INDEX_ROWS_MAX as u64 * 5 / 4;
+        if small > SMALL_SEGMENTS_KEPT || too_long {
+            let (index, merged) = self.read_segments(segments, INDEX_ROWS_MAX, is_there).await?;
+            self.put_merged(&index).await?;
             for name in merged {
-                self.store().delete(name).await?;
+                self.store().delete(&name).await?;
             }
         }
         for listed in list_all(self.store().as_ref(), "index/c").await? {
             if let Ok(bytes) = self.store().get(&listed.name, ByteRange::All).await
                 && let Ok(body) = records::decode_kind(&listed.name, &bytes, RecordKind::Checkpoint)
                 && let Ok((info, _)) = decode_hint(body)
-                && self.exists(&info.session.end_object()).await?
+                && (self.exists(&info.session.end_object()).await?
+                    || !self.exists(&info.session.session_object()).await?)
             {
                 self.store().delete(&listed.name).await?;
             }
@@ -256,16 +355,8 @@ impl Repository {
     }
 
     /// A merged segment is sealed under the name of a session that never was, so its counter starts afresh.
-    async fn put_merged(&self, rows: Vec<([u8; PREFIX_LENGTH], PackId)>) -> Result<()> {
-        let rows: Vec<(ChunkId, PackId)> = rows
-            .into_iter()
-            .map(|(prefix, pack)| {
-                let mut id = ChunkId::default();
-                id.0[..PREFIX_LENGTH].copy_from_slice(&prefix);
-                (id, pack)
-            })
-            .collect();
-        for rows in rows.chunks(SEGMENT_ROWS) {
+    async fn put_merged(&self, index: &DedupIndex) -> Result<()> {
+        for rows in index.rows.chunks(SEGMENT_ROWS) {
             let session = SessionName {
                 kind: SessionKind::Repack,
                 lineage: LineageId::default(),
@@ -274,7 +365,9 @@ impl Repository {
             let generation = self.keys().newest();
             let suite = Suite::ChaCha20Poly1305;
             let cipher = Cipher::new(suite, &self.keys().session_index_key(generation, session)?);
-            let sealed = codec::seal_object(&cipher, Domain::Segment, session, 0, &encode_segment(rows))?;
+            let rows = rows.iter().map(|(prefix, pack)| (&prefix[..], index.packs[*pack as usize]));
+            let sealed =
+                codec::seal_object(&cipher, Domain::Segment, session, 0, &encode_segment(rows.collect()))?;
             let info =
                 SessionKeyInfo { session, generation, suite, sealed_data_key: vec![0; SEALED_KEY_LENGTH] };
             let name = format!("index/s-{}", RandomId(self.world().random()));
@@ -282,5 +375,67 @@ impl Repository {
             self.store().put_if_absent(&name, body.into()).await?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunk(number: u64) -> ChunkId {
+        ChunkId(*blake3::hash(&number.to_le_bytes()).as_bytes())
+    }
+
+    fn pack(number: u64) -> PackId {
+        let mut pack = PackId::default();
+        pack.0[..8].copy_from_slice(&number.to_le_bytes());
+        pack
+    }
+
+    /// Chunks `from..to`, 500 to a pack.
+    fn segment(from: u64, to: u64) -> Segment {
+        let ids: Vec<ChunkId> = (from..to).map(chunk).collect();
+        let rows = ids.iter().zip(from..).map(|(id, at)| (&id.0[..PREFIX_LENGTH], pack(at / 500)));
+        decode_segment(&encode_segment(rows.collect())).expect("what was written can be read")
+    }
+
+    #[test]
+    fn an_index_that_fits_finds_every_chunk() {
+        let mut index = DedupIndex::new(usize::MAX);
+        index.add(segment(0, 3000), |_| true);
+        index.add(segment(2000, 5000), |found| found != pack(9));
+        index.rows.sort_unstable();
+        index.rows.dedup();
+        for number in 0..4500 {
+            assert!(index.lookup(&chunk(number)).any(|found| found == pack(number / 500)), "{number}");
+        }
+        assert_eq!(index.lookup(&chunk(4600)).count(), 0, "its pack is not there");
+        assert_eq!(index.left_out(), 0);
+    }
+
+    #[test]
+    fn an_index_that_does_not_fit_still_leads_to_nearly_every_pack() {
+        let mut index = DedupIndex::new(2000);
+        for part in 0..20 {
+            index.add(segment(part * 5000, (part + 1) * 5000), |_| true);
+        }
+        index.rows.sort_unstable();
+        assert!(index.len() <= 2000 && index.len() > 900, "{}", index.len());
+        assert_eq!(index.left_out() + index.len() as u64, 100_000);
+        let mut found = std::collections::HashSet::new();
+        for number in 0..100_000 {
+            for pack in index.lookup(&chunk(number)) {
+                assert_eq!(pack, self::pack(number / 500), "{number}");
+                found.insert(pack);
+            }
+        }
+        assert!(found.len() > 195, "{} of 200 packs are found", found.len());
+    }
+
+    #[test]
+    fn a_row_of_a_pack_that_is_not_listed_is_malformed() {
+        let mut bytes = encode_segment(vec![(&chunk(1).0[..PREFIX_LENGTH], pack(1))]);
+        *bytes.last_mut().expect("it is not empty") = 1;
+        assert!(decode_segment(&bytes).is_err());
     }
 }

@@ -2,100 +2,138 @@
 //! dead stays.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     sync::Arc,
 };
 
-use super::{Repository, ends::End, packs::Relocations};
+use bytes::Bytes;
+
+use super::{Repository, ends::End, packs::Relocations, survey::Survey};
 use crate::{
+    cancel::Cancel,
     codec::{self, Cipher},
     error::{Error, Result},
     format::{
         entry::{Content, Run},
         frame::{ChunkRef, FrameKind, FramePlace},
         page::Page,
-        session::{SessionKeyInfo, SessionName},
+        records::Snapshot,
+        session::{SessionKeyInfo, SessionKind, SessionName},
     },
-    id::{ChunkId, PackId},
+    id::PackId,
+    limits,
     monitor::{Monitor, Progress},
     store::ByteRange,
 };
 
-/// Frames that somebody needs, by pack: offset and stored bytes.
-#[derive(Debug, Default)]
-pub(crate) struct Needed {
-    packs: HashMap<PackId, BTreeMap<u32, u32>>,
+/// Whoever wants to know what is needed.
+pub(crate) trait Needs: Send {
+    /// A frame of `stored` bytes is needed. May be told more than once.
+    fn frame(&mut self, pack: PackId, offset: u32, stored: u32);
 }
 
-impl Needed {
-    /// Whether any frame of the pack is needed.
-    pub(crate) fn has(&self, pack: PackId) -> bool {
-        self.packs.contains_key(&pack)
-    }
-
-    /// Bytes of the pack that are needed.
-    pub(crate) fn live_bytes(&self, pack: PackId) -> u64 {
-        self.packs.get(&pack).map_or(0, |frames| frames.values().map(|stored| u64::from(*stored)).sum())
-    }
-
-    fn add(&mut self, relocations: &Relocations, place: &FramePlace) {
-        // R3: a frame that was moved is needed where it is now, and only there.
-        let (pack, offset) =
-            relocations.lookup(place.pack, place.offset).unwrap_or((place.pack, place.offset));
-        self.packs.entry(pack).or_default().insert(offset, place.stored);
-    }
+/// Who watches a mark, and may stop it.
+#[derive(Clone, Copy)]
+pub(crate) struct Watch<'w> {
+    pub(crate) monitor: &'w dyn Monitor,
+    pub(crate) cancel: &'w Cancel,
 }
 
-/// Pages that are read at once.
-const PARALLEL_PAGES: usize = 16;
+/// What a mark found besides the frames.
+#[derive(Debug)]
+pub(crate) struct Marked {
+    /// What it was made from.
+    pub(crate) survey: Survey,
+    /// Sessions that were shut out or gave up.
+    pub(crate) fenced: Vec<SessionName>,
+    /// Repacks that somebody's frame is found through.
+    pub(crate) relocations_needed: HashSet<SessionName>,
+}
 
-struct Marker {
+/// Ranges of pages that are read at once.
+const PARALLEL_RANGES: usize = 16;
+/// Pages that wait for one round of ranges: neighbours among them share a request.
+const PAGES_PER_ROUND: usize = 256;
+/// Bytes of one range of pages at most, and bytes between two pages that are rather read than asked around.
+const RANGE_BYTES: u64 = 2 << 20;
+const RANGE_GAP_BYTES: u64 = 64 << 10;
+/// Pages that are remembered as walked, 16 bytes each; when there are more, shared ones are walked again, which
+/// costs time and no safety.
+const PAGES_SEEN: usize = 1 << 20;
+/// Ciphers that are kept from one snapshot to the next, about 500 bytes each.
+const CIPHERS_KEPT: usize = 4096;
+/// Ends that are read before their trees are walked, some kilobytes each.
+const ENDS_PER_ROUND: usize = 256;
+
+struct Marker<'n> {
     repository: Repository,
     relocations: Relocations,
+    relocations_needed: HashSet<SessionName>,
     ciphers: HashMap<SessionName, Arc<Cipher>>,
-    seen: HashSet<ChunkId>,
+    seen: HashSet<u128>,
     waiting: Vec<ChunkRef>,
-    needed: Needed,
+    last: Option<(PackId, u32)>,
+    needs: &'n mut dyn Needs,
 }
 
 impl Repository {
-    /// Marks everything that visible snapshots need, in order V (C1, C5). Relocations are read after the ends.
-    pub(crate) async fn mark(&self, monitor: &dyn Monitor) -> Result<Needed> {
-        let names = self.visible("b").await?;
-        let ends = self.ends_of(&names).await?;
+    /// Marks everything that visible snapshots need, in order V (C1, C5). Relocations are read after the ends (R3).
+    pub(crate) async fn mark(&self, needs: &mut dyn Needs, watch: Watch<'_>) -> Result<Marked> {
+        let survey = self.survey().await?;
+        let relocations = self.relocations().await?;
+        let mut fenced = Vec::new();
         let mut marker = Marker {
             repository: self.clone(),
-            relocations: self.relocations().await?,
+            relocations,
+            relocations_needed: HashSet::new(),
             ciphers: HashMap::new(),
             seen: HashSet::new(),
             waiting: Vec::new(),
-            needed: Needed::default(),
+            last: None,
+            needs,
         };
-        for (name, end) in ends {
-            match end? {
-                Some(End::Committed(snapshot)) => {
-                    marker.learn(&snapshot.sessions)?;
-                    if let Some(root) = &snapshot.root {
-                        marker.want(&root.to_chunk());
-                    }
-                    marker.walk(monitor).await.map_err(|error| error.context(format!("snapshot {name}")))?;
+        for names in survey.visible(SessionKind::Backup).chunks(ENDS_PER_ROUND) {
+            for (name, end) in self.ends_of(names).await? {
+                match end? {
+                    Some(End::Committed(snapshot)) => marker.snapshot(&snapshot, watch).await?,
+                    // It may be forged or damaged, and nobody can tell: a person decides before anything goes.
+                    Some(End::Void(problem)) => return Err(not_believed(name, &problem)),
+                    Some(End::Fenced) => fenced.push(name),
+                    Some(End::Relocated(_) | End::Gone) | None => {}
                 }
-                // It may be forged or damaged, and nobody can tell: a person decides before anything goes.
-                Some(End::Void(problem)) => {
-                    return Err(Error::corrupt(format!("snapshot {name} cannot be believed: {problem}"))
-                        .with_hint(format!(
-                            "bring it back from a copy, or give it up: carrack forget {name}"
-                        )));
-                }
-                Some(End::Fenced | End::Relocated(_)) | None => {}
             }
         }
-        Ok(marker.needed)
+        let relocations_needed = std::mem::take(&mut marker.relocations_needed);
+        for names in survey.visible(SessionKind::Repack).chunks(ENDS_PER_ROUND) {
+            let ends = self.ends_of(names).await?;
+            fenced.extend(
+                ends.into_iter()
+                    .filter(|(_, end)| matches!(end, Ok(Some(End::Fenced))))
+                    .map(|(name, _)| name),
+            );
+        }
+        Ok(Marked { survey, fenced, relocations_needed })
     }
 }
 
-impl Marker {
+fn not_believed(name: SessionName, problem: &str) -> Error {
+    Error::corrupt(format!("snapshot {name} cannot be believed: {problem}"))
+        .with_hint(format!("bring it back from a copy, or give it up: carrack forget {name}"))
+}
+
+impl Marker<'_> {
+    async fn snapshot(&mut self, snapshot: &Snapshot, watch: Watch<'_>) -> Result<()> {
+        self.learn(&snapshot.sessions)?;
+        if let Some(root) = &snapshot.root {
+            self.want(&root.to_chunk());
+        }
+        self.walk(watch).await.map_err(|error| error.context(format!("snapshot {}", snapshot.session)))
+    }
+
     fn learn(&mut self, infos: &[SessionKeyInfo]) -> Result<()> {
+        if self.ciphers.len() > CIPHERS_KEPT {
+            self.ciphers.clear();
+        }
         for info in infos {
             if !self.ciphers.contains_key(&info.session) {
                 let key = self.repository.keys().session_metadata_key(info.generation, info.session)?;
@@ -106,42 +144,81 @@ impl Marker {
     }
 
     fn want(&mut self, page: &ChunkRef) {
-        if let Some(place) = page.frame.place() {
-            self.needed.add(&self.relocations, place);
+        self.need(page);
+        if self.seen.len() >= PAGES_SEEN {
+            self.seen.clear();
         }
         // Equal pages of two snapshots are one page: it is walked once.
-        if self.seen.insert(page.id) {
+        let mut prefix = [0; 16];
+        prefix.copy_from_slice(&page.id.0[..16]);
+        if self.seen.insert(u128::from_le_bytes(prefix)) {
             self.waiting.push(page.clone());
         }
     }
 
     fn need(&mut self, chunk: &ChunkRef) {
-        if let Some(place) = chunk.frame.place() {
-            self.needed.add(&self.relocations, place);
+        let Some(place) = chunk.frame.place() else { return };
+        // Neighbouring chunks are in one frame.
+        if self.last.replace((place.pack, place.offset)) == Some((place.pack, place.offset)) {
+            return;
+        }
+        // R3: a frame that was moved is needed where it is now, and only there.
+        let used = &mut self.relocations_needed;
+        let moved = self.relocations.lookup_through(place.pack, place.offset, |session| {
+            used.insert(session);
+        });
+        let (pack, offset) = moved.unwrap_or((place.pack, place.offset));
+        self.needs.frame(pack, offset, place.stored);
+    }
+
+    async fn walk(&mut self, watch: Watch<'_>) -> Result<()> {
+        let mut running = tokio::task::JoinSet::new();
+        loop {
+            watch.cancel.check()?;
+            if running.is_empty() && self.waiting.is_empty() {
+                return Ok(());
+            }
+            while running.len() < PARALLEL_RANGES && !self.waiting.is_empty() {
+                for range in self.next_ranges()? {
+                    let repository = self.repository.clone();
+                    running.spawn(async move { repository.open_pages(range).await });
+                }
+            }
+            let Some(joined) = running.join_next().await else { return Ok(()) };
+            let pages =
+                joined.map_err(|error| Error::internal("reading a page broke").with_source(error))??;
+            Progress::add(&watch.monitor.progress().entries, pages.len() as u64);
+            for page in pages {
+                self.take(&page);
+            }
         }
     }
 
-    async fn walk(&mut self, monitor: &dyn Monitor) -> Result<()> {
-        let mut running = tokio::task::JoinSet::new();
-        loop {
-            while running.len() < PARALLEL_PAGES
-                && let Some(page) = self.waiting.pop()
+    /// Some of the waiting pages, those next to each other together.
+    fn next_ranges(&mut self) -> Result<Vec<Vec<WantedPage>>> {
+        let from = self.waiting.len().saturating_sub(PAGES_PER_ROUND);
+        let mut wanted = Vec::new();
+        for page in self.waiting.split_off(from) {
+            let place = *page.frame.place().ok_or_else(|| Error::internal("a stored page has no place"))?;
+            let cipher = self.ciphers.get(&place.session).cloned().ok_or_else(|| {
+                Error::corrupt(format!("the key of session {} is missing from its record", place.session))
+            })?;
+            if place.plain as usize > limits::PAGE_LIMIT || place.stored as usize > limits::PAGE_LIMIT + 4096
             {
-                let place =
-                    *page.frame.place().ok_or_else(|| Error::internal("a stored page has no place"))?;
-                let cipher = self.ciphers.get(&place.session).cloned().ok_or_else(|| {
-                    Error::corrupt(format!("the key of session {} is missing from its record", place.session))
-                })?;
-                let (repository, moved) =
-                    (self.repository.clone(), self.relocations.lookup(place.pack, place.offset));
-                running.spawn(async move { repository.open_page(&page, place, moved, &cipher).await });
+                return Err(Error::corrupt(format!("a page in pack {} is longer than any page", place.pack)));
             }
-            let Some(joined) = running.join_next().await else { return Ok(()) };
-            let page =
-                joined.map_err(|error| Error::internal("reading a page broke").with_source(error))??;
-            self.take(&page);
-            Progress::add(&monitor.progress().entries, 1);
+            let at = self.relocations.lookup(place.pack, place.offset).unwrap_or((place.pack, place.offset));
+            wanted.push(WantedPage { page, place, at, cipher });
         }
+        wanted.sort_unstable_by_key(|page| page.at);
+        let mut ranges: Vec<Vec<WantedPage>> = Vec::new();
+        for page in wanted {
+            match ranges.last_mut() {
+                Some(range) if page.joins(&range[0], &range[range.len() - 1]) => range.push(page),
+                _ => ranges.push(vec![page]),
+            }
+        }
+        Ok(ranges)
     }
 
     fn take(&mut self, page: &Page) {
@@ -169,20 +246,44 @@ impl Marker {
     }
 }
 
+/// A page to read: what it must be, where it was written, and where it is now.
+struct WantedPage {
+    page: ChunkRef,
+    place: FramePlace,
+    at: (PackId, u32),
+    cipher: Arc<Cipher>,
+}
+
+impl WantedPage {
+    fn end(&self) -> u64 {
+        u64::from(self.at.1) + u64::from(self.place.stored)
+    }
+
+    fn joins(&self, first: &Self, last: &Self) -> bool {
+        self.at.0 == first.at.0
+            && u64::from(self.at.1) <= last.end() + RANGE_GAP_BYTES
+            && self.end() - u64::from(first.at.1) <= RANGE_BYTES
+    }
+}
+
 impl Repository {
-    async fn open_page(
-        &self,
-        page: &ChunkRef,
-        place: FramePlace,
-        moved: Option<(PackId, u32)>,
-        cipher: &Cipher,
-    ) -> Result<Page> {
-        let (pack, offset) = moved.unwrap_or((place.pack, place.offset));
-        let range = ByteRange::Slice { offset: offset.into(), length: place.stored.into() };
-        let mut stored = self.read_pack(pack, range).await?.to_vec();
+    async fn open_pages(&self, wanted: Vec<WantedPage>) -> Result<Vec<Page>> {
+        let (Some(first), Some(last)) = (wanted.first(), wanted.last()) else { return Ok(Vec::new()) };
+        let start = first.at.1;
+        let end = wanted.iter().map(WantedPage::end).max().unwrap_or_else(|| last.end());
+        let range = ByteRange::Slice { offset: start.into(), length: end - u64::from(start) };
+        let bytes = self.read_pack(first.at.0, range).await?;
+        wanted.iter().map(|page| self.open_page(page, start, &bytes)).collect()
+    }
+
+    fn open_page(&self, wanted: &WantedPage, start: u32, bytes: &Bytes) -> Result<Page> {
+        let (pack, offset) = wanted.at;
+        let from = (offset - start) as usize;
+        let mut stored = bytes[from..from + wanted.place.stored as usize].to_vec();
         let mut plain = Vec::new();
-        codec::open_frame(cipher, FrameKind::Metadata, &place, &mut stored, &mut plain)?;
-        if self.keys().chunk_id(&plain) != page.id {
+        codec::open_frame(&wanted.cipher, FrameKind::Metadata, &wanted.place, &mut stored, &mut plain)
+            .map_err(|error| error.context(format!("the page at {offset} of pack {pack}")))?;
+        if self.keys().chunk_id(&plain) != wanted.page.id {
             return Err(Error::corrupt(format!("the page at {offset} of pack {pack} is another")));
         }
         Page::from_bytes(&plain)

@@ -23,13 +23,15 @@ mod keys_admin;
 mod mark;
 mod packs;
 mod session;
+mod survey;
 mod unlock;
 
-pub use collector::{PruneOptions, PrunePlan, PruneReport};
+pub use collector::{PruneOptions, PrunePlan, PruneReport, Unused};
 pub use ends::{SnapshotFilter, SnapshotList};
 pub use forget::{Decision, ForgetPlan, GroupBy, KeepPolicy, plan_forget};
 pub use index::{Checkpoint, DedupIndex};
 pub use keys_admin::{KeyEntry, RotatePlan};
+pub(crate) use mark::{Needs, Watch};
 pub use packs::{PackFooter, Relocations};
 pub use session::Session;
 pub use unlock::{CreateOptions, Unlock};
@@ -51,6 +53,8 @@ struct Inner {
     world: World,
     keys: Keys,
     format: RepositoryFormat,
+    /// Names of the key objects when it was opened.
+    key_objects: Vec<String>,
 }
 
 impl Repository {
@@ -91,14 +95,16 @@ impl Repository {
         }
         store.flush().await?;
         let keys = Keys::from_roots(repository, &[root])?;
-        Ok(Self { inner: Arc::new(Inner { store, world, keys, format }) })
+        let key_objects = key_objects(store.as_ref()).await?;
+        Ok(Self { inner: Arc::new(Inner { store, world, keys, format, key_objects }) })
     }
 
     /// Opens a repository with a password, a secret or a mover's keys.
     pub async fn open(store: Arc<dyn ObjectStore>, world: World, unlock: &Unlock) -> Result<Self> {
         let format = read_format(store.as_ref()).await?;
+        let key_objects = key_objects(store.as_ref()).await?;
         let keys = unlock::open_keys(store.as_ref(), &format, unlock).await?;
-        Ok(Self { inner: Arc::new(Inner { store, world, keys, format }) })
+        Ok(Self { inner: Arc::new(Inner { store, world, keys, format, key_objects }) })
     }
 
     /// Where the objects lie.
@@ -132,6 +138,16 @@ impl Repository {
         }
     }
 
+    /// Fails if somebody added or removed a key since this repository was opened. What does not verify may then be
+    /// signed by a key that this process does not hold, and must not be taken for forged.
+    pub(crate) async fn check_keys_unchanged(&self) -> Result<()> {
+        if key_objects(self.store().as_ref()).await? == self.inner.key_objects {
+            return Ok(());
+        }
+        Err(Error::conflict("the keys of the repository were changed meanwhile")
+            .with_hint("run the same command again"))
+    }
+
     /// Cuts file contents as this repository does.
     pub fn chunker(&self) -> Chunker {
         Chunker::new(self.keys().chunk_seed(), self.format().cut)
@@ -146,6 +162,11 @@ impl Repository {
         id.0.copy_from_slice(&hash[..LineageId::LENGTH]);
         id
     }
+}
+
+async fn key_objects(store: &dyn ObjectStore) -> Result<Vec<String>> {
+    let listed = crate::store::list_all(store, "keys/").await?;
+    Ok(listed.into_iter().map(|object| object.name).collect())
 }
 
 /// Reads and checks the format object.

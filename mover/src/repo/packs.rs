@@ -114,7 +114,16 @@ impl Repository {
 /// Where repacking moved frames: all visible relocations, resolved.
 #[derive(Debug, Clone, Default)]
 pub struct Relocations {
-    moves: HashMap<(PackId, u32), (SessionName, PackId, u32)>,
+    sessions: Vec<SessionName>,
+    moves: HashMap<(PackId, u32), Move>,
+}
+
+/// One row: the session by its position, for there are many rows of each.
+#[derive(Debug, Clone, Copy)]
+struct Move {
+    session: u32,
+    pack: PackId,
+    offset: u32,
 }
 
 /// Longest chain of relocations that is followed; maintenance shortens them long before.
@@ -123,10 +132,12 @@ const CHAIN_LIMIT: usize = 1000;
 impl Relocations {
     /// Adds what one visible repack moved. Of several, the lowest session name wins, for everyone (R2).
     pub fn add(&mut self, session: SessionName, moved: &[Moved]) {
+        let position = u32::try_from(self.sessions.len()).expect("relocations are bounded by their limit");
+        self.sessions.push(session);
         for row in moved {
-            let entry = (session, row.new_pack, row.new_offset);
+            let entry = Move { session: position, pack: row.new_pack, offset: row.new_offset };
             let kept = self.moves.entry((row.old_pack, row.old_offset)).or_insert(entry);
-            if session < kept.0 {
+            if session < self.sessions[kept.session as usize] {
                 *kept = entry;
             }
         }
@@ -137,14 +148,35 @@ impl Relocations {
         self.moves.is_empty()
     }
 
+    /// Frames that were moved.
+    pub fn len(&self) -> usize {
+        self.moves.len()
+    }
+
+    /// The repacks that moved them.
+    pub fn sessions(&self) -> &[SessionName] {
+        &self.sessions
+    }
+
     /// Where the frame is now, if it was moved; chains are followed.
     pub fn lookup(&self, pack: PackId, offset: u32) -> Option<(PackId, u32)> {
+        self.lookup_through(pack, offset, |_| {})
+    }
+
+    /// The same; tells each repack that the way leads through.
+    pub(crate) fn lookup_through(
+        &self,
+        pack: PackId,
+        offset: u32,
+        mut through: impl FnMut(SessionName),
+    ) -> Option<(PackId, u32)> {
         let mut at = (pack, offset);
         let mut found = None;
         for _ in 0..CHAIN_LIMIT {
             match self.moves.get(&at) {
-                Some((_, pack, offset)) => {
-                    at = (*pack, *offset);
+                Some(step) => {
+                    through(self.sessions[step.session as usize]);
+                    at = (step.pack, step.offset);
                     found = Some(at);
                 }
                 None => return found,

@@ -22,7 +22,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     format::{
         frame::Suite,
-        records::{self, Condemned, RecordKind, Snapshot},
+        records::{self, Condemned, Fenced, Moved, RecordKind, Snapshot},
         session::{SessionKeyInfo, SessionKind, SessionName, SessionObject},
     },
     id::{ChunkId, LineageId, PackId, RandomId, SessionNonce},
@@ -41,11 +41,20 @@ pub struct Session {
     metadata: Cipher,
     index: Cipher,
     counters: [AtomicU64; 6],
-    condemned: HashSet<PackId>,
-    reuse_forbidden: bool,
+    absent: Absent,
     relocations: Relocations,
     keys_seen: Mutex<HashMap<SessionName, SessionKeyInfo>>,
     footers: Mutex<FooterCache>,
+}
+
+/// What condemned lists name: absent to a session for its whole life (W2).
+#[derive(Debug, Default)]
+pub(crate) struct Absent {
+    packs: HashSet<PackId>,
+    relocations: HashSet<SessionName>,
+    /// A list could not be read: then no pack of others may be reused at all, because its collector deletes by the
+    /// final, whatever became of the list.
+    unreadable: bool,
 }
 
 /// Footers that were fetched within this session, which is what makes their packs reusable (W4).
@@ -94,7 +103,7 @@ impl Repository {
         };
         let session = key_info.session;
         // W2: what any condemned list names is absent to this session for its whole life.
-        let (condemned, reuse_forbidden) = self.condemned_packs().await?;
+        let absent = self.absent().await?;
         // W5: the visible relocations, read after W2.
         let relocations = self.relocations().await?;
         Ok(Session {
@@ -106,20 +115,16 @@ impl Repository {
             key_info,
             signing,
             counters: Default::default(),
-            condemned,
-            reuse_forbidden,
+            absent,
             relocations,
             footers: Mutex::default(),
         })
     }
 
-    /// Every pack that a condemned list names, signed or not: a forged list costs deduplication, but one that is
+    /// Everything that a condemned list names, signed or not: a forged list costs deduplication, but one that is
     /// signed with a key which this process does not know yet must be obeyed.
-    ///
-    /// The answer's second part is whether a list could not be read: then no pack of others may be reused at all,
-    /// because its collector deletes by the final, whatever became of the list.
-    pub(crate) async fn condemned_packs(&self) -> Result<(HashSet<PackId>, bool)> {
-        let (mut packs, mut unreadable) = (HashSet::new(), false);
+    pub(crate) async fn absent(&self) -> Result<Absent> {
+        let mut absent = Absent::default();
         for object in list_all(self.store().as_ref(), "gc/").await? {
             let Some(id) = condemned_id(&object.name) else { continue };
             let bytes = match self.store().get(&object.name, ByteRange::All).await {
@@ -129,18 +134,21 @@ impl Repository {
                 Err(error) => return Err(error),
             };
             match read_unverified::<Condemned>(&object.name, RecordKind::Condemned, &bytes) {
-                Ok(list) if list.collection == id => packs.extend(list.packs),
+                Ok(list) if list.collection == id => {
+                    absent.packs.extend(list.packs);
+                    absent.relocations.extend(list.relocations);
+                }
                 Ok(_) => {
-                    unreadable = true;
+                    absent.unreadable = true;
                     tracing::warn!(object = object.name, "a condemned list names another collection");
                 }
                 Err(error) => {
-                    unreadable = true;
+                    absent.unreadable = true;
                     tracing::warn!(object = object.name, %error, "a condemned list cannot be read");
                 }
             }
         }
-        Ok((packs, unreadable))
+        Ok(absent)
     }
 }
 
@@ -205,9 +213,13 @@ impl Session {
         id
     }
 
-    /// Whether a pack is absent to this session (W2).
-    pub fn is_condemned(&self, pack: PackId) -> bool {
-        self.condemned.contains(&pack)
+    /// Where a new record may name a frame that others wrote: off packs that were repacked (W5). `None`: the frame,
+    /// or the way to it, is condemned, and so absent to this session for its whole life (W2), whoever names it.
+    pub fn usable(&self, pack: PackId, offset: u32) -> Option<(PackId, u32)> {
+        let mut lost = self.absent.unreadable;
+        let through = |repack| lost |= self.absent.relocations.contains(&repack);
+        let at = self.relocations.lookup_through(pack, offset, through).unwrap_or((pack, offset));
+        (!lost && !self.absent.packs.contains(&at.0)).then_some(at)
     }
 
     /// Where a frame was moved to (W5).
@@ -218,6 +230,11 @@ impl Session {
     /// Whether anything was ever moved.
     pub fn has_relocations(&self) -> bool {
         !self.relocations.is_empty()
+    }
+
+    /// Whether every frame of others is usable where it was written.
+    pub fn all_usable_in_place(&self) -> bool {
+        self.relocations.is_empty() && self.absent.packs.is_empty() && !self.absent.unreadable
     }
 
     /// Keeps the keys of other sessions, so that the snapshot can carry those it needs.
@@ -250,7 +267,7 @@ impl Session {
     /// W4: whether a pack that a hint names may be reused: not condemned, and its footer was fetched within this
     /// session, so after W2.
     pub async fn reusable(&self, pack: PackId) -> Result<Option<Arc<PackFooter>>> {
-        if self.reuse_forbidden || self.is_condemned(pack) {
+        if self.absent.unreadable || self.absent.packs.contains(&pack) {
             return Ok(None);
         }
         {
@@ -288,9 +305,9 @@ impl Session {
 
     /// Writes an index segment (W6); nothing for no rows.
     pub async fn put_segment(&self, chunks: &[(ChunkId, PackId)]) -> Result<()> {
-        for rows in chunks.chunks(index::SEGMENT_ROWS) {
+        for chunks in chunks.chunks(index::SEGMENT_ROWS) {
             let counter = self.next_counter(Domain::Segment);
-            let plain = index::encode_segment(rows);
+            let plain = index::encode_segment(index::rows(chunks));
             let sealed = codec::seal_object(&self.index, Domain::Segment, self.name(), counter, &plain)?;
             self.put_hint("s-", RecordKind::Segment, &sealed).await?;
         }
@@ -330,6 +347,17 @@ impl Session {
         let mut body = self.signing.sign(&name, &sealed);
         body.extend_from_slice(&sealed);
         self.end(records::encode_record(RecordKind::Snapshot, &body)).await
+    }
+
+    /// R1, W6 and W7: commits what a repack moved. All packs and the segment must have arrived.
+    pub async fn commit_relocations(&self, moved: &[Moved]) -> Result<()> {
+        let counter = self.next_counter(Domain::Record);
+        let plain = records::to_json(&moved)?;
+        let sealed = codec::seal_object(&self.index, Domain::Record, self.name(), counter, &plain)?;
+        let name = self.name().end_object();
+        let mut body = self.repository.keys().sign_maintenance(&name, &sealed)?;
+        body.extend_from_slice(&sealed);
+        self.end(records::encode_record(RecordKind::Relocation, &body)).await
     }
 
     async fn end(&self, body: Vec<u8>) -> Result<()> {
@@ -375,9 +403,18 @@ impl Session {
             )
     }
 
-    /// Leaves without an end; what was written is garbage that maintenance collects.
+    /// Gives up. The end that says so lets maintenance go on without waiting for this session; if it does not
+    /// arrive, maintenance shuts the session out when it is overdue.
     pub async fn abandon(&self, reason: &str) -> Result<()> {
         tracing::debug!(session = %self.name(), reason, "abandoned");
+        let name = self.name().end_object();
+        let (session, created) = (self.name(), self.world().clock.now());
+        let json = records::to_json(&Fenced { session, created, reason: reason.to_owned() })?;
+        let mut body = self.signing.sign(&name, &json);
+        body.extend_from_slice(&json);
+        let body = records::encode_record(RecordKind::Abandoned, &body);
+        // N2: whatever is there already stays.
+        self.repository.store().put_if_absent(&name, body.into()).await?;
         self.repository.store().flush().await
     }
 }

@@ -267,10 +267,18 @@ impl Default for StoreOptions {
 /// How many pages in a row may be empty before a listing counts as broken.
 const MAX_EMPTY_PAGES: usize = 1000;
 
-/// All objects whose names start with `prefix`. A page that fails, fails the whole listing, and so does a page
-/// out of order: names that jump back would hide objects from those who read on from the last name.
+/// All objects whose names start with `prefix`.
 pub async fn list_all(store: &dyn ObjectStore, prefix: &str) -> Result<Vec<Listed>> {
-    let mut objects: Vec<Listed> = Vec::new();
+    let mut objects = Vec::new();
+    for_each(store, prefix, |object| objects.push(object)).await?;
+    Ok(objects)
+}
+
+/// Tells every object whose name starts with `prefix`, in the order of the names, without keeping them. A page that
+/// fails, fails the whole listing, and so does a page out of order: names that jump back would hide objects from
+/// those who read on from the last name.
+pub async fn for_each(store: &dyn ObjectStore, prefix: &str, mut tell: impl FnMut(Listed)) -> Result<()> {
+    let mut last = String::new();
     let mut token = None;
     let mut empty_pages = 0;
     loop {
@@ -281,16 +289,17 @@ pub async fn list_all(store: &dyn ObjectStore, prefix: &str) -> Result<Vec<Liste
             return Err(Error::corrupt(format!("the listing of {prefix:?} in {place} does not end")));
         }
         for object in page.objects {
-            if objects.last().is_some_and(|last| last.name >= object.name) {
+            if !last.is_empty() && last >= object.name {
                 let message = format!("listing of {prefix:?} in {} is out of order", store.describe());
                 return Err(Error::corrupt(message)
                     .with_hint("the repository needs a store that lists names in lexicographic order"));
             }
-            objects.push(object);
+            last.clone_from(&object.name);
+            tell(object);
         }
         match page.next {
             Some(next) => token = Some(next),
-            None => return Ok(objects),
+            None => return Ok(()),
         }
     }
 }

@@ -96,11 +96,13 @@ pub(crate) async fn run(context: &Context, args: &ForgetArgs) -> Result<Outcome>
     }
     let repository = engine::open(context).await?;
     let list = repository.snapshots().await?;
-    let bad = snapshots::tell_unreadable(&context.output, &list);
+    let unreadable_count = snapshots::tell_unreadable(&context.output, &list);
     // A snapshot whose record cannot be read has no short id: it is given up by its full name.
     let unreadable = |text: &String| list.unreadable.iter().find(|(name, _)| name.to_string() == *text);
     let given_up: Vec<SessionName> =
         args.snapshots.iter().filter_map(unreadable).map(|(name, _)| *name).collect();
+    // What is given up is no problem any more.
+    let bad = unreadable_count.saturating_sub(given_up.len());
     let named: Vec<String> =
         args.snapshots.iter().filter(|text| unreadable(text).is_none()).cloned().collect();
     let chosen = match named.is_empty() && !given_up.is_empty() {
@@ -146,10 +148,11 @@ pub(crate) async fn run(context: &Context, args: &ForgetArgs) -> Result<Outcome>
             .output
             .remark(format_args!("{} {done}", units::count(gone.len() as u64, "snapshot", "snapshots")))?;
     }
+    let mut outcome = Outcome::of_problems(bad as u64);
     if args.prune {
-        prune(context, &repository, &args.how, args.dry_run).await?;
+        outcome = outcome.and(prune(context, &repository, &args.how, args.dry_run).await?);
     }
-    Ok(Outcome::of_problems(bad as u64))
+    Ok(outcome)
 }
 
 fn policy(keep: &KeepArgs) -> KeepPolicy {

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use carrack_mover::{
     error::Result,
-    repo::{PruneOptions, PrunePlan, Repository},
+    format::records::ProblemRecord,
+    monitor::Progress,
+    repack::{RepackReport, repack},
+    repo::{PruneOptions, PrunePlan, PruneReport, Repository, Unused},
 };
 use clap::Args;
 
@@ -12,13 +15,15 @@ use crate::cli::{context::Context, engine, exit::Outcome, units};
 
 /// Free the data that no snapshot needs
 ///
-/// Plans first, and shows the plan. Backups may run meanwhile: nothing is locked. While one of them has not ended,
-/// nothing is deleted: the packs are counted as postponed, and a later prune takes them.
+/// Plans first, and shows the plan. Packs that nothing needs are deleted; what is needed of packs that are mostly
+/// unused is moved to new ones, until little enough is wasted. Backups may run meanwhile: nothing is locked. Those
+/// that are at work are waited for a while; if one goes on, what it may still need is postponed to a later prune.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   carrack prune --dry-run
-  carrack prune --fence-after 7d")]
+  carrack prune --max-unused 10%
+  carrack prune --fence-after 7d --wait 10m")]
 pub(crate) struct PruneArgs {
     #[command(flatten)]
     pub(crate) how: PruneHow,
@@ -30,15 +35,50 @@ pub(crate) struct PruneArgs {
 /// How to prune; of `carrack forget --prune` too, with these defaults.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct PruneHow {
-    /// Shut out sessions that began longer ago than this and never ended, so that their packs can go too (7d, 36h)
+    /// Shut out sessions that gave no sign of life for this long and never ended, so that their packs can go too
+    /// (7d, 36h) [default: 24h]
     #[arg(long, value_name = "SPAN", value_parser = units::parse_days)]
     pub(crate) fence_after: Option<Duration>,
+    /// How long to wait for backups that are at work (0, 90s, 10m, 2h) [default: 60s]
+    #[arg(long, value_name = "TIME", value_parser = units::parse_wait)]
+    pub(crate) wait: Option<Duration>,
+    /// How much may stay unused inside packs: a share of what is needed (5%), a size, or unlimited [default: 5%]
+    #[arg(long, value_name = "LIMIT", value_parser = parse_unused)]
+    pub(crate) max_unused: Option<MaxUnused>,
+    /// Move at most so many bytes
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
+    pub(crate) max_repack_size: Option<u64>,
+}
+
+/// What stays unused; `None`: however much.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct MaxUnused(Option<Unused>);
+
+fn parse_unused(text: &str) -> std::result::Result<MaxUnused, String> {
+    let text = text.trim();
+    Ok(MaxUnused(match text {
+        "unlimited" => None,
+        "0" | "0%" => Some(Unused::Bytes(0)),
+        _ if text.ends_with('%') => Some(Unused::Percent(units::parse_percent(text)?)),
+        _ => Some(Unused::Bytes(units::parse_size(text)?)),
+    }))
+}
+
+impl PruneHow {
+    fn options(&self) -> PruneOptions {
+        let default = PruneOptions::default();
+        PruneOptions {
+            fence_after: self.fence_after.unwrap_or(default.fence_after),
+            wait: self.wait.unwrap_or(default.wait),
+            max_unused: self.max_unused.map_or(default.max_unused, |MaxUnused(unused)| unused),
+            max_repack_bytes: self.max_repack_size,
+        }
+    }
 }
 
 pub(crate) async fn run(context: &Context, args: &PruneArgs) -> Result<Outcome> {
     let repository = engine::open(context).await?;
-    prune(context, &repository, &args.how, args.dry_run).await?;
-    Ok(Outcome::Done)
+    prune(context, &repository, &args.how, args.dry_run).await
 }
 
 /// Plans, shows the plan, and carries it out.
@@ -47,30 +87,29 @@ pub(crate) async fn prune(
     repository: &Repository,
     how: &PruneHow,
     dry_run: bool,
-) -> Result<()> {
-    let mut options = PruneOptions::default();
-    if let Some(span) = how.fence_after {
-        options.fence_after = span;
-    }
+) -> Result<Outcome> {
+    let memory_bytes = context.config()?.memory_bytes;
     let watch = context.watch("prune");
     let monitor = watch.monitor();
-    let plan = repository.plan_prune(&options, monitor.as_ref()).await?;
+    let mut plan = repository.plan_prune(&how.options(), monitor.as_ref(), &context.cancel).await?;
     show_plan(context, &plan)?;
+    let mut problems = tell(context, &plan.problems);
     if dry_run {
-        return Ok(());
+        return Ok(Outcome::of_problems(problems));
     }
     context.cancel.check()?;
-    let report = repository.apply_prune(&plan, monitor.as_ref()).await?;
+    let moved = repack(repository, &mut plan, memory_bytes, watch.monitor(), &context.cancel).await?;
+    let report = repository.apply_prune(&plan, monitor.as_ref(), &context.cancel).await?;
+    problems += tell(context, &report.problems);
+    problems += Progress::get(&monitor.progress().problems);
     drop(watch);
-    if context.output.is_json() {
-        return context.output.message("summary", &report);
-    }
-    context.output.remark(format_args!(
-        "freed      {} in {} packs; {} postponed",
-        units::size(report.deleted_bytes),
-        report.deleted,
-        report.postponed
-    ))
+    show_report(context, &moved, &report)?;
+    Ok(Outcome::of_problems(problems))
+}
+
+fn tell(context: &Context, problems: &[ProblemRecord]) -> u64 {
+    problems.iter().for_each(|problem| context.output.problem(&problem.path, &problem.message));
+    problems.len() as u64
 }
 
 fn show_plan(context: &Context, plan: &PrunePlan) -> Result<()> {
@@ -80,6 +119,41 @@ fn show_plan(context: &Context, plan: &PrunePlan) -> Result<()> {
     }
     out.remark(format_args!("packs      {}, {}", plan.packs, units::size(plan.bytes)))?;
     out.remark(format_args!("to delete  {} packs, {}", plan.delete.len(), units::size(plan.delete_bytes)))?;
-    out.remark(format_args!("unused     {} inside packs that stay", units::size(plan.unused_bytes)))?;
+    out.remark(format_args!("unused     {} inside packs that are needed", units::size(plan.unused_bytes)))?;
+    if !plan.repack.is_empty() {
+        out.remark(format_args!(
+            "to move    {} out of {} packs, which frees {}",
+            units::size(plan.repack_bytes),
+            plan.repack.len(),
+            units::size(plan.repack_unused_bytes)
+        ))?;
+    }
     out.remark(format_args!("sessions   {} open, {} overdue and shut out", plan.open.len(), plan.fence.len()))
+}
+
+fn show_report(context: &Context, moved: &RepackReport, report: &PruneReport) -> Result<()> {
+    let out = &context.output;
+    if out.is_json() {
+        return out.message("summary", &serde_json::json!({ "repack": moved, "prune": report }));
+    }
+    if moved.frames > 0 || moved.left > 0 {
+        out.remark(format_args!(
+            "moved      {} into new packs; {} packs left as they are",
+            units::size(moved.bytes),
+            moved.left
+        ))?;
+    }
+    out.remark(format_args!(
+        "freed      {} in {} packs; {} postponed, {} taken back",
+        units::size(report.deleted_bytes),
+        report.deleted,
+        report.postponed,
+        report.taken_back
+    ))?;
+    if report.postponed > 0 {
+        out.remark(format_args!(
+            "a backup that has not ended may still need what was postponed: prune again later, or see --fence-after"
+        ))?;
+    }
+    Ok(())
 }

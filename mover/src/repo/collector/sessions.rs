@@ -1,0 +1,151 @@
+//! Sessions as the collector meets them: waiting for their ends, shutting them out, cleaning up after them.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{PrunePlan, PruneReport};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    format::{
+        records::{Fenced, RecordKind},
+        session::SessionName,
+    },
+    repo::{Repository, ends::End, mark::Watch},
+    store::{Put, list_all},
+};
+
+/// First and longest pause between two looks at a session that has not ended.
+const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Sessions that are cleaned up at once.
+const PARALLEL_SESSIONS: usize = 16;
+
+impl Repository {
+    /// C3 and C4: lists sessions, and sees each of them ended or gone. Overdue ones are shut out; the others are
+    /// waited for as long as the plan says. False: one of them is still at work.
+    pub(super) async fn all_ended(
+        &self,
+        plan: &PrunePlan,
+        watch: Watch<'_>,
+        report: &mut PruneReport,
+    ) -> Result<bool> {
+        let sessions = self.session_names("sessions/", "").await?;
+        let ends = self.session_names("snapshots/", "").await?;
+        let mut open: BTreeSet<SessionName> = sessions.difference(&ends).copied().collect();
+        let clock = &self.world().clock;
+        let deadline = clock.monotonic() + Duration::from_secs(plan.wait_seconds);
+        let mut pause = PAUSE;
+        loop {
+            for session in open.clone() {
+                watch.cancel.check()?;
+                if self.has_ended(session, plan, report).await? {
+                    open.remove(&session);
+                }
+            }
+            let now = clock.monotonic();
+            if open.is_empty() || now >= deadline {
+                return Ok(open.is_empty());
+            }
+            watch.monitor.phase("waiting for backups that are at work");
+            tokio::time::sleep(pause.min(deadline - now)).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    async fn has_ended(
+        &self,
+        session: SessionName,
+        plan: &PrunePlan,
+        report: &mut PruneReport,
+    ) -> Result<bool> {
+        if self.exists(&session.end_object()).await? || !self.exists(&session.session_object()).await? {
+            return Ok(true);
+        }
+        if !self.is_overdue(session, plan.fence_after_seconds).await? {
+            return Ok(false);
+        }
+        report.fenced += u64::from(self.fence(session, "it was overdue").await?);
+        Ok(true)
+    }
+
+    /// Whether a session gave no sign of life for so long: its checkpoints are such signs. One whose object cannot
+    /// be read is overdue at once, because nothing that it commits could be believed.
+    pub(super) async fn is_overdue(&self, session: SessionName, fence_after_seconds: u64) -> Result<bool> {
+        let began = match self.session_object(session).await {
+            Ok(Some(object)) => object.started,
+            Ok(None) => return Ok(false),
+            Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(true),
+            Err(error) => return Err(error),
+        };
+        let now = self.world().clock.now();
+        let silent_since = |at: jiff::Timestamp| {
+            let seconds = now.as_second().saturating_sub(at.as_second());
+            seconds >= 0 && seconds.unsigned_abs() >= fence_after_seconds
+        };
+        if !silent_since(began) {
+            return Ok(false);
+        }
+        let last = self.last_checkpoint(session).await?;
+        Ok(last.is_none_or(silent_since))
+    }
+
+    /// Shuts a session out, unless it ended by itself; answers whether it was us. N2: may be sent again.
+    pub(super) async fn fence(&self, session: SessionName, reason: &str) -> Result<bool> {
+        let name = session.end_object();
+        let fenced = Fenced { session, created: self.world().clock.now(), reason: reason.to_owned() };
+        let body = self.seal_signed(&name, RecordKind::Fenced, &fenced)?;
+        Ok(self.store().put_if_absent(&name, body.into()).await? == Put::Created)
+    }
+
+    /// Cleans up sessions that were forgotten, shut out, or gave up; answers how many there still were.
+    pub(super) async fn clean_up(&self, sessions: &[SessionName], watch: Watch<'_>) -> Result<u64> {
+        let mut running = tokio::task::JoinSet::new();
+        let mut cleaned = 0;
+        let mut sessions = sessions.iter();
+        loop {
+            watch.cancel.check()?;
+            while running.len() < PARALLEL_SESSIONS
+                && let Some(session) = sessions.next()
+            {
+                let (repository, session) = (self.clone(), *session);
+                running.spawn(async move { repository.clean_up_one(session).await });
+            }
+            let Some(joined) = running.join_next().await else { return Ok(cleaned) };
+            let existed =
+                joined.map_err(|error| Error::internal("a clean-up broke").with_source(error))??;
+            cleaned += u64::from(existed);
+        }
+    }
+
+    /// Session object, confirmed, then end, then markers.
+    async fn clean_up_one(&self, session: SessionName) -> Result<bool> {
+        let (forgotten, _) = self.marks("forgotten/", &session.to_string()).await?;
+        if forgotten.is_empty() && !matches!(self.end(session).await?, Some(End::Fenced)) {
+            return Ok(false);
+        }
+        let existed = self.exists(&session.session_object()).await?;
+        self.store().delete(&session.session_object()).await?;
+        self.store().delete(&session.end_object()).await?;
+        for folder in ["marks/", "forgotten/"] {
+            for object in list_all(self.store().as_ref(), &format!("{folder}{session}.")).await? {
+                self.store().delete(&object.name).await?;
+            }
+        }
+        Ok(existed)
+    }
+
+    /// Ends whose session is gone: ends are listed first, then sessions.
+    pub(super) async fn drop_orphan_ends(&self) -> Result<()> {
+        for session in self.survey().await?.orphan_ends() {
+            self.store().delete(&session.end_object()).await?;
+        }
+        Ok(())
+    }
+
+    pub(in crate::repo) async fn exists(&self, name: &str) -> Result<bool> {
+        match self.store().get(name, crate::store::ByteRange::Last(1)).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What the small objects of a repository say together, read in the one order that is safe (V).
+
+use std::collections::BTreeSet;
+
+use super::Repository;
+use crate::{
+    error::Result,
+    format::session::{SessionKind, SessionName},
+    monitor::Problem,
+};
+
+/// Ends, markers and sessions, listed in this order: whoever reads them in another can take a snapshot for visible
+/// that is being cleaned up.
+#[derive(Debug)]
+pub(crate) struct Survey {
+    ends: BTreeSet<SessionName>,
+    forgotten: BTreeSet<SessionName>,
+    sessions: BTreeSet<SessionName>,
+    /// Markers that claim something and cannot prove it.
+    pub(crate) problems: Vec<Problem>,
+}
+
+impl Repository {
+    /// Lists ends, then markers, then sessions. A listing that fails, or fails half-way, fails the survey.
+    pub(crate) async fn survey(&self) -> Result<Survey> {
+        let ends = self.session_names("snapshots/", "").await?;
+        let (forgotten, problems) = self.marks("forgotten/", "").await?;
+        let sessions = self.session_names("sessions/", "").await?;
+        let forgotten = forgotten.into_iter().map(|mark| mark.session).collect();
+        Ok(Survey { ends, forgotten, sessions, problems })
+    }
+}
+
+impl Survey {
+    /// Sessions of this kind whose end, if it can be believed, is visible.
+    pub(crate) fn visible(&self, kind: SessionKind) -> Vec<SessionName> {
+        let is_visible = |name: &&SessionName| {
+            name.kind == kind && self.sessions.contains(name) && !self.forgotten.contains(name)
+        };
+        self.ends.iter().filter(is_visible).copied().collect()
+    }
+
+    /// Sessions that have not ended.
+    pub(crate) fn open(&self) -> impl Iterator<Item = SessionName> {
+        self.sessions.difference(&self.ends).copied()
+    }
+
+    /// Sessions with a forgotten marker.
+    pub(crate) fn forgotten(&self) -> impl Iterator<Item = SessionName> {
+        self.forgotten.iter().copied()
+    }
+
+    /// Ends whose session is gone. Ends were listed first, so no session that is being ended is among them.
+    pub(crate) fn orphan_ends(&self) -> impl Iterator<Item = SessionName> {
+        self.ends.difference(&self.sessions).copied()
+    }
+}
