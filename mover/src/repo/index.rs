@@ -8,12 +8,12 @@ use crate::{
     error::{Error, ErrorKind, Result},
     format::{
         bytes::{Reader, put_varint},
-        frame::Suite,
+        frame::FrameKind,
+        pack::{Footer, FooterChunk},
         records::{self, PageRef, RecordKind, SourceKind},
-        session::{SessionKeyInfo, SessionKind, SessionName},
+        session::{SessionKeyInfo, SessionName},
     },
-    id::{ChunkId, LineageId, PackId, RandomId, SessionNonce},
-    keys::SEALED_KEY_LENGTH,
+    id::{ChunkId, LineageId, PackId},
     limits,
     store::{ByteRange, Listed, list_all},
 };
@@ -22,8 +22,8 @@ use crate::{
 pub(super) const SEGMENT_ROWS: usize = 1 << 17;
 /// Rows of the whole index after a merge: 75 MB that every writer reads, all chunks of 256 GiB. Of larger
 /// repositories a sample of the chunks is kept: whoever finds one finds its neighbours through the pack's footer.
-const INDEX_ROWS_MAX: usize = 4 << 20;
-const PREFIX_LENGTH: usize = 16;
+pub(super) const INDEX_ROWS_MAX: usize = 4 << 20;
+pub(super) const PREFIX_LENGTH: usize = 16;
 
 /// What an unfinished backup left: a tree of what it had done.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -73,6 +73,19 @@ pub(super) struct Segment {
     rows: Vec<(Prefix, u32)>,
 }
 
+impl Segment {
+    /// The chunks that the footer of a pack lists.
+    pub(super) fn of_footer(pack: PackId, footer: &Footer) -> Self {
+        let data = footer.frames.iter().filter(|frame| frame.kind == FrameKind::Data);
+        let row = |chunk: &FooterChunk| {
+            let mut prefix = [0; PREFIX_LENGTH];
+            prefix.copy_from_slice(&chunk.id.0[..PREFIX_LENGTH]);
+            (prefix, 0)
+        };
+        Self { packs: vec![pack], rows: data.flat_map(|frame| &frame.chunks).map(row).collect() }
+    }
+}
+
 /// Reads a segment.
 pub(super) fn decode_segment(bytes: &[u8]) -> Result<Segment> {
     let mut reader = Reader::new("index segment", bytes);
@@ -100,7 +113,7 @@ pub(super) fn encode_hint(info: &SessionKeyInfo, sealed: &[u8]) -> Vec<u8> {
     out
 }
 
-fn decode_hint(body: &[u8]) -> Result<(SessionKeyInfo, &[u8])> {
+pub(super) fn decode_hint(body: &[u8]) -> Result<(SessionKeyInfo, &[u8])> {
     let mut reader = Reader::new("index object", body);
     let info = SessionKeyInfo::read(&mut reader)?;
     let rest = reader.left();
@@ -128,7 +141,7 @@ impl DedupIndex {
     /// About how many bytes a row takes, with its share of the packs.
     pub const ROW_BYTES: usize = size_of::<(Prefix, u32)>() + PackId::LENGTH;
 
-    fn new(max_rows: usize) -> Self {
+    pub(super) fn new(max_rows: usize) -> Self {
         Self { rows: Vec::new(), packs: Vec::new(), max_rows: max_rows.max(1), zero_bits: 0, left_out: 0 }
     }
 
@@ -157,7 +170,7 @@ impl DedupIndex {
         self.left_out
     }
 
-    fn add(&mut self, segment: Segment, is_there: impl Fn(PackId) -> bool) {
+    pub(super) fn add(&mut self, segment: Segment, is_there: impl Fn(PackId) -> bool) {
         let Segment { packs, rows } = segment;
         let mut positions: Vec<Option<u32>> = vec![None; packs.len()];
         for (prefix, pack) in rows {
@@ -180,6 +193,19 @@ impl DedupIndex {
                 positions.fill(None);
             }
         }
+    }
+
+    /// Puts the rows into the order that they are looked up in.
+    pub(super) fn settle(&mut self) {
+        self.rows.sort_unstable();
+        self.rows.dedup();
+    }
+
+    /// Rows with their packs, in order.
+    pub(super) fn parts(&self, rows: usize) -> impl Iterator<Item = Vec<(&[u8], PackId)>> {
+        self.rows
+            .chunks(rows)
+            .map(|part| part.iter().map(|(prefix, pack)| (&prefix[..], self.packs[*pack as usize])).collect())
     }
 
     /// Keeps the half of the rows whose ids have one more zero bit.
@@ -207,7 +233,7 @@ fn zero_bits(prefix: &Prefix) -> u32 {
 }
 
 /// Whether a hint simply does not help: gone, damaged, or of a key generation that this process does not hold.
-fn is_lost_hint(error: &Error) -> bool {
+pub(super) fn is_lost_hint(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Denied)
 }
 
@@ -228,7 +254,7 @@ impl Repository {
     }
 
     /// The rows of these segments, and the names of those that could be read.
-    async fn read_segments(
+    pub(super) async fn read_segments(
         &self,
         names: &[Listed],
         max_rows: usize,
@@ -259,8 +285,7 @@ impl Repository {
                 Err(error) => return Err(error),
             }
         }
-        index.rows.sort_unstable();
-        index.rows.dedup();
+        index.settle();
         Ok((index, read))
     }
 
@@ -291,7 +316,7 @@ impl Repository {
     }
 
     /// A checkpoint and the session that wrote it.
-    async fn checkpoint_of(&self, name: &str) -> Result<(SessionName, Checkpoint)> {
+    pub(super) async fn checkpoint_of(&self, name: &str) -> Result<(SessionName, Checkpoint)> {
         let bytes = self.store().get(name, ByteRange::All).await?;
         let (info, sealed) = decode_hint(records::decode_kind(name, &bytes, RecordKind::Checkpoint)?)?;
         let key = self.keys().session_metadata_key(info.generation, info.session)?;
@@ -300,81 +325,6 @@ impl Repository {
             codec::open_object(&cipher, Domain::Checkpoint, info.session, sealed, limits::RECORD_LIMIT)
                 .map_err(|error| error.context(format!("object {name}")))?;
         Ok((info.session, records::from_json(name, &plain)?))
-    }
-}
-
-/// Segments that are less than half full are merged when there are more than this many: each is a request of every
-/// writer.
-const SMALL_SEGMENTS_KEPT: usize = 8;
-/// Bytes of a segment that is half full.
-const HALF_SEGMENT_BYTES: u64 = (SEGMENT_ROWS * (PREFIX_LENGTH + 2) / 2) as u64;
-
-impl Repository {
-    /// When a session last gave a sign of life by a checkpoint, by the writer's clock.
-    pub(super) async fn last_checkpoint(&self, session: SessionName) -> Result<Option<jiff::Timestamp>> {
-        let mut last = None;
-        for listed in list_all(self.store().as_ref(), &format!("index/c{}-", session.lineage)).await? {
-            match self.checkpoint_of(&listed.name).await {
-                Ok((owner, checkpoint)) if owner == session => last = last.max(Some(checkpoint.started)),
-                Ok(_) => {}
-                Err(error) if is_lost_hint(&error) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(last)
-    }
-
-    /// Merges these segments if it is worth it, without the rows of packs that are gone, and drops checkpoints
-    /// whose session has ended. Any process may do this at any time: the index carries no safety.
-    pub(super) async fn merge_index(
-        &self,
-        segments: &[Listed],
-        is_there: impl Fn(PackId) -> bool,
-    ) -> Result<()> {
-        let small = segments.iter().filter(|segment| segment.size < HALF_SEGMENT_BYTES).count();
-        let bytes: u64 = segments.iter().map(|segment| segment.size).sum();
-        let too_long = bytes / (PREFIX_LENGTH as u64 + 2) > INDEX_ROWS_MAX as u64 * 5 / 4;
-        if small > SMALL_SEGMENTS_KEPT || too_long {
-            let (index, merged) = self.read_segments(segments, INDEX_ROWS_MAX, is_there).await?;
-            self.put_merged(&index).await?;
-            for name in merged {
-                self.store().delete(&name).await?;
-            }
-        }
-        for listed in list_all(self.store().as_ref(), "index/c").await? {
-            if let Ok(bytes) = self.store().get(&listed.name, ByteRange::All).await
-                && let Ok(body) = records::decode_kind(&listed.name, &bytes, RecordKind::Checkpoint)
-                && let Ok((info, _)) = decode_hint(body)
-                && (self.exists(&info.session.end_object()).await?
-                    || !self.exists(&info.session.session_object()).await?)
-            {
-                self.store().delete(&listed.name).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// A merged segment is sealed under the name of a session that never was, so its counter starts afresh.
-    async fn put_merged(&self, index: &DedupIndex) -> Result<()> {
-        for rows in index.rows.chunks(SEGMENT_ROWS) {
-            let session = SessionName {
-                kind: SessionKind::Repack,
-                lineage: LineageId::default(),
-                nonce: SessionNonce(self.world().random()),
-            };
-            let generation = self.keys().newest();
-            let suite = Suite::ChaCha20Poly1305;
-            let cipher = Cipher::new(suite, &self.keys().session_index_key(generation, session)?);
-            let rows = rows.iter().map(|(prefix, pack)| (&prefix[..], index.packs[*pack as usize]));
-            let sealed =
-                codec::seal_object(&cipher, Domain::Segment, session, 0, &encode_segment(rows.collect()))?;
-            let info =
-                SessionKeyInfo { session, generation, suite, sealed_data_key: vec![0; SEALED_KEY_LENGTH] };
-            let name = format!("index/s-{}", RandomId(self.world().random()));
-            let body = records::encode_record(RecordKind::Segment, &encode_hint(&info, &sealed));
-            self.store().put_if_absent(&name, body.into()).await?;
-        }
-        Ok(())
     }
 }
 

@@ -25,6 +25,7 @@ mod packs;
 mod session;
 mod survey;
 mod unlock;
+mod upkeep;
 
 pub use collector::{PruneOptions, PrunePlan, PruneReport, Unused};
 pub use ends::{SnapshotFilter, SnapshotList};
@@ -35,6 +36,7 @@ pub(crate) use mark::{Needs, Watch};
 pub use packs::{PackFooter, Relocations};
 pub use session::Session;
 pub use unlock::{CreateOptions, Unlock};
+pub use upkeep::{IndexPlan, IndexReport};
 
 /// Name of the object that says what the repository is.
 const FORMAT_OBJECT: &str = "format";

@@ -1,6 +1,6 @@
 //! `carrack repo`: the repository itself.
 
-use carrack_mover::error::{Error, Result};
+use carrack_mover::error::Result;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
@@ -52,11 +52,44 @@ struct Info<'a> {
 pub(crate) async fn run(context: &Context, args: &RepoArgs) -> Result<Outcome> {
     match args.what {
         RepoWhat::Info => info(context).await,
-        RepoWhat::MergeIndex { .. } | RepoWhat::RepairIndex { .. } => {
-            Err(Error::invalid("this version cannot change the index yet")
-                .with_hint("a backup only stores some chunks twice without it; nothing is lost"))
-        }
+        RepoWhat::MergeIndex { dry_run } => index(context, false, dry_run).await,
+        RepoWhat::RepairIndex { dry_run } => index(context, true, dry_run).await,
     }
+}
+
+async fn index(context: &Context, repair: bool, dry_run: bool) -> Result<Outcome> {
+    let repository = engine::open(context).await?;
+    let out = &context.output;
+    let plan = repository.plan_index().await?;
+    if out.is_json() {
+        out.message("plan", &plan)?;
+    } else {
+        out.remark(format_args!(
+            "index    {} in {}; {}",
+            units::size(plan.bytes),
+            units::count(plan.segments, "segment", "segments"),
+            units::count(plan.packs, "pack", "packs")
+        ))?;
+    }
+    if dry_run {
+        return Ok(Outcome::Done);
+    }
+    let watch = context.watch("index");
+    let report = match repair {
+        true => repository.repair_index(watch.monitor().as_ref(), &context.cancel).await?,
+        false => repository.merge_whole_index().await?,
+    };
+    drop(watch);
+    if out.is_json() {
+        out.message("summary", &report)?;
+    } else {
+        out.remark(format_args!(
+            "written  {}; {} could not be read",
+            units::count(report.rows, "row", "rows"),
+            units::count(report.unreadable_packs, "pack", "packs")
+        ))?;
+    }
+    Ok(Outcome::of_problems(report.unreadable_packs))
 }
 
 async fn info(context: &Context) -> Result<Outcome> {
