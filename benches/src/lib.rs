@@ -8,8 +8,8 @@
 //! Invariants: nothing is written outside the cache directory that the caller names; a tool that is
 //! missing, fails, or restores something else than it was given appears in the result as such.
 
-pub mod cut;
 pub mod dataset;
+pub mod index;
 pub mod limit;
 pub mod measure;
 pub mod report;
