@@ -16,6 +16,7 @@ pub mod report;
 pub mod rng;
 pub mod runner;
 pub mod s3;
+pub mod scale;
 pub mod tools;
 pub mod verify;
 pub mod walk;
