@@ -41,7 +41,7 @@ pub struct Budget {
     pub figure: String,
     /// The number.
     pub measured: Option<f64>,
-    /// The bound in words: `<= 1.25`.
+    /// The bound in words: `<= 1.250`.
     pub bound: String,
     /// Whether it was kept.
     pub verdict: Verdict,
@@ -150,8 +150,8 @@ impl<'a> Judge<'a> {
             _ => Verdict::Missed,
         };
         let bound = match bound {
-            Bound::AtMost(most) => format!("<= {most:.2}"),
-            Bound::AtLeast(least) => format!(">= {least:.2}"),
+            Bound::AtMost(most) => format!("<= {most:.3}"),
+            Bound::AtLeast(least) => format!(">= {least:.3}"),
             Bound::None => "–".into(),
         };
         let (dataset, store, what) = (place.0.into(), place.1.into(), what.into());
@@ -207,6 +207,11 @@ impl<'a> Judge<'a> {
             let ratio = added.zip(best.filter(|best| *best > 0)).map(|(own, peer)| own as f64 / peer as f64);
             self.add(place, "stored again, changed", "× best peer".into(), ratio, Bound::AtMost(ADDED));
         }
+        // Time for a prune says little without what it freed: nobody frees everything, and each draws the line elsewhere.
+        let left = own(self, "prune").and_then(|cell| cell.stored_bytes);
+        let smallest = peers(self, "prune").iter().filter_map(|cell| cell.stored_bytes).min();
+        let ratio = left.zip(smallest).map(|(own, peer)| own as f64 / peer as f64);
+        self.add(place, "stored, after prune", "× smallest peer".into(), ratio, Bound::None);
     }
 
     /// The step that suffers most from less memory.
@@ -278,7 +283,7 @@ pub(super) fn markdown(budgets: &[Budget]) -> String {
         "| dataset | store | what | figure | measured | budget | |\n|---|---|---|---|---:|---:|---|\n",
     );
     for budget in budgets {
-        let measured = budget.measured.map_or_else(|| "–".into(), |value| format!("{value:.2}"));
+        let measured = budget.measured.map_or_else(|| "–".into(), |value| format!("{value:.3}"));
         let verdict = match budget.verdict {
             Verdict::Met => "met",
             Verdict::Missed => "**missed**",

@@ -48,5 +48,5 @@ fn each_figure_is_held_against_its_own_bound() {
     assert_eq!(verdict("local", "memory", "peak MiB (first)"), Verdict::Met);
     assert_eq!(verdict("s3", "first", "× own local time"), Verdict::Met);
     assert_eq!(verdict("s3", "memory", "peak MiB"), Verdict::Missed);
-    assert!(markdown(&budgets).contains("| db | local | first | × limit | 1.20 | <= 1.25 | met |"));
+    assert!(markdown(&budgets).contains("| db | local | first | × limit | 1.200 | <= 1.250 | met |"));
 }
