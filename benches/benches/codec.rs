@@ -1,9 +1,13 @@
-//! zstd at the levels the engine moves between, on a database's pages, on text and code, on random bytes.
+//! The engine's codec: zstd at the levels it moves between, on a database's pages, on text and code, on random
+//! bytes; and both ciphers, sealing and opening frames.
 
 use std::hint::black_box;
 
 use carrack_benches::dataset::{self, Dataset};
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use carrack_mover::codec::{self, Cipher, Domain};
+use carrack_mover::format::frame::Suite;
+use carrack_mover::secret::Key;
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// A MiB of `dataset`, files in path order.
 fn sample(dataset: Dataset) -> Vec<u8> {
@@ -22,25 +26,56 @@ fn sample(dataset: Dataset) -> Vec<u8> {
     bytes
 }
 
-fn zstd_levels(c: &mut Criterion) {
+fn compression(c: &mut Criterion) {
     for dataset in [Dataset::Db, Dataset::Tree, Dataset::Random] {
         let data = sample(dataset);
-        let mut group = c.benchmark_group(format!("zstd-{}", dataset.name()));
+        let mut group = c.benchmark_group(format!("codec-{}", dataset.name()));
         group.throughput(Throughput::Bytes(data.len() as u64));
-        for level in [3, 1, -1] {
-            let mut codec = zstd::bulk::Compressor::new(level).expect("a codec");
+        for level in [1, 3, 6, 9] {
+            let mut out = Vec::new();
             group.bench_function(BenchmarkId::new("compress", level), |b| {
-                b.iter(|| codec.compress(black_box(&data)).expect("compressed bytes"));
+                b.iter(|| {
+                    out.clear();
+                    codec::compress_into(black_box(&data), level, &mut out).expect("compressed bytes");
+                });
             });
         }
-        let packed = zstd::bulk::compress(&data, 3).expect("compressed bytes");
-        let mut codec = zstd::bulk::Decompressor::new().expect("a codec");
+        let packed = codec::compress(&data, 3).expect("compressed bytes");
+        let mut out = Vec::new();
         group.bench_function("decompress", |b| {
-            b.iter(|| codec.decompress(black_box(&packed), data.len()).expect("plain bytes"));
+            b.iter(|| codec::decompress(black_box(&packed), data.len(), &mut out).expect("plain bytes"));
         });
         group.finish();
     }
 }
 
-criterion_group!(benches, zstd_levels);
+fn ciphers(c: &mut Criterion) {
+    for (name, suite) in [("aes-256-gcm", Suite::Aes256Gcm), ("chacha20-poly1305", Suite::ChaCha20Poly1305)] {
+        let cipher = Cipher::new(suite, &Key::new([7; 32]));
+        let mut group = c.benchmark_group(format!("codec-{name}"));
+        for size in [64 << 10, 1 << 20] {
+            let plain = vec![0; size];
+            group.throughput(Throughput::Bytes(size as u64));
+            let mut buffer = Vec::with_capacity(size + codec::TAG_LENGTH);
+            group.bench_function(BenchmarkId::new("seal", size), |b| {
+                b.iter(|| {
+                    buffer.resize(size, 0);
+                    cipher.seal(Domain::Data, 1, &[0; 71], &mut buffer, 0).expect("a seal");
+                });
+            });
+            let mut sealed = plain;
+            cipher.seal(Domain::Data, 1, &[0; 71], &mut sealed, 0).expect("a seal");
+            group.bench_function(BenchmarkId::new("open", size), |b| {
+                let open = |mut bytes: Vec<u8>| {
+                    cipher.open(Domain::Data, 1, &[0; 71], &mut bytes).expect("an open seal");
+                    bytes
+                };
+                b.iter_batched(|| sealed.clone(), open, BatchSize::LargeInput);
+            });
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(benches, compression, ciphers);
 criterion_main!(benches);

@@ -52,9 +52,18 @@ impl Dataset {
         }
     }
 
+    /// Name of the only file, where the dataset is one that can be taken for a device.
+    pub const fn device(self) -> Option<&'static str> {
+        match self {
+            Self::Vm => Some(image::VM_FILE),
+            Self::Db => Some(image::DB_FILE),
+            _ => None,
+        }
+    }
+
     /// Whether [`change`] has a change for this dataset.
     pub const fn changes(self) -> bool {
-        matches!(self, Self::Vm | Self::Db)
+        self.device().is_some()
     }
 }
 
@@ -97,12 +106,12 @@ pub fn create(dir: &Path, dataset: Dataset, scale: f64, seed: u64) -> Result<()>
 }
 
 /// Changes 2 % of the blocks, chosen at random; `epoch` makes each change of one dataset another one.
-/// Returns the bytes written.
-pub fn change(dir: &Path, dataset: Dataset, seed: u64, epoch: u32) -> Result<u64> {
+/// Returns offset and length of what was written, some of it perhaps twice.
+pub fn change(dir: &Path, dataset: Dataset, seed: u64, epoch: u32) -> Result<Vec<(u64, u64)>> {
     match dataset {
         Dataset::Vm => image::change_vm(dir, seed, epoch),
         Dataset::Db => image::change_db(dir, seed, epoch),
-        _ => Ok(0),
+        _ => Ok(Vec::new()),
     }
 }
 

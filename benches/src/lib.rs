@@ -8,14 +8,15 @@
 //! Invariants: nothing is written outside the cache directory that the caller names; a tool that is
 //! missing, fails, or restores something else than it was given appears in the result as such.
 
-pub mod cut;
 pub mod dataset;
+pub mod index;
 pub mod limit;
 pub mod measure;
 pub mod report;
 pub mod rng;
 pub mod runner;
 pub mod s3;
+pub mod scale;
 pub mod tools;
 pub mod verify;
 pub mod walk;

@@ -1,10 +1,13 @@
 //! Results: medians, ratios to the limit and to the fastest peer, as Markdown and as JSON.
 
+mod budget;
+
 use std::fmt::Write as _;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::measure::Usage;
+pub use budget::{Budget, Verdict};
 
 /// The limit's name where tools' names stand.
 pub const LIMIT: &str = "limit";
@@ -12,7 +15,7 @@ pub const LIMIT: &str = "limit";
 pub const SUBJECT: &str = "carrack";
 
 /// What became of one tool in one step.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "status", content = "reason")]
 pub enum Outcome {
     /// It was measured.
@@ -26,7 +29,7 @@ pub enum Outcome {
 }
 
 /// One cell of a table: a tool, a step, a dataset, a store.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Cell {
     /// Dataset.
     pub dataset: String,
@@ -58,31 +61,47 @@ impl Cell {
         matches!(self.outcome, Outcome::Measured).then(|| values.get(values.len() / 2).copied())?
     }
 
-    fn peak(&self) -> f64 {
+    /// The largest peak of memory, in MiB.
+    pub fn peak(&self) -> f64 {
         self.runs.iter().map(|usage| usage.peak_mib).fold(0.0, f64::max)
     }
 }
 
 /// Everything a run found out.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     /// Options, versions and machine, as name and value.
     pub facts: Vec<(String, String)>,
+    /// What is asked for, beside what was measured.
+    pub budgets: Vec<Budget>,
     /// All cells, in the order of the tables.
     pub cells: Vec<Cell>,
 }
 
 impl Report {
+    /// Whether the scenario is there and nothing of it failed.
+    pub fn is_complete(&self, dataset: &str, store: &str) -> bool {
+        let mut cells =
+            self.cells.iter().filter(|cell| cell.dataset == dataset && cell.store == store).peekable();
+        cells.peek().is_some() && cells.all(|cell| !matches!(cell.outcome, Outcome::Failed(_)))
+    }
+
+    /// Puts what is asked for beside what was measured.
+    pub fn judge(&mut self) {
+        self.budgets = budget::judge(&self.cells);
+    }
+
     /// The report as Markdown: per dataset and store one table of times and one of stored bytes.
     pub fn markdown(&self) -> String {
         let mut text = String::new();
         for (name, value) in &self.facts {
             push(&mut text, format_args!("- {name}: {value}\n"));
         }
-        let tools = distinct(self.cells.iter().map(|cell| &cell.tool));
+        text.push_str(&budget::markdown(&self.budgets));
         for (dataset, store) in distinct(self.cells.iter().map(|cell| (&cell.dataset, &cell.store))) {
             let cells: Vec<&Cell> =
                 self.cells.iter().filter(|cell| &cell.dataset == dataset && &cell.store == store).collect();
+            let tools = distinct(cells.iter().map(|cell| &cell.tool));
             push(
                 &mut text,
                 format_args!("\n## {dataset}, {store}\n\nSeconds (× limit; processor seconds; peak MiB)\n\n"),
@@ -187,7 +206,8 @@ fn note(cell: &Cell) -> Option<String> {
 }
 
 fn is_peer(cell: &Cell) -> bool {
-    cell.tool != LIMIT && cell.tool != SUBJECT
+    // The subject's variants have its name before theirs.
+    cell.tool != LIMIT && !cell.tool.starts_with(SUBJECT)
 }
 
 /// The subject's time over the limit's, and the fastest peer's over the subject's.

@@ -2,6 +2,7 @@
 
 mod contender;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -47,6 +48,11 @@ impl Step {
             Self::Prune => "prune",
         }
     }
+
+    /// Whether the source is touched before it.
+    const fn is_after_change(self) -> bool {
+        matches!(self, Self::Changed | Self::Clone)
+    }
 }
 
 /// Where repositories are kept.
@@ -56,6 +62,15 @@ pub enum Store {
     Local,
     /// The S3 server.
     S3,
+}
+
+impl Store {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::S3 => "s3",
+        }
+    }
 }
 
 /// What to run.
@@ -83,17 +98,32 @@ pub struct Plan {
     pub carrack_options: Vec<String>,
 }
 
-/// Runs `plan`; `progress` is told one line per step.
-pub fn run(plan: &Plan, progress: &mut dyn FnMut(&str)) -> Result<Report> {
+/// Who hears how a run goes.
+pub trait Observer {
+    /// One line per step.
+    fn progress(&mut self, line: &str);
+    /// A scenario is complete: what is known so far, to be kept in case the run is broken off.
+    fn save(&mut self, report: &Report) -> Result<()>;
+}
+
+/// Runs `plan` and adds to `report`; a scenario that is in it already, without a failure, is not run again.
+pub fn run(plan: &Plan, report: &mut Report, observer: &mut dyn Observer) -> Result<()> {
     measure::available()?;
-    let mut report = Report::default();
     for &store in &plan.stores {
         for &dataset in &plan.datasets {
-            progress(&format!("{}: making the dataset", dataset.name()));
-            scenario(plan, store, dataset, &mut report, progress)?;
+            let place = (dataset.name(), store.name());
+            if report.is_complete(place.0, place.1) {
+                observer.progress(&format!("{} {}: done before", place.0, place.1));
+                continue;
+            }
+            observer.progress(&format!("{}: making the dataset", place.0));
+            report.cells.retain(|cell| (cell.dataset.as_str(), cell.store.as_str()) != place);
+            scenario(plan, store, dataset, report, &mut |line| observer.progress(line))?;
+            report.judge();
+            observer.save(report)?;
         }
     }
-    Ok(report)
+    Ok(())
 }
 
 fn scenario(
@@ -111,59 +141,91 @@ fn scenario(
     };
     let mut table = Table { dataset, store, cells: Vec::new() };
     for run in 0..plan.runs {
-        let wanted = if run == 0 { verify::summary(&source)? } else { Vec::new() };
-        let work = plan.cache.join("work");
-        dataset::remove(&work)?;
-        let mut limit = Limit::new(&work.join("limit"), plan.cipher)?;
-        let mut contenders: Vec<Contender> = plan
-            .tools
-            .iter()
-            .map(|(name, program)| {
-                Contender::new(*name, program.clone(), &work, server.as_ref(), &plan.carrack_options)
-            })
-            .collect();
-        for step in steps(dataset) {
-            prepare_step(plan, step, dataset, &source, run)?;
-            progress(&format!("{} {store:?} run {}: {}", dataset.name(), run + 1, step.name()));
-            // The limit knows no network; beside S3 it stands for the work apart from that.
-            rustix::fs::sync();
-            if let Some(usage) = limit_step(&mut limit, step, &source, &work)? {
-                table.add(step, LIMIT, Outcome::Measured, Some(usage), Some(limit.stored()));
-            }
-            // Each run begins with another tool, so that none is always behind the same neighbour.
-            let first = run as usize % contenders.len().max(1);
-            contenders.rotate_left(first);
-            for contender in &mut contenders {
-                rustix::fs::sync();
-                let (outcome, usage) = contender.step(step, &source, &wanted);
-                table.add(step, contender.name(), outcome, usage, contender.stored(server.as_ref()));
-            }
-            contenders.rotate_right(first);
-        }
-        limit.remove()?;
-        for contender in &contenders {
-            contender.clear(server.as_ref())?;
-        }
-        dataset::remove(&work)?;
+        one_run(plan, run, &source, server.as_ref(), &mut table, progress)?;
     }
     report.cells.append(&mut table.cells);
     Ok(())
+}
+
+fn one_run(
+    plan: &Plan,
+    run: u32,
+    source: &Path,
+    server: Option<&Server>,
+    table: &mut Table,
+    progress: &mut dyn FnMut(&str),
+) -> Result<()> {
+    let dataset = table.dataset;
+    let wanted = if run == 0 { verify::summary(source)? } else { Vec::new() };
+    let work = plan.cache.join("work");
+    dataset::remove(&work)?;
+    let mut limit = Limit::new(&work.join("limit"), plan.cipher)?;
+    let taking_part = plan.tools.iter().filter(|(name, _)| name.takes_part(dataset, server.is_none()));
+    let contender = |(name, program): &(Name, Option<PathBuf>)| {
+        Contender::new(*name, program.clone(), dataset, &work, server, &plan.carrack_options)
+    };
+    let mut contenders: Vec<Contender> = taking_part.map(contender).collect();
+    let mut stored = Stored::default();
+    for step in steps(dataset) {
+        let changed = prepare_step(plan, step, dataset, source, run)?;
+        if step == Step::Unchanged || step.is_after_change() {
+            let list = write_list(&work, &changed)?;
+            contenders.iter_mut().for_each(|contender| contender.expect_changes(&list));
+        }
+        progress(&format!("{} {} run {}: {}", dataset.name(), table.store.name(), run + 1, step.name()));
+        // The limit knows no network; beside S3 it stands for the work apart from that.
+        rustix::fs::sync();
+        if let Some(usage) = limit_step(&mut limit, step, source, &work)? {
+            let sizes = stored.after(LIMIT, step, Some(limit.stored()));
+            table.add(step, LIMIT, Outcome::Measured, Some(usage), sizes);
+        }
+        // Each run begins with another tool, so that none is always behind the same neighbour.
+        let first = run as usize % contenders.len().max(1);
+        contenders.rotate_left(first);
+        for contender in &mut contenders {
+            rustix::fs::sync();
+            let (outcome, usage) = contender.step(step, source, &wanted);
+            let sizes = stored.after(contender.name(), step, contender.stored(server));
+            table.add(step, contender.name(), outcome, usage, sizes);
+        }
+        contenders.rotate_right(first);
+    }
+    limit.remove()?;
+    for contender in &contenders {
+        contender.clear(server)?;
+    }
+    dataset::remove(&work)
 }
 
 fn steps(dataset: Dataset) -> impl Iterator<Item = Step> {
     Step::value_variants().iter().copied().filter(move |step| *step != Step::Changed || dataset.changes())
 }
 
-fn prepare_step(plan: &Plan, step: Step, dataset: Dataset, source: &Path, run: u32) -> Result<()> {
+/// Does to the source what the step is about; the ranges of bytes that it changed.
+fn prepare_step(
+    plan: &Plan,
+    step: Step,
+    dataset: Dataset,
+    source: &Path,
+    run: u32,
+) -> Result<Vec<(u64, u64)>> {
     match step {
         Step::Changed => {
             dataset::spoil(&plan.cache, dataset)?;
-            dataset::change(source, dataset, plan.seed, run)?;
+            return dataset::change(source, dataset, plan.seed, run);
         }
         Step::Clone => dataset::renew(source)?,
         _ => {}
     }
-    Ok(())
+    Ok(Vec::new())
+}
+
+/// Writes the list of changed blocks that a storage system would give.
+fn write_list(work: &Path, changed: &[(u64, u64)]) -> Result<PathBuf> {
+    let path = work.join("changed-blocks");
+    let text: String = changed.iter().map(|(offset, length)| format!("{offset} {length}\n")).collect();
+    crate::tools::write(&path, &text)?;
+    Ok(path)
 }
 
 /// Prune has no limit: nothing but deletion is needed at best, and that is nearly free.
@@ -184,6 +246,24 @@ fn limit_step(limit: &mut Limit, step: Step, source: &Path, work: &Path) -> Resu
     Ok(Some(usage))
 }
 
+/// Bytes in each repository after its last step of this run.
+#[derive(Debug, Default)]
+struct Stored(HashMap<&'static str, u64>);
+
+/// Bytes in a repository, and how many of them the step added.
+type Sizes = (Option<u64>, Option<i64>);
+
+impl Stored {
+    fn after(&mut self, tool: &'static str, step: Step, now: Option<u64>) -> Sizes {
+        let before = if step == Step::First { Some(0) } else { self.0.get(tool).copied() };
+        match now {
+            Some(now) => self.0.insert(tool, now),
+            None => self.0.remove(tool),
+        };
+        (now, now.zip(before).map(|(now, before)| now as i64 - before as i64))
+    }
+}
+
 /// The cells of one dataset and store.
 struct Table {
     dataset: Dataset,
@@ -192,16 +272,18 @@ struct Table {
 }
 
 impl Table {
-    fn add(&mut self, step: Step, tool: &str, outcome: Outcome, usage: Option<Usage>, stored: Option<u64>) {
-        let before = self.cells.iter().rev().find(|cell| cell.tool == tool && cell.step != step.name());
-        let before = before.and_then(|cell| cell.stored_bytes);
-        let added = match step {
-            Step::First => stored.map(|bytes| bytes as i64),
-            _ => stored.zip(before).map(|(now, before)| now as i64 - before as i64),
-        };
+    fn add(
+        &mut self,
+        step: Step,
+        tool: &str,
+        outcome: Outcome,
+        usage: Option<Usage>,
+        (stored_bytes, added_bytes): Sizes,
+    ) {
         let known = self.cells.iter_mut().find(|cell| cell.tool == tool && cell.step == step.name());
         if let Some(cell) = known {
             cell.runs.extend(usage);
+            (cell.stored_bytes, cell.added_bytes) = (stored_bytes, added_bytes);
             // One failure marks the whole cell: a median of the runs that happened to work would flatter.
             if matches!(cell.outcome, Outcome::Measured) {
                 cell.outcome = outcome;
@@ -210,13 +292,13 @@ impl Table {
         }
         self.cells.push(Cell {
             dataset: self.dataset.name().into(),
-            store: format!("{:?}", self.store).to_lowercase(),
+            store: self.store.name().into(),
             step: step.name().into(),
             tool: tool.into(),
             outcome,
             runs: usage.into_iter().collect(),
-            stored_bytes: stored,
-            added_bytes: added,
+            stored_bytes,
+            added_bytes,
         });
     }
 }

@@ -18,6 +18,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use carrack::Mode;
+
+use crate::dataset::Dataset;
 
 /// Password of every repository here; the data is made up.
 pub(crate) const PASSWORD: &str = "bench";
@@ -27,6 +30,13 @@ pub(crate) const PASSWORD: &str = "bench";
 pub enum Name {
     /// This project.
     Carrack,
+    /// The same, told to keep to 96 MiB of memory.
+    #[value(name = "carrack-96MiB")]
+    CarrackSmall,
+    /// The same, backing a dataset of one file up as a device.
+    CarrackDevice,
+    /// The same with a list of the changed blocks, as a storage system gives it.
+    CarrackList,
     /// restic.
     Restic,
     /// rustic.
@@ -38,14 +48,35 @@ pub enum Name {
 }
 
 impl Name {
-    /// The program's name, on `PATH` and in reports.
-    pub const fn program(self) -> &'static str {
+    /// The name in reports.
+    pub const fn label(self) -> &'static str {
         match self {
             Self::Carrack => "carrack",
+            Self::CarrackSmall => "carrack-96MiB",
+            Self::CarrackDevice => "carrack-device",
+            Self::CarrackList => "carrack-list",
             Self::Restic => "restic",
             Self::Rustic => "rustic",
             Self::Borg => "borg",
             Self::Kopia => "kopia",
+        }
+    }
+
+    /// The program's name on `PATH`.
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::CarrackSmall | Self::CarrackDevice | Self::CarrackList => "carrack",
+            other => other.label(),
+        }
+    }
+
+    /// Whether it has a part in the scenario of `dataset`: Carrack's variants are compared with Carrack in a local
+    /// directory, and a device is one file.
+    pub const fn takes_part(self, dataset: Dataset, local: bool) -> bool {
+        match self {
+            Self::CarrackSmall => local,
+            Self::CarrackDevice | Self::CarrackList => local && dataset.device().is_some(),
+            _ => true,
         }
     }
 }
@@ -85,6 +116,10 @@ pub struct Place {
     pub location: Location,
     /// The tool's own home, cache and configuration.
     pub home: PathBuf,
+    /// Name of the one file of the dataset that can be taken for a device.
+    pub device: Option<&'static str>,
+    /// What changed since the last backup, as a list for tools that take one; none at the first.
+    pub changed: Option<PathBuf>,
 }
 
 impl Place {
@@ -128,7 +163,10 @@ pub trait Tool: fmt::Debug {
 /// The adapter of `name`; `extra` are options of the user for Carrack's commands.
 pub fn adapter(name: Name, extra: &[String]) -> Box<dyn Tool> {
     match name {
-        Name::Carrack => Box::new(carrack::Carrack { extra: extra.to_vec() }),
+        Name::Carrack => carrack::Carrack::boxed(extra, None, Mode::Files),
+        Name::CarrackSmall => carrack::Carrack::boxed(extra, Some("--memory=96MiB"), Mode::Files),
+        Name::CarrackDevice => carrack::Carrack::boxed(extra, None, Mode::Device),
+        Name::CarrackList => carrack::Carrack::boxed(extra, None, Mode::ChangedList),
         Name::Restic => Box::new(restic::Restic),
         Name::Rustic => Box::new(rustic::Rustic),
         Name::Borg => Box::new(borg::Borg),
@@ -142,12 +180,16 @@ pub fn find(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file())
 }
 
-/// First line of what the program says about its version.
+/// First line of what the program says about its version, and the beginning of the program's own hash: builds of one
+/// version are not one program.
 pub fn version(name: Name, program: &Path) -> String {
     let word = if name == Name::Restic { "version" } else { "--version" };
     let output = Command::new(program).arg(word).output();
     let text = output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
-    text.lines().next().unwrap_or("version unknown").to_owned()
+    let version = text.lines().next().unwrap_or("version unknown");
+    let hash =
+        fs::read(program).map(|bytes| blake3::hash(&bytes).to_hex()[..12].to_owned()).unwrap_or_default();
+    format!("{version} ({hash})")
 }
 
 pub(crate) fn write(path: &Path, text: &str) -> Result<()> {

@@ -1,14 +1,14 @@
 //! Runs whole-program scenarios: `cargo run --release -p carrack-benches --bin scenario -- --help`.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use carrack_benches::dataset::Dataset;
 use carrack_benches::limit::Cipher;
-use carrack_benches::report::Outcome;
-use carrack_benches::runner::{self, Plan, Store};
+use carrack_benches::report::{Outcome, Report};
+use carrack_benches::runner::{self, Observer, Plan, Store};
 use carrack_benches::s3::Program;
 use carrack_benches::tools::{self, Name};
 use clap::Parser;
@@ -20,7 +20,7 @@ struct Options {
     #[arg(long, value_enum, value_delimiter = ',', default_value = "random,vm,tree,small,db")]
     datasets: Vec<Dataset>,
     /// Tools to compare.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "carrack,restic,rustic,borg,kopia")]
+    #[arg(long, value_enum, value_delimiter = ',', default_value = TOOLS)]
     tools: Vec<Name>,
     /// A tool's program where it is not on PATH, as NAME=PATH; may be repeated.
     #[arg(long, value_name = "NAME=PATH")]
@@ -49,9 +49,45 @@ struct Options {
     /// Directory of datasets, repositories and restored trees.
     #[arg(long, default_value = ".cache/bench")]
     cache: PathBuf,
-    /// Also write the figures as JSON into this file.
+    /// Also write the figures as JSON into this file, after each scenario.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Write the tables into this file instead of standard output, after each scenario.
+    #[arg(long)]
+    markdown: Option<PathBuf>,
+    /// Go on where a run with the same options and `--json` file was broken off.
+    #[arg(long, requires = "json")]
+    resume: bool,
+}
+
+/// All of them; what is missing stands in the tables as such.
+const TOOLS: &str = "carrack,carrack-96MiB,carrack-device,carrack-list,restic,rustic,borg,kopia";
+
+/// Writes what is known after each scenario.
+struct Files<'a> {
+    json: Option<&'a Path>,
+    markdown: Option<&'a Path>,
+}
+
+impl Observer for Files<'_> {
+    fn progress(&mut self, line: &str) {
+        // Progress is a courtesy; a closed terminal must not end the run.
+        drop(writeln!(std::io::stderr(), "{line}"));
+    }
+
+    fn save(&mut self, report: &Report) -> Result<()> {
+        if let Some(path) = self.json {
+            write(path, &serde_json::to_string_pretty(report)?)?;
+        }
+        self.markdown.map_or(Ok(()), |path| write(path, &report.markdown()))
+    }
+}
+
+/// Replaces a file at once, so that a run broken off at this moment leaves the older one.
+fn write(path: &Path, text: &str) -> Result<()> {
+    let new = path.with_extension("new");
+    std::fs::write(&new, text).with_context(|| format!("write {}", new.display()))?;
+    std::fs::rename(&new, path).with_context(|| format!("write {}", path.display()))
 }
 
 fn main() -> Result<ExitCode> {
@@ -70,18 +106,39 @@ fn main() -> Result<ExitCode> {
         cipher: options.limit_cipher,
         carrack_options: options.carrack_option,
     };
-    let mut report = runner::run(&plan, &mut |line| {
-        // Progress is a courtesy; a closed terminal must not end the run.
-        drop(writeln!(std::io::stderr(), "{line}"));
-    })?;
-    report.facts = facts(&plan);
-    std::io::stdout().write_all(report.markdown().as_bytes())?;
-    if let Some(path) = &options.json {
-        let json = serde_json::to_string_pretty(&report)?;
-        std::fs::write(path, json).with_context(|| format!("write {}", path.display()))?;
+    let mut report = match &options.json {
+        Some(path) if options.resume => earlier(path, facts(&plan))?,
+        _ => Report { facts: facts(&plan), ..Report::default() },
+    };
+    let mut files = Files { json: options.json.as_deref(), markdown: options.markdown.as_deref() };
+    runner::run(&plan, &mut report, &mut files)?;
+    // Once more for a run that had nothing left to do.
+    report.judge();
+    files.save(&report)?;
+    if options.markdown.is_none() {
+        std::io::stdout().write_all(report.markdown().as_bytes())?;
     }
     let failed = report.cells.iter().any(|cell| matches!(cell.outcome, Outcome::Failed(_)));
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// What a run that was broken off has measured; it must have been the same run.
+fn earlier(path: &Path, facts: Vec<(String, String)>) -> Result<Report> {
+    if !path.exists() {
+        return Ok(Report { facts, ..Report::default() });
+    }
+    let text = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
+    let report: Report = serde_json::from_slice(&text).with_context(|| format!("read {}", path.display()))?;
+    if let Some((old, new)) = report.facts.iter().zip(&facts).find(|(old, new)| old != new) {
+        anyhow::bail!(
+            "{} is of another run ({} was {}, and is {}): move it away, or leave --resume out",
+            path.display(),
+            old.0,
+            old.1,
+            new.1
+        );
+    }
+    Ok(report)
 }
 
 fn programs(options: &Options) -> Result<Vec<(Name, Option<PathBuf>)>> {
@@ -120,9 +177,11 @@ fn facts(plan: &Plan) -> Vec<(String, String)> {
         facts.push(("options of carrack".into(), plan.carrack_options.join(" ")));
     }
     for (name, program) in &plan.tools {
-        let version =
-            program.as_ref().map_or_else(|| "missing".into(), |program| tools::version(*name, program));
-        facts.push((name.program().into(), version));
+        if name.label() == name.program() {
+            let version =
+                program.as_ref().map_or_else(|| "missing".into(), |program| tools::version(*name, program));
+            facts.push((name.label().into(), version));
+        }
     }
     facts
 }

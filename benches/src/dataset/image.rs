@@ -13,6 +13,10 @@ use rayon::prelude::*;
 use super::content::{self, Kind, PAGE, Words};
 use crate::rng::Rng;
 
+/// The image's name.
+pub(super) const VM_FILE: &str = "disk.img";
+/// The database's name.
+pub(super) const DB_FILE: &str = "table.db";
 /// What the image is laid out in: an extent that one file of the guest would fill.
 const EXTENT: u64 = 1 << 20;
 /// What changes at a time: a guest's file system writes blocks, seldom single ones.
@@ -26,7 +30,7 @@ const CHANGED: u64 = 2;
 pub(super) fn vm(dir: &Path, scale: f64, seed: u64) -> Result<()> {
     let words = Words::new(seed);
     let extents = (4096.0 * scale).ceil() as u64;
-    let path = dir.join("disk.img");
+    let path = dir.join(VM_FILE);
     let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
     file.set_len(extents * EXTENT)?;
     (0..extents).into_par_iter().try_for_each(|number| {
@@ -61,7 +65,7 @@ fn extent(number: u64, seed: u64, words: &Words) -> Option<Vec<u8>> {
 pub(super) fn db(dir: &Path, scale: f64, seed: u64) -> Result<()> {
     let words = Words::new(seed);
     let pages = ((131_072.0 * scale).ceil() as u64).next_multiple_of(BATCH);
-    let path = dir.join("table.db");
+    let path = dir.join(DB_FILE);
     let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
     (0..pages / BATCH).into_par_iter().try_for_each(|batch| {
         let mut rng = Rng::new(seed, &format!("db {batch}"));
@@ -75,13 +79,13 @@ pub(super) fn db(dir: &Path, scale: f64, seed: u64) -> Result<()> {
 }
 
 /// Rewrites 2 % of the image in blocks of 64 KiB, in runs of up to 16 as a guest writes files.
-pub(super) fn change_vm(dir: &Path, seed: u64, epoch: u32) -> Result<u64> {
+pub(super) fn change_vm(dir: &Path, seed: u64, epoch: u32) -> Result<Vec<(u64, u64)>> {
     let words = Words::new(seed);
-    let (file, length) = open(&dir.join("disk.img"))?;
+    let (file, length) = open(&dir.join(VM_FILE))?;
     let blocks = length / BLOCK;
     let mut rng = Rng::new(seed, &format!("vm change {epoch}"));
     let goal = (blocks * CHANGED / 100).max(1);
-    let mut written = 0;
+    let (mut written, mut changed) = (0, Vec::new());
     while written < goal {
         let start = rng.below(blocks);
         let run = (1 + rng.below(16)).min(blocks - start).min(goal - written);
@@ -90,24 +94,27 @@ pub(super) fn change_vm(dir: &Path, seed: u64, epoch: u32) -> Result<u64> {
         content::append(&mut bytes, kind, (run * BLOCK) as usize, &words, &mut rng);
         file.write_all_at(&bytes, start * BLOCK)?;
         written += run;
+        changed.push((start * BLOCK, run * BLOCK));
     }
-    Ok(written * BLOCK)
+    Ok(changed)
 }
 
 /// Rewrites 2 % of the pages, each chosen at random by itself: the worst case for content-defined chunks.
-pub(super) fn change_db(dir: &Path, seed: u64, epoch: u32) -> Result<u64> {
+pub(super) fn change_db(dir: &Path, seed: u64, epoch: u32) -> Result<Vec<(u64, u64)>> {
     let words = Words::new(seed);
-    let (file, length) = open(&dir.join("table.db"))?;
+    let (file, length) = open(&dir.join(DB_FILE))?;
     let pages = length / PAGE as u64;
     let mut rng = Rng::new(seed, &format!("db change {epoch}"));
     let goal = (pages * CHANGED / 100).max(1);
     let mut bytes = vec![0; PAGE];
+    let mut changed = Vec::new();
     for _ in 0..goal {
         let number = rng.below(pages);
         content::page(&mut bytes, number, &words, &mut rng);
         file.write_all_at(&bytes, number * PAGE as u64)?;
+        changed.push((number * PAGE as u64, PAGE as u64));
     }
-    Ok(goal * PAGE as u64)
+    Ok(changed)
 }
 
 fn open(path: &Path) -> Result<(File, u64)> {

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU64;
 
 use anyhow::{Context, Result, anyhow};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use carrack_mover::limits;
 
 use super::{Cipher, Id, KEY, Place, next};
 
@@ -83,7 +84,7 @@ impl<'a> Writer<'a> {
             dir,
             next_pack,
             output: None,
-            plain: Vec::with_capacity(FRAME + crate::cut::MAX),
+            plain: Vec::with_capacity(FRAME + limits::CHUNK_MAX as usize),
             sealed: Vec::new(),
             chunks: Vec::new(),
         })

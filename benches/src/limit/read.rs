@@ -6,11 +6,12 @@ use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 
 use anyhow::{Context, Result};
+use carrack_mover::chunker::Chunker;
+use carrack_mover::limits;
 use rustix::fs::{SeekFrom, seek};
 
 use super::frame::{Frame, Writer};
 use super::{Id, KEY, Place, learn};
-use crate::cut::Gear;
 use crate::walk::Found;
 
 /// Bytes of a unit: enough that a segment's forced cut at its end does not count, few enough to balance.
@@ -57,7 +58,7 @@ pub(super) type UnitResult = (Vec<Frame>, Vec<(Id, Place)>);
 pub(super) fn unit(
     unit: &[Piece],
     files: &[Found],
-    gear: &Gear,
+    chunker: &Chunker,
     known: &[Mutex<HashSet<Id>>],
     writer: &mut Writer<'_>,
 ) -> Result<UnitResult> {
@@ -93,7 +94,7 @@ pub(super) fn unit(
                         Ok(())
                     }
                 },
-                gear,
+                chunker,
             )?;
         }
     }
@@ -109,7 +110,7 @@ fn range(
     number: u32,
     buffer: &mut [u8],
     mut each: impl FnMut(&[u8], Place) -> Result<()>,
-    gear: &Gear,
+    chunker: &Chunker,
 ) -> Result<u64> {
     let (mut offset, mut filled) = (start, 0);
     while offset < stop {
@@ -118,8 +119,8 @@ fn range(
             .context("read the dataset")?;
         let last = offset + wanted as u64 == stop;
         let mut at = 0;
-        while at < wanted && (last || wanted - at >= crate::cut::MAX) {
-            let length = gear.cut(&buffer[at..wanted]);
+        while at < wanted && (last || wanted - at >= limits::CHUNK_MAX as usize) {
+            let length = chunker.cut(&buffer[at..wanted]);
             each(&buffer[at..at + length], Place { file: number, offset: offset + at as u64 })?;
             at += length;
         }

@@ -17,6 +17,7 @@ fn cell(tool: &str, outcome: Outcome, seconds: &[f64], stored: u64) -> Cell {
 fn ratios_take_medians_and_the_fastest_peer_that_was_measured() {
     let report = Report {
         facts: Vec::new(),
+        budgets: Vec::new(),
         cells: vec![
             cell(LIMIT, Outcome::Measured, &[1.0], 0),
             cell(SUBJECT, Outcome::Measured, &[9.0, 2.0, 1.0], 103),

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::{Entry, Step};
-use crate::dataset;
+use crate::dataset::{self, Dataset};
 use crate::measure::{self, Usage};
 use crate::report::Outcome;
 use crate::s3::Server;
@@ -29,12 +29,14 @@ impl Contender {
     pub(super) fn new(
         name: Name,
         program: Option<PathBuf>,
+        dataset: Dataset,
         work: &Path,
         server: Option<&Server>,
         options: &[String],
     ) -> Self {
-        let home = work.join(name.program());
-        let prefix = name.program().to_owned();
+        let home = work.join(name.label());
+        // Lower case, as bucket paths of some tools are.
+        let prefix = name.label().to_lowercase();
         let location = match server {
             Some(server) => Location::S3(server.location(&prefix)),
             None => Location::Local(home.join("repository")),
@@ -44,12 +46,18 @@ impl Contender {
         if program.is_none() {
             out = Some(Outcome::Missing);
         }
-        let place = Place { program: program.unwrap_or_default(), location, home: home.clone() };
+        let place = Place {
+            program: program.unwrap_or_default(),
+            location,
+            home: home.clone(),
+            device: dataset.device(),
+            changed: None,
+        };
         Self { name, tool, place, out, target: home.join("restore"), prefix }
     }
 
     pub(super) const fn name(&self) -> &'static str {
-        self.name.program()
+        self.name.label()
     }
 
     /// Does `step`. After a failure no later step is tried, as it would measure something else.
@@ -65,6 +73,11 @@ impl Contender {
                 (outcome, None)
             }
         }
+    }
+
+    /// Takes the list of what the next backup will find changed.
+    pub(super) fn expect_changes(&mut self, list: &Path) {
+        self.place.changed = Some(list.to_path_buf());
     }
 
     fn attempt(&self, step: Step, source: &Path, wanted: &[Entry]) -> Result<Usage> {

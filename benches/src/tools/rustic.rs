@@ -57,9 +57,11 @@ impl Tool for Rustic {
 
     fn forget_prune(&self, place: &Place, _source: &Path) -> Vec<Command> {
         // Without --instant-delete rustic marks packs and deletes them a day later: then nothing would be
-        // freed here, and the step would not be the one that others do.
+        // freed here, and the step would not be the one that others do. Nor would it with the default --max-repack:
+        // packs that are used in part stay as they are when they hold more than 10 % of the repository.
         let mut command = command(place);
         command.args(["forget", "--keep-last", "1", "--prune", "--instant-delete"]);
+        command.args(["--max-repack", "unlimited"]);
         vec![command]
     }
 }

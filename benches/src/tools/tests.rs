@@ -1,7 +1,13 @@
 use super::*;
 
 fn place(location: Location) -> Place {
-    Place { program: "/bin/carrack".into(), location, home: "/home/bench".into() }
+    Place {
+        program: "/bin/carrack".into(),
+        location,
+        home: "/home/bench".into(),
+        device: Some("disk.img"),
+        changed: Some("/changed".into()),
+    }
 }
 
 fn line(command: &Command) -> String {
@@ -23,7 +29,7 @@ fn carrack_is_asked_as_its_manual_says() {
     }));
     assert_eq!(
         line(&tool.check_all(&s3)),
-        "-r s3://bench/a/b --endpoint http://127.0.0.1:9000 --s3-path-style --memory=96MiB check --read-data"
+        "-r s3://bench/a/b --endpoint http://127.0.0.1:9000 --memory=96MiB check --read-data"
     );
 }
 
@@ -33,4 +39,21 @@ fn secrets_are_never_arguments_of_carrack() {
     let command = tool.backup(&place(Location::Local("/repo".into())), Path::new("/src"));
     assert!(!line(&command).contains(PASSWORD));
     assert!(command.get_envs().any(|(name, _)| name == "CARRACK_PASSWORD"));
+}
+
+#[test]
+fn a_device_is_one_file_and_its_changes_a_list() {
+    let place = place(Location::Local("/repo".into()));
+    let (source, target) = (Path::new("/src"), Path::new("/target"));
+    let tool = adapter(Name::CarrackDevice, &[]);
+    assert_eq!(line(&tool.backup(&place, source)), "-r /repo backup --device /src/disk.img");
+    assert_eq!(
+        line(&tool.restore(&place, source, target)),
+        "-r /repo restore latest --target /target/disk.img"
+    );
+    let tool = adapter(Name::CarrackList, &[]);
+    let wanted = "-r /repo backup --device /src/disk.img --changed-blocks /changed";
+    assert_eq!(line(&tool.backup(&place, source)), wanted);
+    let first = Place { changed: None, ..place };
+    assert_eq!(line(&tool.backup(&first, source)), "-r /repo backup --device /src/disk.img");
 }

@@ -1,0 +1,52 @@
+use super::*;
+use crate::measure::Usage;
+use crate::report::Outcome;
+
+fn cell(store: &str, step: &str, tool: &str, seconds: f64, peak_mib: f64, bytes: i64) -> Cell {
+    Cell {
+        dataset: "db".into(),
+        store: store.into(),
+        step: step.into(),
+        tool: tool.into(),
+        outcome: Outcome::Measured,
+        runs: vec![Usage { seconds, peak_mib, ..Usage::default() }],
+        stored_bytes: Some(bytes.unsigned_abs()),
+        added_bytes: Some(bytes),
+    }
+}
+
+#[test]
+fn each_figure_is_held_against_its_own_bound() {
+    let cells = [
+        cell("local", "first", LIMIT, 1.0, 0.0, 90),
+        cell("local", "first", SUBJECT, 1.2, 200.0, 102),
+        cell("local", "first", SMALL, 1.9, 95.0, 102),
+        cell("local", "first", "restic", 2.0, 900.0, 100),
+        cell("local", "first", "borg", 4.0, 100.0, 120),
+        cell("local", "changed", SUBJECT, 1.0, 150.0, 20),
+        cell("local", "changed", "restic", 2.5, 200.0, 90),
+        cell("s3", "first", SUBJECT, 1.3, 300.0, 0),
+    ];
+    let budgets = judge(&cells);
+    let verdict = |store: &str, what: &str, figure: &str| {
+        let found: Vec<_> = budgets
+            .iter()
+            .filter(|b| b.store == store && b.what == what && b.figure.starts_with(figure))
+            .map(|b| b.verdict)
+            .collect();
+        assert_eq!(found.len(), 1, "{store} {what} {figure}");
+        found[0]
+    };
+    assert_eq!(verdict("local", "first", "× limit"), Verdict::Met);
+    assert_eq!(verdict("local", "first", "restic ÷ carrack"), Verdict::Missed);
+    assert_eq!(verdict("local", "changed", "× limit"), Verdict::Unknown);
+    assert_eq!(verdict("local", "changed", "restic ÷ carrack"), Verdict::Met);
+    assert_eq!(verdict("local", "stored, first", "× smallest peer"), Verdict::Met);
+    assert_eq!(verdict("local", "stored again, changed", "× best peer"), Verdict::Met);
+    assert_eq!(verdict("local", "--memory 96MiB", "× usual time (first)"), Verdict::Missed);
+    assert_eq!(verdict("local", "--memory 96MiB", "peak MiB"), Verdict::Met);
+    assert_eq!(verdict("local", "memory", "peak MiB (first)"), Verdict::Met);
+    assert_eq!(verdict("s3", "first", "× own local time"), Verdict::Met);
+    assert_eq!(verdict("s3", "memory", "peak MiB"), Verdict::Missed);
+    assert!(markdown(&budgets).contains("| db | local | first | × limit | 1.200 | <= 1.250 | met |"));
+}
