@@ -36,7 +36,7 @@ async fn names_paths_and_case() {
     assert_eq!(found("passwd*", false, Part::all()).await, ["etc/passwd", "etc/passwd-"]);
     assert_eq!(found("*.sql", false, Part::all()).await, ["srv/db/dump.sql"]);
     assert_eq!(found("*.sql", true, Part::all()).await, ["srv/db/Report.SQL", "srv/db/dump.sql"]);
-    assert_eq!(found("/srv/**", false, Part::all()).await.len(), 3);
+    assert_eq!(found("/srv/**/*", false, Part::all()).await.len(), 3);
     assert!(found("nothing", false, Part::all()).await.is_empty());
 }
 

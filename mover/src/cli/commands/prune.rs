@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use carrack_mover::{
     error::Result,
-    repo::{PruneOptions, PrunePlan, Repository},
+    repo::{PruneOptions, PrunePlan, PruneReport, Repository},
 };
 use clap::Args;
+use serde::Serialize;
 
 use crate::cli::{context::Context, engine, exit::Outcome, units};
 
@@ -37,17 +38,29 @@ pub(crate) struct PruneHow {
 
 pub(crate) async fn run(context: &Context, args: &PruneArgs) -> Result<Outcome> {
     let repository = engine::open(context).await?;
-    prune(context, &repository, &args.how, args.dry_run).await?;
+    let report = prune(context, &repository, &args.how, args.dry_run).await?;
+    if context.output.is_json() {
+        context.output.message("summary", &Summary { dry_run: args.dry_run, report })?;
+    }
     Ok(Outcome::Done)
 }
 
-/// Plans, shows the plan, and carries it out.
+/// Body of `summary`.
+#[derive(Serialize)]
+struct Summary {
+    dry_run: bool,
+    /// All zero after a dry run.
+    #[serde(flatten)]
+    report: PruneReport,
+}
+
+/// Plans, shows the plan, and carries it out. The report is for the caller's summary.
 pub(crate) async fn prune(
     context: &Context,
     repository: &Repository,
     how: &PruneHow,
     dry_run: bool,
-) -> Result<()> {
+) -> Result<PruneReport> {
     let mut options = PruneOptions::default();
     if let Some(span) = how.fence_after {
         options.fence_after = span;
@@ -57,26 +70,26 @@ pub(crate) async fn prune(
     let plan = repository.plan_prune(&options, monitor.as_ref()).await?;
     show_plan(context, &plan)?;
     if dry_run {
-        return Ok(());
+        return Ok(PruneReport::default());
     }
     context.cancel.check()?;
     let report = repository.apply_prune(&plan, monitor.as_ref()).await?;
     drop(watch);
-    if context.output.is_json() {
-        return context.output.message("summary", &report);
+    if !context.output.is_json() {
+        context.output.remark(format_args!(
+            "freed      {} in {} packs; {} postponed",
+            units::size(report.deleted_bytes),
+            report.deleted,
+            report.postponed
+        ))?;
     }
-    context.output.remark(format_args!(
-        "freed      {} in {} packs; {} postponed",
-        units::size(report.deleted_bytes),
-        report.deleted,
-        report.postponed
-    ))
+    Ok(report)
 }
 
 fn show_plan(context: &Context, plan: &PrunePlan) -> Result<()> {
     let out = &context.output;
     if out.is_json() {
-        return out.message("plan", plan);
+        return out.message("prune_plan", plan);
     }
     out.remark(format_args!("packs      {}, {}", plan.packs, units::size(plan.bytes)))?;
     out.remark(format_args!("to delete  {} packs, {}", plan.delete.len(), units::size(plan.delete_bytes)))?;
