@@ -1,20 +1,33 @@
-//! What changed between two snapshots of one repository. Equal chunks have equal ids, so contents are compared by
-//! their references and no data is read.
+//! What changed between two snapshots of one repository.
+//!
+//! Both trees are walked in step. A page that both have is skipped with everything below it, and pages end where
+//! their contents say, so the work follows the difference and not the size. Equal chunks have equal ids: contents
+//! are compared by their references, and no data is read.
 
-use std::{cmp::Ordering, collections::VecDeque};
+mod contents;
+#[cfg(test)]
+mod tests;
 
+use std::cmp::Ordering;
+
+use self::contents::same_contents;
 use crate::{
-    error::Result,
+    error::{Error, Result},
     format::{
-        entry::{Content, Entry, Run},
+        entry::Entry,
+        frame::ChunkRef,
+        metadata::{Kind, Metadata},
         order::compare_paths,
+        page::Page,
     },
     id::ChunkId,
-    reader::{
-        SnapshotReader,
-        walk::{Part, TreeWalk},
-    },
+    reader::{SnapshotReader, walk::Part},
 };
+
+/// Leaves that are fetched at once where many follow each other that the other side does not have.
+const LEAVES_AT_ONCE: usize = 8;
+/// Pages of the other side that are looked through for one that is about to be fetched ahead.
+const LOOK_AHEAD: usize = 64;
 
 /// One difference.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,130 +36,252 @@ pub enum Change {
     Added(Entry),
     /// Only in the older one.
     Removed(Entry),
-    /// Contents, kind, or link target differ.
-    Modified {
-        /// In the older one.
-        old: Entry,
-        /// In the newer one.
-        new: Entry,
-    },
-    /// Only attributes differ.
-    Attributes {
-        /// In the older one.
-        old: Entry,
-        /// In the newer one.
-        new: Entry,
-    },
+    /// Another kind of thing, in the newer one.
+    Kind(Entry),
+    /// Contents, link target or device numbers differ; as in the newer one.
+    Modified(Entry),
+    /// Only attributes differ; as in the newer one.
+    Attributes(Entry),
 }
 
-/// One side: a walk and what it gave that was not used yet.
-struct Side {
-    reader: SnapshotReader,
-    walk: TreeWalk,
-    ready: VecDeque<Entry>,
+/// What to compare: a snapshot and a path in it, empty for everything.
+#[derive(Debug, Clone, Copy)]
+pub struct Tree<'a> {
+    /// The snapshot.
+    pub reader: &'a SnapshotReader,
+    /// The path; paths below it are compared as they are below it.
+    pub path: &'a [u8],
 }
 
-impl Side {
-    fn new(reader: &SnapshotReader, part: Part) -> Result<Self> {
-        Ok(Self { reader: reader.clone(), walk: reader.entries(part)?, ready: VecDeque::new() })
-    }
+/// What comes next on one side.
+#[derive(Debug)]
+enum Item {
+    Page(PageItem),
+    Entry(Entry),
+}
 
-    async fn fill(&mut self) -> Result<()> {
-        while self.ready.is_empty() {
-            match self.walk.next_leaf().await? {
-                Some(leaf) => self.ready.extend(leaf),
-                None => break,
-            }
-        }
-        Ok(())
-    }
+#[derive(Debug)]
+struct PageItem {
+    level: u8,
+    page: ChunkRef,
+    first: Vec<u8>,
+    last: Vec<u8>,
+}
+
+/// One side: what is still to come, nearest last.
+struct Side<'a> {
+    tree: Tree<'a>,
+    part: Part,
+    pending: Vec<Item>,
 }
 
 /// Hands every difference to `found`, in tree order.
 pub async fn diff(
-    old: &SnapshotReader,
-    new: &SnapshotReader,
-    part: &Part,
-    found: &mut (dyn FnMut(Change) + Send),
+    old: Tree<'_>,
+    new: Tree<'_>,
+    found: &mut (dyn FnMut(Change) -> Result<()> + Send),
 ) -> Result<()> {
-    let root = |reader: &SnapshotReader| reader.snapshot().root.as_ref().map(|root| root.id);
-    if root(old) == root(new) {
+    // Pages hold whole paths: below different paths none can be equal, and their bounds cannot be compared.
+    let in_step = old.path == new.path;
+    let root = |tree: &Tree<'_>| tree.reader.snapshot().root.as_ref().map(|root| root.id);
+    if in_step && root(&old) == root(&new) {
         return Ok(());
     }
-    let (mut old, mut new) = (Side::new(old, part.clone())?, Side::new(new, part.clone())?);
+    let (mut old, mut new) = (Side::begin(old).await?, Side::begin(new).await?);
     loop {
-        old.fill().await?;
-        new.fill().await?;
-        let order = match (old.ready.front(), new.ready.front()) {
-            (None, None) => return Ok(()),
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (Some(a), Some(b)) => compare_paths(&a.path, &b.path),
-        };
-        let before = if order.is_le() { old.ready.pop_front() } else { None };
-        let after = if order.is_ge() { new.ready.pop_front() } else { None };
-        match (before, after) {
-            (Some(entry), None) => found(Change::Removed(entry)),
-            (None, Some(entry)) => found(Change::Added(entry)),
-            (Some(before), Some(after)) => {
-                if let Some(change) = compare(&old.reader, &new.reader, before, after).await? {
-                    found(change);
+        match next_step(&old, &new, in_step) {
+            Step::Done => return Ok(()),
+            Step::Skip => {
+                old.pending.pop();
+                new.pending.pop();
+            }
+            Step::OpenOld => old.open(&new, in_step).await?,
+            Step::OpenNew => new.open(&old, in_step).await?,
+            Step::Removed => {
+                if let Some(Item::Entry(entry)) = old.pending.pop() {
+                    found(Change::Removed(entry))?;
                 }
             }
-            (None, None) => {}
+            Step::Added => {
+                if let Some(Item::Entry(entry)) = new.pending.pop() {
+                    found(Change::Added(entry))?;
+                }
+            }
+            Step::Both => {
+                if let (Some(Item::Entry(before)), Some(Item::Entry(after))) =
+                    (old.pending.pop(), new.pending.pop())
+                    && let Some(change) = compare((&old.tree, before), (&new.tree, after)).await?
+                {
+                    found(change)?;
+                }
+            }
         }
+    }
+}
+
+enum Step {
+    Done,
+    /// Equal pages.
+    Skip,
+    OpenOld,
+    OpenNew,
+    Removed,
+    Added,
+    /// Entries of the same path.
+    Both,
+}
+
+/// What to do with what comes next on both sides. A page is opened only when something on the other side may be in
+/// it, and the one that is higher in its tree first, so that equal pages below meet.
+fn next_step(old: &Side<'_>, new: &Side<'_>, in_step: bool) -> Step {
+    match (old.pending.last(), new.pending.last()) {
+        (None, None) => Step::Done,
+        (Some(Item::Entry(_)), None) => Step::Removed,
+        (None, Some(Item::Entry(_))) => Step::Added,
+        (Some(Item::Page(_)), None) => Step::OpenOld,
+        (None, Some(Item::Page(_))) => Step::OpenNew,
+        (Some(Item::Entry(a)), Some(Item::Entry(b))) => {
+            match compare_paths(old.below(&a.path), new.below(&b.path)) {
+                Ordering::Less => Step::Removed,
+                Ordering::Greater => Step::Added,
+                Ordering::Equal => Step::Both,
+            }
+        }
+        (Some(Item::Page(a)), Some(Item::Page(b))) => {
+            if in_step && a.page.id == b.page.id {
+                return Step::Skip;
+            }
+            match a.level.cmp(&b.level).then_with(|| compare_paths(&b.first, &a.first)) {
+                Ordering::Less => Step::OpenNew,
+                _ => Step::OpenOld,
+            }
+        }
+        (Some(Item::Entry(entry)), Some(Item::Page(page))) => {
+            let before = in_step && compare_paths(&entry.path, &page.first).is_lt();
+            if before { Step::Removed } else { Step::OpenNew }
+        }
+        (Some(Item::Page(page)), Some(Item::Entry(entry))) => {
+            let before = in_step && compare_paths(&entry.path, &page.first).is_lt();
+            if before { Step::Added } else { Step::OpenOld }
+        }
+    }
+}
+
+impl<'a> Side<'a> {
+    /// The root is opened at once: nothing says what is in it.
+    async fn begin(tree: Tree<'a>) -> Result<Self> {
+        let mut side = Self { tree, part: Part::below(tree.path), pending: Vec::new() };
+        let snapshot = tree.reader.snapshot();
+        if let Some(root) = &snapshot.root {
+            let page = tree.reader.page(&root.to_chunk()).await?;
+            side.take(snapshot.depth, (*page).clone())?;
+        }
+        Ok(side)
+    }
+
+    fn below<'p>(&self, path: &'p [u8]) -> &'p [u8] {
+        match self.tree.path.len() {
+            0 => path,
+            length => path.get(length + 1..).unwrap_or_default(),
+        }
+    }
+
+    /// Opens the next page, and with it leaves behind it that the other side does not have.
+    async fn open(&mut self, other: &Side<'_>, in_step: bool) -> Result<()> {
+        let Some(Item::Page(first)) = self.pending.pop() else { return Ok(()) };
+        let level = first.level;
+        let mut batch = vec![first.page];
+        if level == 1 {
+            let ahead = Ahead::of(other, in_step);
+            while batch.len() < LEAVES_AT_ONCE
+                && let Some(Item::Page(next)) =
+                    self.pending.pop_if(|item| matches!(item, Item::Page(page) if ahead.lacks(page)))
+            {
+                batch.push(next.page);
+            }
+        }
+        let pages = self.tree.reader.pages(&batch).await?;
+        for page in pages.into_iter().rev() {
+            self.take(level, page)?;
+        }
+        Ok(())
+    }
+
+    /// Puts what is in a page in front of what comes next.
+    fn take(&mut self, level: u8, page: Page) -> Result<()> {
+        match page {
+            Page::Leaf(entries) if level == 1 => {
+                let wanted = entries.into_iter().rev().filter(|entry| self.part.has(&entry.path));
+                self.pending.extend(wanted.map(Item::Entry));
+                Ok(())
+            }
+            Page::Inner(children) if level > 1 => {
+                let wanted =
+                    children.into_iter().rev().filter(|child| self.part.touches(&child.first, &child.last));
+                self.pending.extend(wanted.map(|child| {
+                    let (first, last) = (child.first, child.last);
+                    Item::Page(PageItem { level: level - 1, page: child.page, first, last })
+                }));
+                Ok(())
+            }
+            _ => Err(Error::corrupt(format!(
+                "a page of the tree of snapshot {} is on the wrong level",
+                self.tree.reader.snapshot().session
+            ))),
+        }
+    }
+}
+
+/// What the other side has next.
+struct Ahead {
+    in_step: bool,
+    leaves: Vec<ChunkId>,
+    /// From here on it is not known which leaves there are.
+    unknown_from: Option<Vec<u8>>,
+}
+
+impl Ahead {
+    fn of(side: &Side<'_>, in_step: bool) -> Self {
+        let mut ahead = Self { in_step, leaves: Vec::new(), unknown_from: None };
+        let pages = side.pending.iter().rev().filter_map(|item| match item {
+            Item::Page(page) => Some(page),
+            Item::Entry(_) => None,
+        });
+        for page in pages {
+            if page.level > 1 || ahead.leaves.len() == LOOK_AHEAD {
+                ahead.unknown_from = Some(page.first.clone());
+                break;
+            }
+            ahead.leaves.push(page.page.id);
+        }
+        ahead
+    }
+
+    /// Whether the other side surely does not have this leaf.
+    fn lacks(&self, page: &PageItem) -> bool {
+        let known = self.unknown_from.as_ref().is_none_or(|from| compare_paths(&page.last, from).is_lt());
+        page.level == 1 && (!self.in_step || (known && !self.leaves.contains(&page.page.id)))
     }
 }
 
 async fn compare(
-    old_reader: &SnapshotReader,
-    new_reader: &SnapshotReader,
-    old: Entry,
-    new: Entry,
+    (old_tree, old): (&Tree<'_>, Entry),
+    (new_tree, new): (&Tree<'_>, Entry),
 ) -> Result<Option<Change>> {
-    let same_kind = old.kind == new.kind && old.metadata.size == new.metadata.size;
-    if !same_kind || !same_contents(old_reader, new_reader, &old.content, &new.content).await? {
-        return Ok(Some(Change::Modified { old, new }));
+    if std::mem::discriminant::<Kind>(&old.kind) != std::mem::discriminant(&new.kind) {
+        return Ok(Some(Change::Kind(new)));
     }
-    let (a, b) = (&old.metadata, &new.metadata);
-    let same = (a.mode, a.uid, a.gid, a.mtime, a.flags) == (b.mode, b.uid, b.gid, b.mtime, b.flags)
-        && a.xattrs == b.xattrs;
-    Ok((!same).then_some(Change::Attributes { old, new }))
+    // Of one kind, and not equal: a link's target, a device's numbers.
+    let same = old.kind == new.kind
+        && old.metadata.size == new.metadata.size
+        && same_contents(old_tree.reader, new_tree.reader, &old.content, &new.content).await?;
+    if !same {
+        return Ok(Some(Change::Modified(new)));
+    }
+    Ok((restorable(&old.metadata) != restorable(&new.metadata)).then_some(Change::Attributes(new)))
 }
 
-async fn same_contents(
-    old_reader: &SnapshotReader,
-    new_reader: &SnapshotReader,
-    old: &Content,
-    new: &Content,
-) -> Result<bool> {
-    if let (Content::Paged { pages: a, depth: x }, Content::Paged { pages: b, depth: y }) = (old, new)
-        && x == y
-        && a.iter().map(|(page, _)| page.id).eq(b.iter().map(|(page, _)| page.id))
-    {
-        return Ok(true);
-    }
-    let (mut old, mut new) = (old_reader.runs(old), new_reader.runs(new));
-    let (mut left, mut right) = (VecDeque::new(), VecDeque::new());
-    loop {
-        if left.is_empty() {
-            left.extend(old.next_piece().await?.into_iter().flat_map(|(_, runs)| runs));
-        }
-        if right.is_empty() {
-            right.extend(new.next_piece().await?.into_iter().flat_map(|(_, runs)| runs));
-        }
-        match (left.pop_front(), right.pop_front()) {
-            (None, None) => return Ok(true),
-            (Some(a), Some(b)) if what(&a) == what(&b) => {}
-            _ => return Ok(false),
-        }
-    }
-}
-
-/// What a run holds, wherever it is stored.
-fn what(run: &Run) -> (Option<ChunkId>, u64) {
-    match run {
-        Run::Chunk(chunk) => (Some(chunk.id), chunk.length.into()),
-        Run::Hole(length) => (None, *length),
-    }
+/// What a restore would set: not the inode, its device, links and ctime.
+fn restorable(metadata: &Metadata) -> Metadata {
+    Metadata { ctime: Default::default(), inode: 0, device: 0, links: 0, ..metadata.clone() }
 }

@@ -7,21 +7,23 @@ use crate::{
     source::exclude::Exclude,
 };
 
-/// Hands every entry that one of the patterns matches to `found`, in tree order; gives their number.
+#[cfg(test)]
+mod tests;
+
+/// Hands the entries that one of the patterns matches to `found`, in tree order, some at a time; gives their number.
 pub async fn find(
     reader: &SnapshotReader,
     part: Part,
     patterns: &Exclude,
-    found: &mut (dyn FnMut(Entry) + Send),
+    found: &mut (dyn FnMut(Vec<Entry>) -> Result<()> + Send),
 ) -> Result<u64> {
     let mut walk = reader.entries(part)?;
     let mut count = 0;
-    while let Some(leaf) = walk.next_leaf().await? {
-        for entry in leaf {
-            if patterns.matches(&entry.path) {
-                count += 1;
-                found(entry);
-            }
+    while let Some(mut leaf) = walk.next_leaf().await? {
+        leaf.retain(|entry| patterns.matches(&entry.path));
+        if !leaf.is_empty() {
+            count += leaf.len() as u64;
+            found(leaf)?;
         }
     }
     Ok(count)

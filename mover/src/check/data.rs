@@ -1,262 +1,330 @@
-//! Footers of packs, and the data in them: read in large ranges, opened and compared on all cores.
+//! Footers of packs, and the data in them: read in large ranges, many packs at once, opened and compared on all
+//! cores.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::{
+    sync::{Semaphore, oneshot},
+    task::JoinSet,
+};
 
 use super::{
-    CheckLevel, CheckOptions, CheckReport,
-    structure::{Small, Structure, name},
+    CheckReport,
+    packs::{Pack, Packs, name},
+    touched::Bad,
+    verify::{Job, Verified, ciphers, verify},
+    walk::damage,
+    wanted::{Wanted, of_frame},
 };
 use crate::{
     cancel::Cancel,
-    codec::Cipher,
-    error::{Error, Result},
-    format::{
-        frame::FrameKind,
-        pack::{Footer, FooterFrame},
-        session::SessionName,
-    },
+    error::{Error, ErrorKind, Result},
+    format::pack::{Footer, FooterFrame, pack_object},
     id::PackId,
-    keys::Keys,
-    monitor::{Monitor, Progress},
-    reader::{
-        frame::{FrameOpener, into_mutable},
-        piece,
-    },
-    repo::Repository,
+    monitor::{Monitor, Problem, Progress},
+    repo::{PackFooter, Repository},
     store::ByteRange,
 };
 
-/// Bytes of a pack that are read with one request and held until they are compared.
-const RANGE_BYTES: u64 = 4 << 20;
+/// Bytes of a pack that one request fetches from a directory: small enough to stay in the processor's cache.
+const LOCAL_RANGE_BYTES: u64 = 4 << 20;
+/// The same from a server, where each request has its price: a pack is four of them.
+const REMOTE_RANGE_BYTES: u64 = 8 << 20;
+/// Bytes between two wanted frames that are rather read than asked around.
+const GAP_BYTES: u64 = 256 << 10;
+/// A footer with its rows as they are decoded takes some 2 MiB for a full pack; so many packs are looked at at once
+/// at most.
+const PACKS_AT_ONCE: usize = 16;
 
-/// What became of one range of a pack.
-struct Verified {
+/// What all packs are looked at with.
+#[derive(Clone)]
+pub(super) struct Reading {
+    pub repository: Repository,
+    pub threads: Arc<rayon::ThreadPool>,
+    /// Ranges that may be held at once.
+    slots: Arc<Semaphore>,
+    range_bytes: u64,
+    /// Only frames that snapshots need, not all that packs have.
+    only_wanted: bool,
+}
+
+impl Reading {
+    pub(super) fn new(
+        repository: &Repository,
+        threads: usize,
+        memory_bytes: u64,
+        only_wanted: bool,
+    ) -> Result<Self> {
+        let local = repository.store().capabilities().local;
+        let range_bytes = if local { LOCAL_RANGE_BYTES } else { REMOTE_RANGE_BYTES };
+        let threads = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.max(1))
+            .thread_name(|index| format!("check-{index}"))
+            .build()
+            .map_err(|error| Error::unavailable("threads cannot be started").with_source(error))?;
+        let slots = usize::try_from(memory_bytes / range_bytes).unwrap_or(usize::MAX).clamp(1, 64);
+        Ok(Self {
+            repository: repository.clone(),
+            threads: Arc::new(threads),
+            slots: Arc::new(Semaphore::new(slots)),
+            range_bytes,
+            only_wanted,
+        })
+    }
+}
+
+/// What became of one pack.
+#[derive(Debug, Default)]
+struct Outcome {
+    index: u32,
     pack: PackId,
     frames: u64,
     chunks: u64,
     bytes: u64,
-    /// Frames that are damaged, by offset, with the reason.
-    bad: Vec<(u32, String)>,
+    has_footer: bool,
+    /// What is wrong, with the offset of the frame if it is one.
+    problems: Vec<(Option<u32>, String)>,
+    /// Sendings that are damaged beside a whole one.
+    spoiled: Vec<(String, String)>,
 }
 
+/// Looks at footers and sizes of these packs, and at the data of those that are to be read.
 pub(super) async fn check(
-    repository: &Repository,
-    options: CheckOptions,
-    structure: &mut Structure,
-    report: &mut CheckReport,
+    reading: &Reading,
+    packs: &Packs,
+    chosen: &[u32],
+    wanted: &Arc<Wanted>,
+    found: (&mut CheckReport, &mut Bad),
     monitor: &Arc<dyn Monitor>,
     cancel: &Cancel,
 ) -> Result<()> {
-    let mut packs: Vec<(PackId, u64)> = structure.packs.iter().map(|(pack, size)| (*pack, *size)).collect();
-    packs.sort_unstable();
-    let read = match options.level {
-        CheckLevel::Structure | CheckLevel::Sizes => 0,
-        CheckLevel::Sample(percent) => sample(repository, &mut packs, percent, report),
-        CheckLevel::Data => packs.len(),
-    };
-    let total: u64 = packs[..read].iter().map(|(_, size)| size).sum();
-    Progress::add(&monitor.progress().bytes_expected, total);
-    let parallel = usize::try_from(options.memory_bytes / 2 / (2 * RANGE_BYTES)).unwrap_or(usize::MAX);
-    let slots = Arc::new(Semaphore::new(parallel.clamp(1, 32)));
-    let mut ranges: JoinSet<Result<Verified>> = JoinSet::new();
-    let damages_before = report.damages;
-    for (index, (pack, size)) in packs.iter().enumerate() {
+    let (report, bad) = found;
+    let parallel = reading.repository.store().capabilities().preferred_parallel_gets;
+    let mut running: JoinSet<Result<Outcome>> = JoinSet::new();
+    for index in chosen {
         cancel.check()?;
-        let footer = match repository.footer(*pack).await {
-            Ok(found) => found.footer,
-            Err(error) => {
-                report.add_damage(&**monitor, name(*pack), error.to_string());
-                continue;
-            }
-        };
-        let end = footer
-            .frames
-            .last()
-            .map_or(0, |frame| u64::from(frame.place.offset) + u64::from(frame.place.stored));
-        if end > *size {
-            report.add_damage(
-                &**monitor,
-                name(*pack),
-                format!("it has {size} bytes, its footer speaks of {end}"),
-            );
-            continue;
+        while running.len() >= parallel.clamp(2, PACKS_AT_ONCE) {
+            let Some(done) = running.join_next().await else { break };
+            take(done, report, bad, &**monitor)?;
         }
-        if index >= read {
-            continue;
-        }
-        report.packs_read += 1;
-        let ciphers = Arc::new(ciphers(repository.keys(), &footer));
-        for frames in split(footer.frames) {
-            let closed = |error| Error::internal("the slots were closed").with_source(error);
-            let slot = Arc::clone(&slots).acquire_owned().await.map_err(closed)?;
-            let small = frames
-                .iter()
-                .filter_map(|frame| {
-                    let key = (*pack, frame.place.offset);
-                    Some((frame.place.offset, structure.small.remove(&key)?))
-                })
-                .collect();
-            let (repository, ciphers, pack) = (repository.clone(), Arc::clone(&ciphers), *pack);
-            ranges.spawn(async move {
-                let verified = verify_range(repository, pack, frames, small, ciphers).await;
-                drop(slot);
-                verified
-            });
-            while let Some(done) = ranges.try_join_next() {
-                take(done, structure, report, &**monitor)?;
-            }
-        }
+        let pack = packs.all[*index as usize];
+        let sendings = packs.sendings(pack.id).to_vec();
+        report.packs_sized += 1;
+        report.packs_read += u64::from(pack.read);
+        let (reading, wanted, monitor) = (reading.clone(), Arc::clone(wanted), Arc::clone(monitor));
+        let index = *index;
+        running.spawn(async move { look_at(&reading, index, pack, &sendings, &wanted, &monitor).await });
     }
-    while let Some(done) = ranges.join_next().await {
-        take(done, structure, report, &**monitor)?;
-    }
-    if report.damages > damages_before {
-        (report.below_share_95, report.below_share_99) = (None, None);
+    while let Some(done) = running.join_next().await {
+        take(done, report, bad, &**monitor)?;
     }
     Ok(())
 }
 
-/// Moves a random part of the packs to the front, and says what a sample of that size proves.
-fn sample(
-    repository: &Repository,
-    packs: &mut [(PackId, u64)],
-    percent: f64,
+fn take(
+    done: Result<Result<Outcome>, tokio::task::JoinError>,
     report: &mut CheckReport,
-) -> usize {
-    let wanted = (packs.len() as f64 * percent.clamp(0.0, 100.0) / 100.0).ceil() as usize;
-    let wanted = wanted.min(packs.len());
-    for index in 0..wanted {
-        let random = u64::from_le_bytes(repository.world().random());
-        let other = index + (random % (packs.len() - index) as u64) as usize;
-        packs.swap(index, other);
+    bad: &mut Bad,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let done = done.map_err(|error| Error::internal("reading a pack broke").with_source(error))??;
+    report.frames += done.frames;
+    report.chunks += done.chunks;
+    report.bytes_read += done.bytes;
+    if !done.has_footer {
+        bad.doubt(done.index);
     }
-    if wanted > 0 {
-        // If a share s of packs were damaged, all n drawn being whole would have the chance (1 - s)^n.
-        let below = |chance: f64| 1.0 - chance.powf(1.0 / wanted as f64);
-        (report.below_share_95, report.below_share_99) = (Some(below(0.05)), Some(below(0.01)));
+    for (object, problem) in done.spoiled {
+        report.spoiled_copies += 1;
+        monitor.problem(Problem { what: object, message: format!("{problem}; another copy is whole") });
     }
-    wanted
+    for (frame, problem) in done.problems {
+        report.add_damage(monitor, name(done.pack), problem);
+        if let Some(offset) = frame {
+            bad.add_frame(done.index, offset);
+        }
+    }
+    Ok(())
 }
 
-type Ciphers = HashMap<(SessionName, bool), Result<Cipher>>;
-
-fn ciphers(keys: &Keys, footer: &Footer) -> Ciphers {
-    let mut ciphers = HashMap::new();
-    for info in &footer.sessions {
-        let data = keys.open_data_key(info.generation, info.session, &info.sealed_data_key);
-        let metadata = keys.session_metadata_key(info.generation, info.session);
-        ciphers.insert((info.session, true), data.map(|key| Cipher::new(info.suite, &key)));
-        ciphers.insert((info.session, false), metadata.map(|key| Cipher::new(info.suite, &key)));
+async fn look_at(
+    reading: &Reading,
+    index: u32,
+    pack: Pack,
+    sendings: &[(u8, u64)],
+    wanted: &Arc<Wanted>,
+    monitor: &Arc<dyn Monitor>,
+) -> Result<Outcome> {
+    let mut outcome = Outcome { index, pack: pack.id, ..Outcome::default() };
+    let footer = if sendings.is_empty() {
+        match reading.repository.footer(pack.id).await {
+            Err(error) if !pack.needed && error.kind() == ErrorKind::NotFound => {
+                // A prune has deleted it since it was listed.
+                outcome.has_footer = true;
+                None
+            }
+            footer => Some(judge(footer, pack.size)?),
+        }
+    } else {
+        any_whole(reading, pack, sendings, &mut outcome).await?
+    };
+    match footer {
+        Some(Ok(footer)) => {
+            outcome.has_footer = true;
+            if pack.read {
+                read(reading, footer, wanted, &mut outcome, monitor).await?;
+            }
+        }
+        Some(Err(problem)) => outcome.problems.push((None, problem)),
+        None => {}
     }
-    ciphers
+    Ok(outcome)
+}
+
+/// A footer that was opened and speaks of no more than there is; or what is wrong with it.
+fn judge(footer: Result<PackFooter>, size: u64) -> Result<Result<Footer, String>> {
+    let PackFooter { footer, tail_bytes, .. } = match footer {
+        Ok(footer) => footer,
+        Err(error) => return damage(error).map(|error| Err(error.to_string())),
+    };
+    let last = footer.frames.last();
+    let end = last.map_or(0, |frame| u64::from(frame.place.offset) + u64::from(frame.place.stored));
+    let needed = end + tail_bytes;
+    if needed > size {
+        return Ok(Err(format!("it has {size} bytes, its footer speaks of {needed}")));
+    }
+    Ok(Ok(footer))
+}
+
+/// Each sending is judged by itself, and one that is whole is enough.
+async fn any_whole(
+    reading: &Reading,
+    pack: Pack,
+    sendings: &[(u8, u64)],
+    outcome: &mut Outcome,
+) -> Result<Option<Result<Footer, String>>> {
+    let (mut whole, mut spoiled) = (None, Vec::new());
+    for (attempt, size) in sendings {
+        let footer = reading.repository.footer_of_sending(pack.id, *attempt).await;
+        match judge(footer, *size)? {
+            Ok(_) if *size < pack.size => {
+                spoiled.push((*attempt, format!("it has {size} bytes, another copy has {}", pack.size)));
+            }
+            Ok(footer) => whole = Some(footer),
+            Err(problem) => spoiled.push((*attempt, problem)),
+        }
+    }
+    let named = |(attempt, problem)| (pack_object(pack.id, attempt), problem);
+    Ok(match whole {
+        Some(footer) => {
+            outcome.spoiled.extend(spoiled.into_iter().map(named));
+            Some(Ok(footer))
+        }
+        None => spoiled.into_iter().next().map(|(_, problem)| Err(problem)),
+    })
+}
+
+/// Reads and compares the frames of a pack.
+async fn read(
+    reading: &Reading,
+    footer: Footer,
+    wanted: &Arc<Wanted>,
+    outcome: &mut Outcome,
+    monitor: &Arc<dyn Monitor>,
+) -> Result<()> {
+    let rows = wanted.of_pack(outcome.index);
+    let is_listed = |offset| footer.frames.binary_search_by_key(&offset, |frame| frame.place.offset).is_ok();
+    for row in rows.iter().filter(|row| row.is_frame() && !is_listed(row.frame)) {
+        let problem = format!("a snapshot needs a frame at {} that its footer does not list", row.frame);
+        outcome.problems.push((Some(row.frame), problem));
+    }
+    let ciphers = Arc::new(ciphers(reading.repository.keys(), &footer));
+    let frames = footer.frames.into_iter();
+    let frames =
+        frames.filter(|frame| !reading.only_wanted || !of_frame(rows, frame.place.offset).is_empty());
+    let mut ranges: JoinSet<Result<Verified>> = JoinSet::new();
+    for frames in split(frames, reading.range_bytes) {
+        let closed = |error| Error::internal("the slots were closed").with_source(error);
+        let slot = Arc::clone(&reading.slots).acquire_owned().await.map_err(closed)?;
+        let job = Job {
+            keys: reading.repository.keys().clone(),
+            index: outcome.index,
+            frames,
+            wanted: Arc::clone(wanted),
+            ciphers: Arc::clone(&ciphers),
+        };
+        let (reading, pack) = (reading.clone(), outcome.pack);
+        let needed = !rows.is_empty();
+        ranges.spawn(async move {
+            let verified = read_range(&reading, pack, needed, job).await;
+            drop(slot);
+            verified
+        });
+        while let Some(done) = ranges.try_join_next() {
+            add(done, outcome, monitor)?;
+        }
+    }
+    while let Some(done) = ranges.join_next().await {
+        add(done, outcome, monitor)?;
+    }
+    Ok(())
+}
+
+fn add(
+    done: Result<Result<Verified>, tokio::task::JoinError>,
+    outcome: &mut Outcome,
+    monitor: &Arc<dyn Monitor>,
+) -> Result<()> {
+    let done = done.map_err(|error| Error::internal("verifying did not finish").with_source(error))??;
+    outcome.frames += done.frames;
+    outcome.chunks += done.chunks;
+    outcome.bytes += done.bytes;
+    outcome.problems.extend(done.bad.into_iter().map(|(offset, problem)| (Some(offset), problem)));
+    Progress::add(&monitor.progress().bytes, done.bytes);
+    Progress::add(&monitor.progress().bytes_stored, done.bytes);
+    Ok(())
 }
 
 /// Stretches of frames that one request fetches.
-fn split(frames: Vec<FooterFrame>) -> Vec<Vec<FooterFrame>> {
+fn split(frames: impl Iterator<Item = FooterFrame>, range_bytes: u64) -> Vec<Vec<FooterFrame>> {
     let mut ranges: Vec<Vec<FooterFrame>> = Vec::new();
+    let mut last_end = 0;
     for frame in frames {
-        let end = u64::from(frame.place.offset) + u64::from(frame.place.stored);
+        let start = u64::from(frame.place.offset);
+        let end = start + u64::from(frame.place.stored);
         match ranges.last_mut() {
-            Some(range) if end - u64::from(range[0].place.offset) <= RANGE_BYTES => range.push(frame),
+            Some(range)
+                if end - u64::from(range[0].place.offset) <= range_bytes && start - last_end <= GAP_BYTES =>
+            {
+                range.push(frame);
+            }
             _ => ranges.push(vec![frame]),
         }
+        last_end = end;
     }
     ranges
 }
 
-async fn verify_range(
-    repository: Repository,
-    pack: PackId,
-    frames: Vec<FooterFrame>,
-    small: HashMap<u32, Small>,
-    ciphers: Arc<Ciphers>,
-) -> Result<Verified> {
-    let (Some(first), Some(last)) = (frames.first(), frames.last()) else {
-        return Ok(Verified { pack, frames: 0, chunks: 0, bytes: 0, bad: Vec::new() });
+async fn read_range(reading: &Reading, pack: PackId, needed: bool, job: Job) -> Result<Verified> {
+    let (Some(first), Some(last)) = (job.frames.first(), job.frames.last()) else {
+        return Ok(Verified::default());
     };
     let offset = u64::from(first.place.offset);
     let length = u64::from(last.place.offset) + u64::from(last.place.stored) - offset;
-    let bytes = match repository.read_pack(pack, ByteRange::Slice { offset, length }).await {
+    let bytes: Bytes = match reading.repository.read_pack(pack, ByteRange::Slice { offset, length }).await {
         Ok(bytes) => bytes,
+        Err(error) if !needed && error.kind() == ErrorKind::NotFound => return Ok(Verified::default()),
         Err(error) => {
-            let bad = frames.iter().map(|frame| (frame.place.offset, error.to_string())).collect();
-            return Ok(Verified { pack, frames: 0, chunks: 0, bytes: 0, bad });
+            let problem = damage(error)?.to_string();
+            let bad = job.frames.iter().map(|frame| (frame.place.offset, problem.clone())).collect();
+            return Ok(Verified { bad, ..Verified::default() });
         }
     };
-    tokio::task::spawn_blocking(move || verify(repository.keys(), pack, bytes, &frames, &small, &ciphers))
-        .await
-        .map_err(|error| Error::internal("verifying did not finish").with_source(error))
-}
-
-fn verify(
-    keys: &Keys,
-    pack: PackId,
-    bytes: Bytes,
-    frames: &[FooterFrame],
-    small: &HashMap<u32, Small>,
-    ciphers: &Ciphers,
-) -> Verified {
-    thread_local! {
-        static OPENER: std::cell::RefCell<FrameOpener> = std::cell::RefCell::default();
-    }
-    let mut stored = into_mutable(bytes);
-    let mut verified = Verified { pack, frames: 0, chunks: 0, bytes: stored.len() as u64, bad: Vec::new() };
-    let start = frames[0].place.offset;
-    for frame in frames {
-        let from = (frame.place.offset - start) as usize;
-        let slice = &mut stored[from..from + frame.place.stored as usize];
-        let done = OPENER.with_borrow_mut(|opener| {
-            let cipher = match ciphers.get(&(frame.place.session, frame.kind == FrameKind::Data)) {
-                Some(Ok(cipher)) => cipher,
-                Some(Err(error)) => return Err(Error::corrupt(error.to_string())),
-                None => return Err(Error::corrupt("its session's key is not in the footer")),
-            };
-            let plain = opener.open(cipher, frame.kind, &frame.place, slice)?;
-            let listed = frame.chunks.iter().map(|chunk| (chunk.offset, chunk.length, chunk.id));
-            let unlisted = small.get(&frame.place.offset).into_iter().flatten().copied();
-            let mut count = 0;
-            for (offset, length, id) in listed.chain(unlisted) {
-                if keys.chunk_id(piece(plain, offset, length)?) != id {
-                    return Err(crate::reader::frame::wrong_id(&frame.place, offset));
-                }
-                count += 1;
-            }
-            Ok(count)
-        });
-        match done {
-            Ok(count) => {
-                verified.frames += 1;
-                verified.chunks += count;
-            }
-            Err(error) => verified.bad.push((frame.place.offset, error.to_string())),
-        }
-    }
-    verified
-}
-
-fn take(
-    done: Result<Result<Verified>, tokio::task::JoinError>,
-    structure: &mut Structure,
-    report: &mut CheckReport,
-    monitor: &dyn Monitor,
-) -> Result<()> {
-    let done = done.map_err(|error| Error::internal("verifying did not finish").with_source(error))??;
-    report.frames += done.frames;
-    report.chunks += done.chunks;
-    report.bytes_read += done.bytes;
-    Progress::add(&monitor.progress().bytes, done.bytes);
-    Progress::add(&monitor.progress().bytes_stored, done.bytes);
-    for (offset, problem) in done.bad {
-        report.add_damage(monitor, name(done.pack), problem);
-        let here = (done.pack, offset);
-        structure.bad.insert(here);
-        // Snapshots know a moved frame by its old place.
-        if let Some(old) = structure.moved_from.get(&here) {
-            structure.bad.insert(*old);
-        }
-    }
-    Ok(())
+    let (answer, answered) = oneshot::channel();
+    reading.threads.spawn(move || {
+        // Nobody waits for the answer only when the check has failed or was stopped.
+        drop(answer.send(verify(&job, bytes)));
+    });
+    answered.await.map_err(|error| Error::internal("verifying did not finish").with_source(error))
 }

@@ -1,21 +1,35 @@
 //! Tells whether what is stored is what was written, at four levels of effort; names what is damaged, which files
 //! of which snapshots that touches, and which snapshots still restore.
+//!
+//! Memory: an eighth of the setting remembers pages, a quarter holds what snapshots name in packs, a quarter the
+//! ranges that are being read, an eighth pages that are being decoded. What does not fit is done again (pages) or
+//! in a further pass (names), never left out in silence.
 
 mod data;
+mod packs;
+mod report;
+mod sample;
 mod structure;
 #[cfg(test)]
 mod tests;
+mod touched;
+mod verify;
+mod walk;
+mod wanted;
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
+pub use report::{CheckReport, DAMAGE_LISTED, Damage, TOUCHED_LISTED, Touched, Verdict};
+pub use sample::{Sample, detection, fewer_than};
+
+use self::{data::Reading, packs::Packs, structure::Structure, touched::Bad, walk::Seen, wanted::Wanted};
 use crate::{
     cancel::Cancel,
-    error::Result,
-    format::{entry::Run, session::SessionName},
-    id::PackId,
-    monitor::{Monitor, Problem, escape_path},
-    reader::{SnapshotReader, walk::Part},
-    repo::Repository,
+    error::{Error, Result},
+    format::{records::Snapshot, session::SessionName},
+    monitor::{Monitor, Progress},
+    reader::SnapshotReader,
+    repo::{Repository, SnapshotList},
 };
 
 /// How thoroughly to look.
@@ -32,161 +46,235 @@ pub enum CheckLevel {
 }
 
 /// How to check.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct CheckOptions {
     /// How thoroughly.
     pub level: CheckLevel,
     /// Memory to keep to, in bytes.
     pub memory_bytes: u64,
+    /// Threads that open and compare.
+    pub threads: usize,
+    /// Only these snapshots and what they need; everything if absent.
+    pub only: Option<Vec<SessionName>>,
+    /// Mark snapshots as verified of which all data was read and is whole.
+    pub mark: bool,
 }
 
-/// Something that is not as it must be.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Damage {
-    /// The object.
-    pub object: String,
-    /// What is wrong with it.
-    pub problem: String,
-}
+/// The word of the mark.
+const VERIFIED: &str = "verified";
 
-/// A file that cannot be restored whole.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Affected {
-    /// The snapshot.
-    pub snapshot: String,
-    /// The path in it.
-    pub path: String,
-}
-
-/// What a check found.
-#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
-pub struct CheckReport {
-    /// Snapshots looked at.
-    pub snapshots: u64,
-    /// Pages read.
-    pub pages: u64,
-    /// Packs that exist.
-    pub packs: u64,
-    /// Packs whose data was read.
-    pub packs_read: u64,
-    /// Frames opened.
-    pub frames: u64,
-    /// Chunks compared with their ids.
-    pub chunks: u64,
-    /// Small chunks that only their frame's seal vouches for, because there were too many to remember.
-    pub chunks_by_seal: u64,
-    /// Stored bytes read.
-    pub bytes_read: u64,
-    /// With 95 % certainty, fewer than this share of the packs is damaged; only of a sample without damage.
-    pub below_share_95: Option<f64>,
-    /// The same with 99 %.
-    pub below_share_99: Option<f64>,
-    /// What is damaged: the first thousand.
-    pub damage: Vec<Damage>,
-    /// How much is damaged.
-    pub damages: u64,
-    /// Files that it touches: the first thousand.
-    pub affected: Vec<Affected>,
-    /// How many files it touches.
-    pub affected_files: u64,
-    /// Snapshots that restore whole, as far as this level can tell.
-    pub whole: Vec<SessionName>,
-    /// Snapshots that do not.
-    pub damaged: Vec<SessionName>,
-}
-
-/// Things listed word for word; the rest is counted.
-const LISTED: usize = 1000;
-
-/// A frame that cannot be read.
-pub(crate) type Bad = HashSet<(PackId, u32)>;
-
-impl CheckReport {
-    /// Whether nothing is wrong.
-    pub fn is_clean(&self) -> bool {
-        self.damages == 0 && self.affected_files == 0
-    }
-
-    pub(crate) fn add_damage(&mut self, monitor: &dyn Monitor, object: String, problem: String) {
-        monitor.problem(Problem { what: object.clone(), message: problem.clone() });
-        self.damages += 1;
-        if self.damage.len() < LISTED {
-            self.damage.push(Damage { object, problem });
-        }
-    }
+/// One check under way.
+struct Check<'a> {
+    repository: &'a Repository,
+    options: &'a CheckOptions,
+    monitor: &'a Arc<dyn Monitor>,
+    cancel: &'a Cancel,
+    report: CheckReport,
+    packs: Packs,
+    snapshots: Vec<Snapshot>,
+    bad: Bad,
 }
 
 /// Checks a repository.
 pub async fn check(
     repository: &Repository,
-    options: CheckOptions,
+    options: &CheckOptions,
     monitor: Arc<dyn Monitor>,
     cancel: Cancel,
 ) -> Result<CheckReport> {
-    let mut report = CheckReport::default();
     monitor.phase("structure");
-    let mut structure = structure::check(repository, &mut report, &*monitor, &cancel).await?;
-    if options.level != CheckLevel::Structure {
-        monitor.phase("packs");
-        data::check(repository, options, &mut structure, &mut report, &monitor, &cancel).await?;
+    let reads_data = matches!(options.level, CheckLevel::Sample(_) | CheckLevel::Data);
+    if reads_data && !repository.keys().can_read_data() {
+        return Err(Error::denied("these keys do not open data")
+            .with_hint("give the password or the secret of the repository, or check without data"));
     }
-    monitor.phase("snapshots");
-    for reader in &structure.readers {
-        cancel.check()?;
-        let session = reader.snapshot().session;
-        let broken = structure.broken_trees.contains(&session);
-        let touched =
-            if structure.bad.is_empty() { 0 } else { touched(reader, &structure.bad, &mut report).await };
-        if broken || touched > 0 {
-            report.damaged.push(session);
-        } else {
-            report.whole.push(session);
-        }
+    let mut report = CheckReport::default();
+    // Snapshots are read before packs are listed: what a backup adds in between is unused, not missing.
+    let mut list = repository.snapshots().await?;
+    let packs = Packs::list(repository, &mut report, &*monitor).await?;
+    let snapshots = choose(&mut list, options, &mut report, &*monitor);
+    report.snapshots = snapshots.len() as u64;
+    let (monitor, cancel) = (&monitor, &cancel);
+    let bad = Bad::default();
+    let mut check = Check { repository, options, monitor, cancel, report, packs, snapshots, bad };
+    check.look().await?;
+    if check.report.damages > 0 {
+        check.still_visible().await?;
     }
-    Ok(report)
+    check.verdicts().await?;
+    if options.mark && options.level == CheckLevel::Data {
+        check.mark(&list).await;
+    }
+    Ok(check.report)
 }
 
-/// Lists the files of a snapshot that want a bad frame.
-async fn touched(reader: &SnapshotReader, bad: &Bad, report: &mut CheckReport) -> u64 {
-    let mut count = 0;
-    let Ok(mut walk) = reader.entries(Part::all()) else { return 1 };
-    loop {
-        let leaf = match walk.next_leaf().await {
-            Ok(Some(leaf)) => leaf,
-            Ok(None) => return count,
-            // A page of the tree is gone: that is reported already, and some files are not known any more.
-            Err(_) => return count + 1,
+/// The snapshots to look at. An end that cannot be read is damage, unless only others were asked for.
+fn choose(
+    list: &mut SnapshotList,
+    options: &CheckOptions,
+    report: &mut CheckReport,
+    monitor: &dyn Monitor,
+) -> Vec<Snapshot> {
+    let mut snapshots = std::mem::take(&mut list.snapshots);
+    if let Some(only) = &options.only {
+        snapshots.retain(|snapshot| only.contains(&snapshot.session));
+        return snapshots;
+    }
+    for (session, error) in &list.unreadable {
+        report.add_damage(monitor, session.end_object(), error.to_string());
+        report.damaged.push(*session);
+    }
+    snapshots
+}
+
+impl Check<'_> {
+    /// Structure, then what the level adds.
+    async fn look(&mut self) -> Result<()> {
+        // A share of a few packs cannot be drawn before it is known which packs are needed.
+        if self.options.level == CheckLevel::Data {
+            self.packs.all.iter_mut().for_each(|pack| pack.read = true);
+        }
+        let all = 0..u32::try_from(self.packs.all.len()).unwrap_or(u32::MAX);
+        let rows = self.rows();
+        let mut wanted = Wanted::new(all.clone(), rows);
+        self.walk(&mut wanted, true).await?;
+        if self.options.level == CheckLevel::Structure {
+            return Ok(());
+        }
+        self.monitor.phase("packs");
+        let chosen = self.options.only.is_some();
+        if let CheckLevel::Sample(percent) = self.options.level {
+            self.draw(percent);
+        }
+        let is_read = |pack: &packs::Pack| pack.read && (pack.needed || !chosen);
+        let total = self.packs.all.iter().filter(|pack| is_read(pack)).map(|pack| pack.size).sum();
+        Progress::add(&self.monitor.progress().bytes_expected, total);
+        let reading =
+            Reading::new(self.repository, self.options.threads, self.options.memory_bytes / 4, chosen)?;
+        let complete = self.options.level == CheckLevel::Data && wanted.left_out == 0;
+        if complete || self.options.level == CheckLevel::Sizes {
+            return self.span(&reading, wanted, all).await;
+        }
+        drop(wanted);
+        for span in wanted::spans(&self.packs, rows) {
+            let mut wanted = Wanted::new(span.clone(), rows);
+            self.walk(&mut wanted, false).await?;
+            self.report.chunks_by_seal += wanted.left_out;
+            self.span(&reading, wanted, span).await?;
+        }
+        if let Some(sample) = self.report.sample.as_mut().filter(|_| self.report.damages > 0) {
+            (sample.fewer_than_95, sample.fewer_than_99) = (None, None);
+        }
+        Ok(())
+    }
+
+    /// Rows of what snapshots name that fit into a quarter of the memory.
+    fn rows(&self) -> usize {
+        let bytes = match self.options.level {
+            CheckLevel::Structure | CheckLevel::Sizes => 0,
+            CheckLevel::Sample(_) | CheckLevel::Data => self.options.memory_bytes / 4,
         };
-        for entry in leaf {
-            if wants_bad(reader, &entry.content, bad).await {
-                count += 1;
-                report.affected_files += 1;
-                if report.affected.len() < LISTED {
-                    let snapshot = reader.snapshot().session.nonce.short();
-                    report.affected.push(Affected { snapshot, path: escape_path(&entry.path) });
-                }
+        usize::try_from(bytes).unwrap_or(usize::MAX) / wanted::ROW_BYTES
+    }
+
+    async fn walk(&mut self, wanted: &mut Wanted, first: bool) -> Result<()> {
+        let visit = Structure {
+            packs: &mut self.packs,
+            seen: Seen::within(self.options.memory_bytes / 8),
+            wanted,
+            report: first.then_some((&mut self.report, &**self.monitor)),
+            last_misfit: None,
+        };
+        let memory = self.options.memory_bytes / 8;
+        structure::check(self.repository, &self.snapshots, memory, visit, self.cancel).await
+    }
+
+    /// Draws the packs of a sample, and says what a sample of that size proves.
+    fn draw(&mut self, percent: f64) {
+        let chosen = self.options.only.is_some();
+        let mut from: Vec<usize> =
+            (0..self.packs.all.len()).filter(|index| !chosen || self.packs.all[*index].needed).collect();
+        let wanted = sample::size_of(from.len() as u64, percent);
+        for index in 0..usize::try_from(wanted).unwrap_or(usize::MAX) {
+            let random = u64::from_le_bytes(self.repository.world().random());
+            let other = index + (random % (from.len() - index) as u64) as usize;
+            from.swap(index, other);
+            self.packs.all[from[index]].read = true;
+        }
+        self.report.sample = Some(Sample::new(from.len() as u64, wanted));
+    }
+
+    /// Footers and data of a span of packs.
+    async fn span(&mut self, reading: &Reading, wanted: Wanted, span: std::ops::Range<u32>) -> Result<()> {
+        let needed = |index: &u32| self.packs.all.get(*index as usize).is_some_and(|pack| pack.needed);
+        let chosen: Vec<u32> = span.filter(|index| self.options.only.is_none() || needed(index)).collect();
+        let found = (&mut self.report, &mut self.bad);
+        data::check(reading, &self.packs, &chosen, &Arc::new(wanted), found, self.monitor, self.cancel).await
+    }
+
+    /// Fails if a snapshot was forgotten meanwhile: a prune may have freed what seemed to be missing.
+    async fn still_visible(&self) -> Result<()> {
+        let visible = self.repository.visible("b").await?;
+        let gone = self.snapshots.iter().find(|snapshot| !visible.contains(&snapshot.session));
+        match gone {
+            None => Ok(()),
+            Some(snapshot) => {
+                let id = snapshot.session.nonce.short();
+                Err(Error::conflict(format!("snapshot {id} was forgotten while it was checked"))
+                    .with_hint("run the check again"))
             }
         }
     }
-}
 
-async fn wants_bad(reader: &SnapshotReader, content: &crate::format::entry::Content, bad: &Bad) -> bool {
-    let mut runs = reader.runs(content);
-    loop {
-        match runs.next_piece().await {
-            Ok(None) => return false,
-            Err(_) => return true,
-            Ok(Some((_, piece))) => {
-                let is_bad = |run: &Run| match run {
-                    Run::Chunk(chunk) => {
-                        chunk.frame.place().is_none_or(|place| bad.contains(&(place.pack, place.offset)))
-                    }
-                    Run::Hole(_) => false,
-                };
-                if piece.iter().any(is_bad) {
-                    return true;
-                }
+    /// Says of each snapshot whether it restores.
+    async fn verdicts(&mut self) -> Result<()> {
+        self.monitor.phase("snapshots");
+        let damaged = self.report.damages > 0;
+        let mut look = touched::Look {
+            packs: &self.packs,
+            bad: &self.bad,
+            read_doubtful: self.options.level == CheckLevel::Data,
+            clean: Seen::within(self.options.memory_bytes / 8),
+            cancel: self.cancel,
+        };
+        for snapshot in &self.snapshots {
+            self.cancel.check()?;
+            let verdict = if damaged {
+                let reader = SnapshotReader::new(self.repository.clone(), snapshot.clone());
+                look.snapshot(&reader, &mut self.report).await?
+            } else {
+                Verdict::new(snapshot)
+            };
+            let list = if verdict.whole { &mut self.report.whole } else { &mut self.report.damaged };
+            list.push(snapshot.session);
+            self.report.verdicts.push(verdict);
+        }
+        Ok(())
+    }
+
+    /// Marks what is whole as verified, once. That it cannot be marked (these keys may not, the store refuses) does
+    /// not make the check fail.
+    async fn mark(&mut self, list: &SnapshotList) {
+        if self.report.chunks_by_seal > 0 {
+            self.report.mark_problem = Some("some chunks were not compared with their ids".to_owned());
+            return;
+        }
+        for verdict in self.report.verdicts.iter_mut().filter(|verdict| verdict.whole) {
+            let session = verdict.session;
+            if list.marks.iter().any(|mark| mark.session == session && mark.word == VERIFIED) {
+                continue;
             }
+            if let Err(error) = self.repository.mark_snapshot(session, VERIFIED).await {
+                self.report.mark_problem = Some(error.to_string());
+                return;
+            }
+            verdict.marked_verified = true;
+            self.report.marked += 1;
+        }
+        if self.report.marked > 0
+            && let Err(error) = self.repository.store().flush().await
+        {
+            self.report.mark_problem = Some(error.to_string());
         }
     }
 }

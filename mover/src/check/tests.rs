@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     backup::{BackupOptions, BackupSource, backup},
     clock::World,
+    format::{frame::ChunkRef, page::Page},
     monitor::CollectMonitor,
     reader::testing::noise,
     repo::{CreateOptions, Unlock},
@@ -13,6 +14,19 @@ use crate::{
     store::FsStore,
 };
 
+async fn create(folder: &Path) -> Repository {
+    let store = Arc::new(FsStore::open(folder.join("repository"), World::system()));
+    let unlock = Unlock::Secret(Key::new([5; 32]));
+    Repository::create(store, World::system(), &unlock, &CreateOptions::default()).await.unwrap()
+}
+
+async fn back_up(repository: &Repository, root: &Path, host: &str) -> SessionName {
+    let source = WalkOptions { roots: vec![root.to_owned()], ..WalkOptions::default() };
+    let options = BackupOptions { host: host.into(), ..BackupOptions::new(BackupSource::Files(source)) };
+    let monitor = Arc::new(CollectMonitor::default());
+    backup(repository, options, monitor, Cancel::default()).await.unwrap().snapshot.unwrap().session
+}
+
 async fn backed_up(folder: &Path) -> Repository {
     let source = folder.join("source");
     std::fs::create_dir_all(source.join("inner")).unwrap();
@@ -20,20 +34,60 @@ async fn backed_up(folder: &Path) -> Repository {
         let length = if index == 0 { 3_000_000 } else { 50 + index as usize * 150 };
         std::fs::write(source.join(format!("inner/file{index}")), noise(index, length)).unwrap();
     }
-    let store = Arc::new(FsStore::open(folder.join("repository"), World::system()));
-    let unlock = Unlock::Secret(Key::new([5; 32]));
-    let repository =
-        Repository::create(store, World::system(), &unlock, &CreateOptions::default()).await.unwrap();
-    let options = BackupOptions::new(files(source));
-    let monitor = Arc::new(CollectMonitor::default());
-    let report = backup(&repository, options, monitor, Cancel::default()).await.unwrap();
-    assert!(report.snapshot.is_some());
+    let repository = create(folder).await;
+    back_up(&repository, &source, "one").await;
     repository
 }
 
+/// A repository with so many small files that their tree has several leaves, backed up twice with one change.
+async fn twice(folder: &Path) -> (Repository, [SessionName; 2]) {
+    let source = folder.join("source");
+    std::fs::create_dir_all(&source).unwrap();
+    for index in 0..3000u64 {
+        std::fs::write(source.join(format!("file{index:04}")), noise(index, 40)).unwrap();
+    }
+    let repository = create(folder).await;
+    let first = back_up(&repository, &source, "one").await;
+    std::fs::write(source.join("file2999"), "changed").unwrap();
+    let second = back_up(&repository, &source, "one").await;
+    (repository, [first, second])
+}
+
+fn options(level: CheckLevel) -> CheckOptions {
+    CheckOptions { level, memory_bytes: 64 << 20, threads: 2, only: None, mark: false }
+}
+
 async fn look(repository: &Repository, level: CheckLevel) -> CheckReport {
-    let options = CheckOptions { level, memory_bytes: 64 << 20 };
+    look_with(repository, &options(level)).await
+}
+
+async fn look_with(repository: &Repository, options: &CheckOptions) -> CheckReport {
     check(repository, options, Arc::new(CollectMonitor::default()), Cancel::default()).await.unwrap()
+}
+
+fn flip(folder: &Path, object: &str, at: usize) {
+    let path = folder.join("repository").join(object);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+}
+
+async fn largest(repository: &Repository) -> crate::store::Listed {
+    let packs = crate::store::list_all(repository.store().as_ref(), "packs/").await.unwrap();
+    packs.into_iter().max_by_key(|pack| pack.size).unwrap()
+}
+
+async fn reader(repository: &Repository, session: SessionName) -> SnapshotReader {
+    SnapshotReader::new(repository.clone(), repository.snapshot(session).await.unwrap())
+}
+
+/// The pages below the root.
+async fn children(reader: &SnapshotReader) -> Vec<ChunkRef> {
+    let root = reader.snapshot().root.as_ref().unwrap().to_chunk();
+    match &*reader.page(&root).await.unwrap() {
+        Page::Inner(children) => children.iter().map(|child| child.page.clone()).collect(),
+        _ => panic!("the tree has one leaf only"),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -44,11 +98,12 @@ async fn a_whole_repository_is_clean_and_restores() {
         let report = look(&repository, level).await;
         assert!(report.is_clean(), "{report:?}");
         assert_eq!((report.snapshots, report.whole.len()), (1, 1));
+        assert_eq!(report.sample.is_some(), matches!(level, CheckLevel::Sample(_)));
     }
     let data = look(&repository, CheckLevel::Data).await;
     assert!(data.packs_read == data.packs && data.chunks > 50 && data.chunks_by_seal == 0, "{data:?}");
     let list = repository.snapshots().await.unwrap();
-    let reader = SnapshotReader::new(repository, list.snapshots[0].clone());
+    let reader = SnapshotReader::new(repository.clone(), list.snapshots[0].clone());
     let target = folder.path().join("target");
     let options = RestoreOptions { verify: true, ..RestoreOptions::to(&target) };
     let monitor = Arc::new(CollectMonitor::default());
@@ -60,23 +115,132 @@ async fn a_whole_repository_is_clean_and_restores() {
 async fn damage_is_named_with_its_files() {
     let folder = tempfile::tempdir().unwrap();
     let repository = backed_up(folder.path()).await;
-    let packs = crate::store::list_all(repository.store().as_ref(), "packs/").await.unwrap();
-    let largest = packs.iter().max_by_key(|pack| pack.size).unwrap();
-    let path = folder.path().join("repository").join(&largest.name);
-    let mut bytes = std::fs::read(&path).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    std::fs::write(&path, &bytes).unwrap();
+    let pack = largest(&repository).await;
+    flip(folder.path(), &pack.name, pack.size as usize / 2);
     assert!(look(&repository, CheckLevel::Sizes).await.is_clean(), "sizes do not see a flipped bit");
     let report = look(&repository, CheckLevel::Data).await;
     assert_eq!(report.damages, 1, "{report:?}");
-    assert_eq!(report.damage[0].object, largest.name);
-    assert!(report.affected_files >= 1 && report.whole.is_empty() && report.damaged.len() == 1, "{report:?}");
-    std::fs::remove_file(&path).unwrap();
+    let damage = &report.damage[0];
+    assert_eq!((damage.object.as_str(), damage.snapshots_touched), (pack.name.as_str(), 1));
+    assert!(damage.files_touched >= 1 && damage.files[0].path.contains("inner/file"), "{damage:?}");
+    assert!(report.whole.is_empty() && report.damaged.len() == 1, "{report:?}");
+    let verdict = &report.verdicts[0];
+    assert!(verdict.entries >= 52 && (1..51).contains(&verdict.entries_damaged), "{verdict:?}");
+    std::fs::remove_file(folder.path().join("repository").join(&pack.name)).unwrap();
     let report = look(&repository, CheckLevel::Structure).await;
     assert!(!report.is_clean() && report.damaged.len() == 1, "{report:?}");
+    assert_eq!(report.damage[0].files_touched, 50, "{report:?}");
+    assert_eq!(report.damage[0].files.len(), TOUCHED_LISTED);
 }
 
-fn files(root: std::path::PathBuf) -> BackupSource {
-    BackupSource::Files(WalkOptions { roots: vec![root], ..WalkOptions::default() })
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_page_is_named_for_every_snapshot_that_shares_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (repository, sessions) = twice(folder.path()).await;
+    let (first, second) = (reader(&repository, sessions[0]).await, reader(&repository, sessions[1]).await);
+    let (old, new) = (children(&first).await, children(&second).await);
+    let shared = old.iter().find(|page| new.iter().any(|other| other.id == page.id)).unwrap();
+    let place = shared.frame.place().unwrap();
+    let object = crate::format::pack::pack_object(place.pack, 0);
+    flip(folder.path(), &object, place.offset as usize + 5);
+    let report = look(&repository, CheckLevel::Structure).await;
+    assert_eq!(report.damages, 1, "{report:?}");
+    assert_eq!((report.damaged.len(), report.whole.len()), (2, 0), "{report:?}");
+    let damage = &report.damage[0];
+    assert_eq!((damage.object.as_str(), damage.snapshots_touched), (object.as_str(), 2));
+    assert!(damage.files[0].to.as_ref().is_some_and(|to| to.contains("file")), "{damage:?}");
+    for verdict in &report.verdicts {
+        assert!(verdict.entries >= 3001, "{verdict:?}");
+        assert!(verdict.entries_damaged > 0 && verdict.entries_damaged < verdict.entries, "{verdict:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_whole_sending_of_a_pack_serves() {
+    let folder = tempfile::tempdir().unwrap();
+    let repository = backed_up(folder.path()).await;
+    let pack = largest(&repository).await;
+    let path = folder.path().join("repository").join(&pack.name);
+    let again = path.with_file_name(format!("{}.1", path.file_name().unwrap().to_str().unwrap()));
+    std::fs::copy(&path, &again).unwrap();
+    let cut = std::fs::read(&path).unwrap()[..1000].to_vec();
+    std::fs::write(&path, &cut).unwrap();
+    for level in [CheckLevel::Structure, CheckLevel::Sizes, CheckLevel::Data] {
+        let report = look(&repository, level).await;
+        assert!(report.is_clean(), "{report:?}");
+        assert_eq!(report.spoiled_copies, u64::from(level != CheckLevel::Structure), "{report:?}");
+    }
+    std::fs::write(&again, &cut).unwrap();
+    let report = look(&repository, CheckLevel::Sizes).await;
+    assert!(report.damages == 1 && report.damaged.len() == 1, "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_footer_is_damage_that_touches_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let repository = backed_up(folder.path()).await;
+    let pack = largest(&repository).await;
+    flip(folder.path(), &pack.name, pack.size as usize - 70);
+    for level in [CheckLevel::Sizes, CheckLevel::Data] {
+        let report = look(&repository, level).await;
+        assert!(report.damages == 1 && !report.is_clean(), "{report:?}");
+        assert!(report.affected_files == 0 && report.whole.len() == 1, "{report:?}");
+    }
+    // Its data is read all the same, through what the snapshot says of it.
+    flip(folder.path(), &pack.name, 1000);
+    let report = look(&repository, CheckLevel::Data).await;
+    assert!(report.affected_files > 0 && report.damaged.len() == 1, "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_reads_only_what_is_needed() {
+    let folder = tempfile::tempdir().unwrap();
+    let repository = backed_up(folder.path()).await;
+    let other = folder.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join("file"), noise(99, 100_000)).unwrap();
+    let second = back_up(&repository, &other, "two").await;
+    let pack = largest(&repository).await;
+    std::fs::remove_file(folder.path().join("repository").join(&pack.name)).unwrap();
+    let only = CheckOptions { only: Some(vec![second]), mark: true, ..options(CheckLevel::Data) };
+    let report = look_with(&repository, &only).await;
+    assert!(report.is_clean() && report.snapshots == 1 && report.marked == 1, "{report:?}");
+    assert!(report.packs_read < report.packs && report.bytes_read < 200_000, "{report:?}");
+    let all = CheckOptions { mark: true, ..options(CheckLevel::Data) };
+    let report = look_with(&repository, &all).await;
+    assert_eq!((report.whole.clone(), report.damaged.len()), (vec![second], 1), "{report:?}");
+    assert_eq!(report.marked, 0, "it has its mark already");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn little_memory_means_more_passes_and_the_same_chunks() {
+    let folder = tempfile::tempdir().unwrap();
+    let repository = create(folder.path()).await;
+    for part in 0..4u64 {
+        let source = folder.path().join(format!("source{part}"));
+        std::fs::create_dir(&source).unwrap();
+        for index in 0..300 {
+            std::fs::write(source.join(format!("file{index}")), noise(part * 1000 + index, 100)).unwrap();
+        }
+        back_up(&repository, &source, "one").await;
+    }
+    let plenty = look(&repository, CheckLevel::Data).await;
+    let little = CheckOptions { memory_bytes: 4 * 32 * 700, ..options(CheckLevel::Data) };
+    let little = look_with(&repository, &little).await;
+    assert_eq!((little.chunks, little.chunks_by_seal), (plenty.chunks, 0), "{little:?}");
+    assert!(plenty.chunks >= 1200 && little.is_clean(), "{little:?}");
+    let tiny = CheckOptions { memory_bytes: 4 * 32 * 100, mark: true, ..options(CheckLevel::Data) };
+    let tiny = look_with(&repository, &tiny).await;
+    assert!(tiny.is_clean() && tiny.chunks_by_seal > 0, "{tiny:?}");
+    assert!(tiny.marked == 0 && tiny.mark_problem.is_some(), "not everything was compared: {tiny:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forgotten_page_memory_costs_time_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let (repository, _) = twice(folder.path()).await;
+    let usual = look(&repository, CheckLevel::Structure).await;
+    let tight = CheckOptions { memory_bytes: 1000, ..options(CheckLevel::Structure) };
+    let tight = look_with(&repository, &tight).await;
+    assert!(tight.pages > usual.pages && tight.is_clean(), "{tight:?}");
 }

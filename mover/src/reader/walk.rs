@@ -46,7 +46,7 @@ impl Part {
     }
 
     /// Whether the entry belongs to the part.
-    fn has(&self, path: &[u8]) -> bool {
+    pub(crate) fn has(&self, path: &[u8]) -> bool {
         path == self.path || self.position(path) == Ordering::Equal
     }
 
@@ -70,7 +70,7 @@ impl Part {
     }
 
     /// Whether a page from `first` to `last` can hold something of the part.
-    fn touches(&self, first: &[u8], last: &[u8]) -> bool {
+    pub(crate) fn touches(&self, first: &[u8], last: &[u8]) -> bool {
         let holds_itself = !self.path.is_empty()
             && compare_paths(first, &self.path).is_le()
             && compare_paths(&self.path, last).is_le();

@@ -1,6 +1,6 @@
 //! Packs: sending them (N1), reading them back, and where repacking put what was in them (R2).
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, ops::Range, time::Duration};
 
 use bytes::Bytes;
 
@@ -56,26 +56,45 @@ fn backoff(attempt: u8) -> Duration {
 impl Repository {
     /// Reads a part of a pack, whichever sending of it arrived. `NotFound` if none did.
     pub async fn read_pack(&self, pack: PackId, range: ByteRange) -> Result<Bytes> {
-        self.read_attempts(pack, range).await.map(|(bytes, _)| bytes)
+        self.read_attempts(pack, 0..limits::PACK_ATTEMPTS, range).await.map(|(bytes, _)| bytes)
     }
 
-    async fn read_attempts(&self, pack: PackId, range: ByteRange) -> Result<(Bytes, u8)> {
-        let mut missing = None;
-        for attempt in 0..limits::PACK_ATTEMPTS {
+    /// All sendings have equal bytes: where one was cut short, the next one serves.
+    async fn read_attempts(
+        &self,
+        pack: PackId,
+        attempts: Range<u8>,
+        range: ByteRange,
+    ) -> Result<(Bytes, u8)> {
+        let (mut missing, mut short) = (None, None);
+        for attempt in attempts {
             match self.store().get(&pack_object(pack, attempt), range).await {
                 Ok(bytes) => return Ok((bytes, attempt)),
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     missing.get_or_insert(error);
                 }
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    short.get_or_insert(error);
+                }
                 Err(error) => return Err(error),
             }
         }
-        Err(missing.unwrap_or_else(|| Error::internal("no attempt was made")))
+        Err(short.or(missing).unwrap_or_else(|| Error::internal("no attempt was made")))
     }
 
     /// Fetches and opens the footer of a pack.
     pub async fn footer(&self, pack: PackId) -> Result<PackFooter> {
-        let (mut tail, attempt) = self.read_attempts(pack, ByteRange::Last(limits::FOOTER_GUESS)).await?;
+        self.footer_among(pack, 0..limits::PACK_ATTEMPTS).await
+    }
+
+    /// The same of one sending of it.
+    pub async fn footer_of_sending(&self, pack: PackId, attempt: u8) -> Result<PackFooter> {
+        self.footer_among(pack, attempt..attempt.saturating_add(1)).await
+    }
+
+    async fn footer_among(&self, pack: PackId, attempts: Range<u8>) -> Result<PackFooter> {
+        let last = ByteRange::Last(limits::FOOTER_GUESS);
+        let (mut tail, attempt) = self.read_attempts(pack, attempts, last).await?;
         let object = || format!("object {}", pack_object(pack, attempt));
         let Some((_, trailer)) = tail.split_last_chunk::<{ Trailer::LENGTH }>() else {
             return Err(Error::corrupt(format!("{}: it is too short for a pack", object())));
@@ -86,7 +105,8 @@ impl Repository {
             if (tail.len() as u64) < limits::FOOTER_GUESS {
                 return Err(Error::corrupt(format!("{}: it is shorter than its own footer", object())));
             }
-            (tail, _) = self.read_attempts(pack, ByteRange::Last(needed as u64)).await?;
+            let needed = ByteRange::Last(needed as u64);
+            (tail, _) = self.read_attempts(pack, attempt..attempt + 1, needed).await?;
         }
         if tail.len() < needed {
             return Err(Error::corrupt(format!("{}: it is shorter than its own footer", object())));

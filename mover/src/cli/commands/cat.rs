@@ -73,11 +73,10 @@ async fn cat_file(context: &Context, file: &str, filter: &FilterArgs) -> Result<
 }
 
 fn pretty(context: &Context, value: &impl Serialize) -> Result<()> {
-    let text = if context.output.is_json() {
-        serde_json::to_string(value)
-    } else {
-        serde_json::to_string_pretty(value)
-    };
+    if context.output.is_json() {
+        return context.output.message("summary", value);
+    }
+    let text = serde_json::to_string_pretty(value);
     let text = text.map_err(|error| Error::internal("a record cannot be shown").with_source(error))?;
     context.output.line(text)
 }

@@ -1,20 +1,9 @@
 //! `carrack diff`: compares two snapshots.
 
-use std::{cmp::Ordering, collections::VecDeque};
-
 use carrack_mover::{
+    diff::{self, Change, Tree},
     error::Result,
-    format::{
-        entry::{Content, Entry, Run},
-        metadata::Metadata,
-        order::compare_paths,
-    },
     monitor::escape_path,
-    reader::{
-        SnapshotReader,
-        runs::RunWalk,
-        walk::{Part, TreeWalk},
-    },
 };
 use clap::Args;
 use serde::Serialize;
@@ -54,15 +43,15 @@ pub(crate) async fn run(context: &Context, args: &DiffArgs) -> Result<Outcome> {
     let any = FilterArgs::default();
     let (_, from_reader) = engine::read(&repository, &from.snapshot, &any).await?;
     let (_, to_reader) = engine::read(&repository, &to.snapshot, &any).await?;
-    let mut comparison = Comparison {
-        context,
-        args,
-        from: Side::new(&from_reader, from.path).await?,
-        to: Side::new(&to_reader, to.path).await?,
-        summary: Summary::default(),
-    };
-    comparison.run().await?;
-    let summary = comparison.summary;
+    for (reader, path) in [(&from_reader, &from.path), (&to_reader, &to.path)] {
+        if !path.is_empty() {
+            reader.find(path).await?;
+        }
+    }
+    let mut summary = Summary::default();
+    let old = Tree { reader: &from_reader, path: &from.path };
+    let new = Tree { reader: &to_reader, path: &to.path };
+    diff::diff(old, new, &mut |change| summary.take(context, args, &change)).await?;
     if context.output.is_json() {
         context.output.message("summary", &summary)?;
     } else {
@@ -82,8 +71,8 @@ pub(crate) async fn run(context: &Context, args: &DiffArgs) -> Result<Outcome> {
 
 /// Body of `change`.
 #[derive(Serialize)]
-struct Change {
-    path: String,
+struct Line<'a> {
+    path: &'a str,
     modifier: char,
 }
 
@@ -99,155 +88,26 @@ struct Summary {
     bytes_removed: u64,
 }
 
-/// One of the two trees, entry by entry in tree order.
-struct Side<'r> {
-    reader: &'r SnapshotReader,
-    walk: TreeWalk,
-    leaf: VecDeque<Entry>,
-    prefix: Vec<u8>,
-}
-
-impl<'r> Side<'r> {
-    async fn new(reader: &'r SnapshotReader, prefix: Vec<u8>) -> Result<Self> {
-        if !prefix.is_empty() {
-            reader.find(&prefix).await?;
+impl Summary {
+    fn take(&mut self, context: &Context, args: &DiffArgs, change: &Change) -> Result<()> {
+        let (modifier, entry, count) = match change {
+            Change::Removed(entry) => ('-', entry, &mut self.removed),
+            Change::Added(entry) => ('+', entry, &mut self.added),
+            Change::Kind(entry) => ('T', entry, &mut self.kind_changed),
+            Change::Modified(entry) => ('M', entry, &mut self.modified),
+            Change::Attributes(entry) => ('U', entry, &mut self.metadata_changed),
+        };
+        *count += 1;
+        match modifier {
+            '-' => self.bytes_removed += entry.metadata.size,
+            '+' => self.bytes_added += entry.metadata.size,
+            'U' if !args.metadata => return Ok(()),
+            _ => {}
         }
-        Ok(Self { reader, walk: reader.entries(Part::below(&prefix))?, leaf: VecDeque::new(), prefix })
-    }
-
-    /// The path below the one that was asked for, of the next entry.
-    async fn next_path(&mut self) -> Result<Option<Vec<u8>>> {
-        while self.leaf.is_empty() {
-            match self.walk.next_leaf().await? {
-                Some(leaf) => self.leaf.extend(leaf),
-                None => return Ok(None),
-            }
-        }
-        Ok(self.leaf.front().map(|entry| self.relative(&entry.path).to_vec()))
-    }
-
-    fn relative<'p>(&self, path: &'p [u8]) -> &'p [u8] {
-        if self.prefix.is_empty() { path } else { path.get(self.prefix.len() + 1..).unwrap_or_default() }
-    }
-
-    fn take(&mut self) -> Entry {
-        self.leaf.pop_front().expect("the path of this entry was just asked for")
-    }
-}
-
-struct Comparison<'c> {
-    context: &'c Context,
-    args: &'c DiffArgs,
-    from: Side<'c>,
-    to: Side<'c>,
-    summary: Summary,
-}
-
-impl Comparison<'_> {
-    async fn run(&mut self) -> Result<()> {
-        loop {
-            let order = match (self.from.next_path().await?, self.to.next_path().await?) {
-                (None, None) => return Ok(()),
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (Some(from), Some(to)) => compare_paths(&from, &to),
-            };
-            match order {
-                Ordering::Less => {
-                    let entry = self.from.take();
-                    self.summary.removed += 1;
-                    self.summary.bytes_removed += entry.metadata.size;
-                    self.tell('-', &entry)?;
-                }
-                Ordering::Greater => {
-                    let entry = self.to.take();
-                    self.summary.added += 1;
-                    self.summary.bytes_added += entry.metadata.size;
-                    self.tell('+', &entry)?;
-                }
-                Ordering::Equal => self.compare().await?,
-            }
-        }
-    }
-
-    async fn compare(&mut self) -> Result<()> {
-        let (old, new) = (self.from.take(), self.to.take());
-        if std::mem::discriminant(&old.kind) != std::mem::discriminant(&new.kind) {
-            self.summary.kind_changed += 1;
-            return self.tell('T', &new);
-        }
-        // Of one kind, and not equal: a link's target, a device's numbers.
-        let changed = old.kind != new.kind
-            || old.metadata.size != new.metadata.size
-            || differ(self.from.reader, &old.content, self.to.reader, &new.content).await?;
-        if changed {
-            self.summary.modified += 1;
-            return self.tell('M', &new);
-        }
-        if attributes(&old.metadata) != attributes(&new.metadata) {
-            self.summary.metadata_changed += 1;
-            if self.args.metadata {
-                return self.tell('U', &new);
-            }
-        }
-        Ok(())
-    }
-
-    fn tell(&self, modifier: char, entry: &Entry) -> Result<()> {
         let path = format!("/{}", escape_path(&entry.path));
-        if self.context.output.is_json() {
-            return self.context.output.message("change", &Change { path, modifier });
+        if context.output.is_json() {
+            return context.output.message("change", &Line { path: &path, modifier });
         }
-        self.context.output.line(format_args!("{modifier}    {path}"))
-    }
-}
-
-/// What a restore would set: not the inode, its device, links and ctime.
-fn attributes(metadata: &Metadata) -> Metadata {
-    let ctime = Default::default();
-    Metadata { ctime, inode: 0, device: 0, links: 0, ..metadata.clone() }
-}
-
-/// Whether two contents of the same size differ. Where chunks lie does not count, only what they are.
-async fn differ(
-    old_reader: &SnapshotReader,
-    old: &Content,
-    new_reader: &SnapshotReader,
-    new: &Content,
-) -> Result<bool> {
-    if old == new {
-        return Ok(false);
-    }
-    let mut sides = (Runs::new(old_reader, old), Runs::new(new_reader, new));
-    loop {
-        let (old, new) = (sides.0.next().await?, sides.1.next().await?);
-        match (old, new) {
-            (None, None) => return Ok(false),
-            (Some(Run::Chunk(old)), Some(Run::Chunk(new))) if old.id == new.id => {}
-            (Some(Run::Hole(old)), Some(Run::Hole(new))) if old == new => {}
-            _ => return Ok(true),
-        }
-    }
-}
-
-/// The runs of a content, one by one.
-struct Runs {
-    walk: RunWalk,
-    piece: VecDeque<Run>,
-}
-
-impl Runs {
-    fn new(reader: &SnapshotReader, content: &Content) -> Self {
-        Self { walk: reader.runs(content), piece: VecDeque::new() }
-    }
-
-    async fn next(&mut self) -> Result<Option<Run>> {
-        while self.piece.is_empty() {
-            match self.walk.next_piece().await? {
-                Some((_, runs)) => self.piece.extend(runs),
-                None => return Ok(None),
-            }
-        }
-        Ok(self.piece.pop_front())
+        context.output.line(format_args!("{modifier}    {path}"))
     }
 }

@@ -2,6 +2,7 @@
 
 use carrack_mover::{
     error::Result,
+    find,
     format::{entry::Entry, records::Snapshot},
     reader::walk::Part,
     repo::Repository,
@@ -74,23 +75,20 @@ async fn look(
     repository: &Repository,
     snapshot: Snapshot,
     patterns: &Exclude,
-) -> Result<usize> {
+) -> Result<u64> {
     let id = snapshot.session.nonce.short();
     let title = format!("snapshot {id} of {}", crate::cli::units::moment(snapshot.started));
     let reader = engine::reader(repository, snapshot);
-    let mut walk = reader.entries(Part::all())?;
-    let mut matches = 0;
-    while let Some(leaf) = walk.next_leaf().await? {
-        let found: Vec<&Entry> = leaf.iter().filter(|entry| patterns.matches(&entry.path)).collect();
-        if matches == 0 && !found.is_empty() && !context.output.is_json() {
+    let mut first = !context.output.is_json();
+    let mut show = |entries: Vec<Entry>| {
+        if std::mem::take(&mut first) {
             context.output.line(&title)?;
         }
-        matches += found.len();
         context.output.stdout(|out| {
-            found.iter().try_for_each(|entry| writeln!(out, "{}", line(context, args, &id, entry)))
-        })?;
-    }
-    Ok(matches)
+            entries.iter().try_for_each(|entry| writeln!(out, "{}", line(context, args, &id, entry)))
+        })
+    };
+    find::find(&reader, Part::all(), patterns, &mut show).await
 }
 
 fn line(context: &Context, args: &FindArgs, id: &str, entry: &Entry) -> String {
@@ -115,6 +113,6 @@ struct Match<'a> {
 /// Body of `summary`.
 #[derive(Serialize)]
 struct Summary {
-    matches: usize,
+    matches: u64,
     snapshots: usize,
 }

@@ -7,9 +7,10 @@ use carrack_mover::{
 };
 use clap::Args;
 use jiff::{Span, tz::TimeZone};
+use serde::Serialize;
 
 use super::{
-    prune::{PruneHow, prune},
+    prune::{PruneHow, Pruned, prune},
     snapshots::{self, GroupBy},
 };
 use crate::cli::{args::FilterArgs, context::Context, engine, exit::Outcome, units};
@@ -137,22 +138,48 @@ pub(crate) async fn run(context: &Context, args: &ForgetArgs) -> Result<Outcome>
     if !args.dry_run {
         repository.forget(&gone).await?;
     }
-    let done = if args.dry_run { "would be forgotten" } else { "forgotten" };
-    if context.output.is_json() {
-        let names: Vec<String> = gone.iter().map(|session| session.nonce.short()).collect();
-        context
-            .output
-            .message("summary", &serde_json::json!({ "forgotten": names, "dry_run": args.dry_run }))?;
-    } else {
-        context
-            .output
-            .remark(format_args!("{} {done}", units::count(gone.len() as u64, "snapshot", "snapshots")))?;
+    let outcome = finish(context, args, &repository, &gone).await?;
+    Ok(outcome.and(Outcome::of_problems(bad as u64)))
+}
+
+/// Says what was done, and prunes if that was asked for too.
+async fn finish(
+    context: &Context,
+    args: &ForgetArgs,
+    repository: &Repository,
+    gone: &[SessionName],
+) -> Result<Outcome> {
+    if !context.output.is_json() {
+        let done = if args.dry_run { "would be forgotten" } else { "forgotten" };
+        let gone = units::count(gone.len() as u64, "snapshot", "snapshots");
+        context.output.remark(format_args!("{gone} {done}"))?;
     }
-    let mut outcome = Outcome::of_problems(bad as u64);
-    if args.prune {
-        outcome = outcome.and(prune(context, &repository, &args.how, args.dry_run).await?);
+    let pruned = match args.prune {
+        true => Some(prune(context, repository, &args.how, args.dry_run).await?),
+        false => None,
+    };
+    let outcome = pruned.as_ref().map_or(Outcome::Done, Pruned::outcome);
+    if context.output.is_json() {
+        let forgotten = short(gone.iter());
+        let summary = Summary { forgotten, prune: pruned, dry_run: args.dry_run, ..Summary::default() };
+        context.output.message("summary", &summary)?;
     }
     Ok(outcome)
+}
+
+/// Body of `summary`.
+#[derive(Debug, Default, Serialize)]
+struct Summary {
+    dry_run: bool,
+    forgotten: Vec<String>,
+    pinned: Vec<String>,
+    unpinned: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prune: Option<Pruned>,
+}
+
+fn short<'a>(sessions: impl Iterator<Item = &'a SessionName>) -> Vec<String> {
+    sessions.map(|session| session.nonce.short()).collect()
 }
 
 fn policy(keep: &KeepArgs) -> KeepPolicy {
@@ -180,6 +207,12 @@ async fn mark(
         } else {
             repository.unmark_snapshot(snapshot.session, "pinned").await?;
         }
+    }
+    if context.output.is_json() {
+        let names = short(chosen.iter().map(|snapshot| &snapshot.session));
+        let (pinned, unpinned) = if args.pin { (names, Vec::new()) } else { (Vec::new(), names) };
+        let summary = Summary { pinned, unpinned, dry_run: args.dry_run, ..Summary::default() };
+        return context.output.message("summary", &summary);
     }
     let word = if args.pin { "pinned" } else { "unpinned" };
     context

@@ -113,6 +113,10 @@ async fn bundle(context: &Context, host: Option<&str>, paths: &[PathBuf]) -> Res
     absolute.dedup();
     let lineage = repository.lineage(&host, &absolute);
     let bundle = repository.keys().writer_bundle(repository.format().repository, lineage)?;
+    if context.output.is_json() {
+        context.output.message("summary", &serde_json::json!({ "bundle": bundle }))?;
+        return Ok(Outcome::Done);
+    }
     let text = serde_json::to_string_pretty(&bundle)
         .map_err(|error| Error::internal("the bundle cannot be written").with_source(error))?;
     context.output.line(text)?;
@@ -121,9 +125,10 @@ async fn bundle(context: &Context, host: Option<&str>, paths: &[PathBuf]) -> Res
 }
 
 async fn list(context: &Context) -> Result<Outcome> {
-    for key in engine::open(context).await?.list_keys().await? {
+    let keys = engine::open(context).await?.list_keys().await?;
+    for key in &keys {
         if context.output.is_json() {
-            context.output.message("key", &key)?;
+            context.output.message("key", key)?;
         } else {
             let made = units::moment(key.created);
             context.output.line(format_args!(
@@ -133,6 +138,9 @@ async fn list(context: &Context) -> Result<Outcome> {
                 key.label
             ))?;
         }
+    }
+    if context.output.is_json() {
+        context.output.message("summary", &serde_json::json!({ "keys": keys.len() }))?;
     }
     Ok(Outcome::Done)
 }
@@ -146,7 +154,11 @@ async fn remove(context: &Context, typed: &str) -> Result<Outcome> {
             .with_hint("see: carrack key list"));
     };
     repository.remove_key(key.id).await?;
-    context.output.remark(format_args!("removed key {}", key.id.short()))?;
+    if context.output.is_json() {
+        context.output.message("summary", &Changed { removed: 1, ..Changed::default() })?;
+    } else {
+        context.output.remark(format_args!("removed key {}", key.id.short()))?;
+    }
     Ok(Outcome::Done)
 }
 
@@ -162,7 +174,11 @@ async fn add(context: &Context, label: &str, new: &NewSecret) -> Result<Outcome>
     let new = engine::unlock(password::obtain(&source, &place.url, Ask::Twice)?);
     let options = CreateOptions { label: label.to_owned(), ..CreateOptions::default() };
     let id = repository.add_key(&current, &new, &options).await?;
-    context.output.remark(format_args!("added key {}", id.short()))?;
+    if context.output.is_json() {
+        context.output.message("summary", &Changed { key: Some(id.to_hex()), ..Changed::default() })?;
+    } else {
+        context.output.remark(format_args!("added key {}", id.short()))?;
+    }
     Ok(Outcome::Done)
 }
 
@@ -185,6 +201,9 @@ async fn rotate(context: &Context, dry_run: bool) -> Result<Outcome> {
     let plan = repository.plan_rotate().await?;
     show_rotation(context, &plan)?;
     if dry_run {
+        if context.output.is_json() {
+            context.output.message("summary", &Changed { dry_run, ..Changed::default() })?;
+        }
         return Ok(Outcome::Done);
     }
     // The password stays the same, so a label goes on only if it is clear whose it was.
@@ -195,7 +214,8 @@ async fn rotate(context: &Context, dry_run: bool) -> Result<Outcome> {
     let options = CreateOptions { label, ..CreateOptions::default() };
     let id = repository.apply_rotate(&plan, &current, &current, &options).await?;
     if context.output.is_json() {
-        context.output.message("summary", &Rotated { key: id.to_hex(), removed: plan.remove.len() })?;
+        let (key, removed) = (Some(id.to_hex()), plan.remove.len());
+        context.output.message("summary", &Changed { key, removed, dry_run })?;
     } else {
         context.output.remark(format_args!("rotated; the only key is now {}", id.short()))?;
     }
@@ -214,9 +234,12 @@ fn show_rotation(context: &Context, plan: &RotatePlan) -> Result<()> {
     Ok(())
 }
 
-/// Body of `summary`.
-#[derive(Serialize)]
-struct Rotated {
-    key: String,
+/// Body of `summary` of what changes keys.
+#[derive(Debug, Default, Serialize)]
+struct Changed {
+    /// The key that was added.
+    key: Option<String>,
+    /// Keys that no longer open the repository.
     removed: usize,
+    dry_run: bool,
 }

@@ -10,6 +10,7 @@ use carrack_mover::{
     repo::{PruneOptions, PrunePlan, PruneReport, Repository, Unused},
 };
 use clap::Args;
+use serde::Serialize;
 
 use crate::cli::{context::Context, engine, exit::Outcome, units};
 
@@ -78,16 +79,47 @@ impl PruneHow {
 
 pub(crate) async fn run(context: &Context, args: &PruneArgs) -> Result<Outcome> {
     let repository = engine::open(context).await?;
-    prune(context, &repository, &args.how, args.dry_run).await
+    let pruned = prune(context, &repository, &args.how, args.dry_run).await?;
+    let outcome = pruned.outcome();
+    if context.output.is_json() {
+        context.output.message("summary", &Summary { dry_run: args.dry_run, pruned })?;
+    }
+    Ok(outcome)
 }
 
-/// Plans, shows the plan, and carries it out.
+/// Body of `summary`.
+#[derive(Serialize)]
+struct Summary {
+    dry_run: bool,
+    /// All zero after a dry run.
+    #[serde(flatten)]
+    pruned: Pruned,
+}
+
+/// What a prune did, for a summary.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Pruned {
+    #[serde(flatten)]
+    report: PruneReport,
+    repack: RepackReport,
+    #[serde(skip)]
+    problem_count: u64,
+}
+
+impl Pruned {
+    /// Whether something could not be believed or moved.
+    pub(crate) fn outcome(&self) -> Outcome {
+        Outcome::of_problems(self.problem_count)
+    }
+}
+
+/// Plans, shows the plan, and carries it out. The report is for the caller's summary.
 pub(crate) async fn prune(
     context: &Context,
     repository: &Repository,
     how: &PruneHow,
     dry_run: bool,
-) -> Result<Outcome> {
+) -> Result<Pruned> {
     let memory_bytes = context.config()?.memory_bytes;
     let watch = context.watch("prune");
     let monitor = watch.monitor();
@@ -95,7 +127,7 @@ pub(crate) async fn prune(
     show_plan(context, &plan)?;
     let mut problems = tell(context, &plan.problems);
     if dry_run {
-        return Ok(Outcome::of_problems(problems));
+        return Ok(Pruned { problem_count: problems, ..Pruned::default() });
     }
     context.cancel.check()?;
     let moved = repack(repository, &mut plan, memory_bytes, watch.monitor(), &context.cancel).await?;
@@ -103,8 +135,10 @@ pub(crate) async fn prune(
     problems += tell(context, &report.problems);
     problems += Progress::get(&monitor.progress().problems);
     drop(watch);
-    show_report(context, &moved, &report)?;
-    Ok(Outcome::of_problems(problems))
+    if !context.output.is_json() {
+        show_report(context, &moved, &report)?;
+    }
+    Ok(Pruned { report, repack: moved, problem_count: problems })
 }
 
 fn tell(context: &Context, problems: &[ProblemRecord]) -> u64 {
@@ -115,7 +149,7 @@ fn tell(context: &Context, problems: &[ProblemRecord]) -> u64 {
 fn show_plan(context: &Context, plan: &PrunePlan) -> Result<()> {
     let out = &context.output;
     if out.is_json() {
-        return out.message("plan", plan);
+        return out.message("prune_plan", plan);
     }
     out.remark(format_args!("packs      {}, {}", plan.packs, units::size(plan.bytes)))?;
     out.remark(format_args!("to delete  {} packs, {}", plan.delete.len(), units::size(plan.delete_bytes)))?;
@@ -133,9 +167,6 @@ fn show_plan(context: &Context, plan: &PrunePlan) -> Result<()> {
 
 fn show_report(context: &Context, moved: &RepackReport, report: &PruneReport) -> Result<()> {
     let out = &context.output;
-    if out.is_json() {
-        return out.message("summary", &serde_json::json!({ "repack": moved, "prune": report }));
-    }
     if moved.frames > 0 || moved.left > 0 {
         out.remark(format_args!(
             "moved      {} into new packs; {} packs left as they are",

@@ -8,6 +8,7 @@ use carrack_mover::{
     repo::{Repository, SnapshotFilter, SnapshotList},
 };
 use clap::{Args, ValueEnum};
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::cli::{args::FilterArgs, context::Context, engine, exit::Outcome, output::Output, units};
@@ -132,19 +133,29 @@ fn grouped(snapshots: Vec<Snapshot>, by: &[GroupBy]) -> BTreeMap<String, Vec<Sna
     groups
 }
 
-fn words_of(snapshot: &Snapshot, marks: &[Mark]) -> Vec<String> {
-    let own = marks.iter().filter(|mark| mark.session == snapshot.session);
-    let mut words: Vec<String> = own.map(|mark| mark.word.clone()).collect();
-    words.sort();
-    words.dedup();
-    words
+/// What marks say of one snapshot.
+struct Marked {
+    pinned: bool,
+    /// When a check last read all of it.
+    verified: Option<Timestamp>,
+}
+
+impl Marked {
+    fn of(snapshot: &Snapshot, marks: &[Mark]) -> Self {
+        let with = |word: &'static str| {
+            marks.iter().filter(move |mark| mark.session == snapshot.session && mark.word == word)
+        };
+        let verified = with("verified").map(|mark| mark.created).max();
+        Self { pinned: with("pinned").next().is_some(), verified }
+    }
 }
 
 /// Body of `snapshot`.
 #[derive(Serialize)]
 struct Line<'a> {
     id: String,
-    marks: Vec<String>,
+    pinned: bool,
+    verified: Option<String>,
     #[serde(flatten)]
     snapshot: Brief<'a>,
 }
@@ -167,9 +178,11 @@ struct Brief<'a> {
 
 impl<'a> Line<'a> {
     fn new(snapshot: &'a Snapshot, marks: &[Mark]) -> Self {
+        let Marked { pinned, verified } = Marked::of(snapshot, marks);
         Self {
             id: snapshot.session.nonce.short(),
-            marks: words_of(snapshot, marks),
+            pinned,
+            verified: verified.map(|time| time.to_string()),
             snapshot: Brief {
                 session: snapshot.session.to_string(),
                 time: snapshot.started.to_string(),
@@ -203,19 +216,22 @@ fn table(out: &Output, snapshots: &[Snapshot], marks: &[Mark]) -> Result<()> {
     let host = wide(|snapshot| snapshot.host.chars().count()).max(4);
     let tags = wide(|snapshot| snapshot.tags.join(",").chars().count()).max(4);
     out.line(format_args!(
-        "{:8}  {:19}  {:host$}  {:tags$}  {:>10}  Paths",
-        "ID", "Time", "Host", "Tags", "Size"
+        "{:8}  {:19}  {:host$}  {:tags$}  {:>10}  {:6}  {:10}  Paths",
+        "ID", "Time", "Host", "Tags", "Size", "Pinned", "Verified"
     ))?;
     for snapshot in snapshots {
-        let words = words_of(snapshot, marks);
-        let words = if words.is_empty() { String::new() } else { format!("  ({})", words.join(", ")) };
+        let Marked { pinned, verified } = Marked::of(snapshot, marks);
+        let verified = verified.map(units::moment).unwrap_or_default();
         out.line(format_args!(
-            "{:8}  {:19}  {:host$}  {:tags$}  {:>10}  {}{words}",
+            "{:8}  {:19}  {:host$}  {:tags$}  {:>10}  {:6}  {:10}  {}",
             snapshot.session.nonce.short(),
             units::moment(snapshot.started),
             snapshot.host,
             snapshot.tags.join(","),
             units::size(snapshot.statistics.bytes_total),
+            if pinned { "yes" } else { "" },
+            // The day is enough for people.
+            verified.get(..10).unwrap_or_default(),
             snapshot.paths.join(", "),
         ))?;
     }

@@ -1,0 +1,98 @@
+//! Whether two contents are the same, by their references.
+
+use std::collections::VecDeque;
+
+use crate::{
+    error::{Error, Result},
+    format::{
+        entry::{Content, Run},
+        frame::ChunkRef,
+        page::Page,
+    },
+    id::ChunkId,
+    limits,
+    reader::SnapshotReader,
+};
+
+/// The runs of one content, as far as they had to be opened.
+struct Runs<'a> {
+    reader: &'a SnapshotReader,
+    /// Pages still to open, nearest last, with their levels.
+    pending: Vec<(u8, ChunkRef)>,
+    ready: VecDeque<Run>,
+}
+
+/// Compares chunk by chunk; pages that both have at the same place are not opened. Where chunks lie does not count.
+pub(super) async fn same_contents(
+    old_reader: &SnapshotReader,
+    new_reader: &SnapshotReader,
+    old: &Content,
+    new: &Content,
+) -> Result<bool> {
+    let (mut old, mut new) = (Runs::new(old_reader, old), Runs::new(new_reader, new));
+    loop {
+        if old.ready.is_empty() && new.ready.is_empty() {
+            // All before was equal, so both stand at the same byte.
+            match (old.pending.last(), new.pending.last()) {
+                (None, None) => return Ok(true),
+                (Some((x, a)), Some((y, b))) if (x, a.id) == (y, b.id) => {
+                    old.pending.pop();
+                    new.pending.pop();
+                    continue;
+                }
+                (Some((x, _)), Some((y, _))) if x > y => old.open().await?,
+                (Some(_), Some(_)) => new.open().await?,
+                (Some(_), None) => old.open().await?,
+                (None, Some(_)) => new.open().await?,
+            }
+            continue;
+        }
+        if old.ready.is_empty() && !old.pending.is_empty() {
+            old.open().await?;
+            continue;
+        }
+        if new.ready.is_empty() && !new.pending.is_empty() {
+            new.open().await?;
+            continue;
+        }
+        match (old.ready.pop_front(), new.ready.pop_front()) {
+            (Some(a), Some(b)) if what(&a) == what(&b) => {}
+            _ => return Ok(false),
+        }
+    }
+}
+
+impl<'a> Runs<'a> {
+    fn new(reader: &'a SnapshotReader, content: &Content) -> Self {
+        let (mut pending, mut ready) = (Vec::new(), VecDeque::new());
+        match content {
+            Content::Inline(runs) => ready.extend(runs.iter().cloned()),
+            Content::Paged { depth, pages } => {
+                pending.extend(pages.iter().rev().map(|(page, _)| ((*depth).max(1), page.clone())));
+            }
+        }
+        Self { reader, pending, ready }
+    }
+
+    async fn open(&mut self) -> Result<()> {
+        let Some((level, page)) = self.pending.pop() else { return Ok(()) };
+        for page in self.reader.pages(&[page]).await? {
+            match page {
+                Page::Runs(runs) if level == 1 => self.ready.extend(runs),
+                Page::RunsInner(below) if (2..=limits::TREE_DEPTH).contains(&level) => {
+                    self.pending.extend(below.into_iter().rev().map(|(page, _)| (level - 1, page)));
+                }
+                _ => return Err(Error::corrupt("a page of a list of chunks is on the wrong level")),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a run holds, wherever it is stored.
+fn what(run: &Run) -> (Option<ChunkId>, u64) {
+    match run {
+        Run::Chunk(chunk) => (Some(chunk.id), chunk.length.into()),
+        Run::Hole(length) => (None, *length),
+    }
+}

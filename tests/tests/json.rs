@@ -1,0 +1,197 @@
+//! `--json`: every line of every verb is a message that `mover/docs/json.md` describes, with every field, and the last
+//! one is the summary.
+//!
+//! Needs the program beside the tests: `cargo build -p carrack-mover` first.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The document: what it says of all verbs, and of one.
+struct Document(String);
+
+impl Document {
+    fn read() -> Self {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../mover/docs/json.md");
+        Self(fs::read_to_string(path).expect("the document"))
+    }
+
+    fn section(&self, title: &str) -> &str {
+        let start = self.0.find(&format!("\n## {title}\n")).unwrap_or_else(|| panic!("no section {title}"));
+        let text = &self.0[start + 4..];
+        &text[..text.find("\n## ").unwrap_or(text.len())]
+    }
+
+    /// What is said of one kind of message of a verb.
+    fn message(&self, verb: &str, message_type: &str) -> String {
+        let title = format!("**`{message_type}`**");
+        for section in [self.section(verb), self.section("All verbs")] {
+            let paragraphs: Vec<&str> = section.split("\n\n").collect();
+            if let Some(at) = paragraphs.iter().position(|text| text.contains(&title)) {
+                return paragraphs[at].to_owned();
+            }
+        }
+        panic!("{verb} prints {message_type}, which json.md does not have");
+    }
+
+    fn check(&self, verb: &str, line: &str) -> String {
+        let message: Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{verb}: {line}: {error}"));
+        let fields = message.as_object().unwrap_or_else(|| panic!("{verb}: {line} is no object"));
+        let message_type = fields["message_type"].as_str().expect("a type").to_owned();
+        let text = self.message(verb, &message_type);
+        // Records are described with the format.
+        for name in fields.keys().filter(|name| *name != "message_type" && verb != "cat") {
+            assert!(text.contains(&format!("`{name}`")), "{verb}: {message_type} has {name}, json.md not");
+        }
+        message_type
+    }
+}
+
+struct Place {
+    directory: TempDir,
+    document: Document,
+}
+
+impl Place {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        Self { directory, document: Document::read() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Runs a verb with `--json`; answers the messages of standard output.
+    fn run(&self, arguments: &[&str], code: i32) -> Vec<Value> {
+        let output = Command::new(assert_cmd::cargo::cargo_bin("carrack"))
+            .args(arguments)
+            .arg("--json")
+            .env_clear()
+            .env("CARRACK_PASSWORD", "correct")
+            .env("CARRACK_REPOSITORY", self.path("repository"))
+            .output()
+            .expect("the program was built: cargo build -p carrack-mover");
+        let out = String::from_utf8(output.stdout).expect("UTF-8");
+        let err = String::from_utf8(output.stderr).expect("UTF-8");
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}\n{out}\n{err}");
+        let types: Vec<String> = out.lines().map(|line| self.document.check(arguments[0], line)).collect();
+        let errors: Vec<String> = err.lines().map(|line| self.document.check(arguments[0], line)).collect();
+        if matches!(code, 0 | 3 | 14) {
+            assert_eq!(types.last().map(String::as_str), Some("summary"), "{arguments:?}\n{out}");
+            assert_eq!(types.iter().filter(|kind| *kind == "summary").count(), 1, "{arguments:?}\n{out}");
+        } else {
+            assert_eq!(errors.last().map(String::as_str), Some("exit_error"), "{arguments:?}\n{err}");
+        }
+        out.lines().map(|line| serde_json::from_str(line).expect("it was read before")).collect()
+    }
+
+    fn objects(&self, folder: &str) -> Vec<PathBuf> {
+        fn below(path: &Path, found: &mut Vec<PathBuf>) {
+            for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+                match entry.path() {
+                    directory if directory.is_dir() => below(&directory, found),
+                    file => found.push(file),
+                }
+            }
+        }
+        let mut found = Vec::new();
+        below(&self.path("repository").join(folder), &mut found);
+        found
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+#[test]
+fn every_verb_speaks_as_documented() {
+    let place = Place::new();
+    let (source, target, second) = (place.path("source"), place.path("target"), place.path("second"));
+    fs::create_dir(&source).expect("makes");
+    fs::write(source.join("file"), "first ".repeat(1000)).expect("writes");
+    std::os::unix::fs::symlink("file", source.join("link")).expect("links");
+    fs::write(&second, "another").expect("writes");
+    place.run(&["snapshots"], 10);
+    place.run(&["init"], 0);
+    place.run(&["backup", text(&source)], 0);
+    fs::write(source.join("file"), "second ".repeat(1000)).expect("writes");
+    place.run(&["backup", text(&source), "--dry-run"], 0);
+    place.run(&["backup", text(&source)], 0);
+    let snapshots = place.run(&["snapshots"], 0);
+    let id = |index: usize| snapshots[index]["id"].as_str().expect("an id");
+    place.run(&["ls", "latest"], 0);
+    let found = place.run(&["find", "file"], 0);
+    assert_eq!((found.len(), &found[2]["matches"]), (3, &Value::from(2)));
+    let changes = place.run(&["diff", id(0), id(1), "--metadata"], 0);
+    assert!(changes.iter().any(|change| change["modifier"] == "M"), "{changes:?}");
+    place.run(&["cat", "snapshot", "latest"], 0);
+    place.run(&["cat", "config"], 0);
+    place.run(&["restore", "latest", "--target", text(&target), "--verify"], 0);
+    place.run(&["stats"], 0);
+    place.run(&["repo", "info"], 0);
+    place.run(&["repo", "merge-index"], 2);
+    place.run(&["copy"], 2);
+    let added = place.run(&["key", "add", "--label", "second", "--new-password-file", text(&second)], 0);
+    place.run(&["key", "list"], 0);
+    place.run(&["key", "remove", added[0]["key"].as_str().expect("an id")], 0);
+    place.run(&["key", "remove", "nothing"], 10);
+    place.run(&["key", "bundle", "--host", "one", "--path", "/srv"], 0);
+    place.run(&["forget", "--pin", id(0)], 0);
+    assert_eq!(place.run(&["snapshots"], 0)[0]["pinned"], true);
+    place.run(&["forget", id(0)], 11);
+    place.run(&["forget", "--unpin", id(0)], 0);
+    place.run(&["forget", "--keep-last", "1", "--dry-run"], 0);
+    let gone = place.run(&["forget", "--keep-last", "1", "--prune"], 0);
+    assert_eq!(gone.last().expect("a summary")["forgotten"], serde_json::json!([id(0)]));
+    place.run(&["prune", "--dry-run"], 0);
+    place.run(&["prune"], 0);
+    place.run(&["key", "rotate", "--dry-run"], 0);
+    place.run(&["key", "rotate"], 0);
+}
+
+#[test]
+fn a_check_names_damage_and_marks_what_is_whole() {
+    let place = Place::new();
+    for source in ["one", "two"] {
+        fs::create_dir(place.path(source)).expect("makes");
+        fs::write(place.path(source).join("file"), source.repeat(10_000)).expect("writes");
+    }
+    place.run(&["init"], 0);
+    place.run(&["backup", text(&place.path("one")), "--host", "one"], 0);
+    let packs = place.objects("packs");
+    place.run(&["backup", text(&place.path("two")), "--host", "two"], 0);
+    let sample = place.run(&["check", "--read-data-subset", "50%"], 0);
+    assert!(sample.last().expect("a summary")["sample"]["drawn"].as_u64() > Some(0), "{sample:?}");
+    place.run(&["check", "--sizes"], 0);
+    place.run(&["check", "--read-data", "--no-mark"], 0);
+    assert_eq!(place.run(&["snapshots"], 0)[0]["verified"], Value::Null);
+    let checked = place.run(&["check", "--read-data", "--host", "two"], 0);
+    let summary = checked.last().expect("a summary");
+    assert_eq!((&summary["snapshots"], &summary["marked"]), (&Value::from(1), &Value::from(1)));
+    let verified: Vec<bool> =
+        place.run(&["snapshots"], 0)[..2].iter().map(|snapshot| snapshot["verified"].is_string()).collect();
+    assert_eq!(verified, [false, true]);
+
+    fs::remove_file(
+        packs.iter().max_by_key(|pack| fs::metadata(pack).expect("a size").len()).expect("a pack"),
+    )
+    .expect("removes");
+    let messages = place.run(&["check"], 14);
+    let of =
+        |kind: &str| messages.iter().filter(|message| message["message_type"] == kind).collect::<Vec<_>>();
+    let (damage, verdicts) = (of("damage"), of("verdict"));
+    assert_eq!((damage.len(), verdicts.len()), (1, 2), "{messages:?}");
+    assert_eq!(damage[0]["snapshots_touched"], 1);
+    let whole: Vec<&Value> = verdicts.iter().map(|verdict| &verdict["whole"]).collect();
+    assert_eq!(whole, [false, true], "{verdicts:?}");
+    place.run(&["check", "--host", "two"], 0);
+    place.run(&["check", "--host", "one"], 14);
+}
