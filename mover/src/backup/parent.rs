@@ -1,4 +1,5 @@
-//! The tree of the parent snapshot, read ahead in order beside the walk.
+//! Trees of earlier runs, read ahead in order beside the walk: the parent snapshot's, which is believed, and those
+//! of checkpoints, of which every pack is looked at before it is named again.
 
 use std::{
     cmp::Ordering,
@@ -9,6 +10,7 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::vouch::{Vouch, packs_of};
 use crate::{
     codec::{self, Cipher},
     error::{Error, Result},
@@ -19,14 +21,15 @@ use crate::{
         page::Page,
         session::{SessionKeyInfo, SessionName},
     },
+    id::PackId,
     limits,
-    pipeline::{bridge::Bridge, tree::ParentPages},
+    pipeline::{bridge::Bridge, tree::EarlierPages},
     repo::Repository,
     store::ByteRange,
 };
 
 /// Pages of the parent that the new tree may name again.
-pub(crate) type SharedPages = Arc<Mutex<ParentPages>>;
+pub(crate) type SharedPages = Arc<Mutex<EarlierPages>>;
 
 /// Opens pages of a tree, whichever session wrote them.
 pub(crate) struct PageOpener {
@@ -35,6 +38,8 @@ pub(crate) struct PageOpener {
     infos: HashMap<SessionName, SessionKeyInfo>,
     ciphers: Mutex<HashMap<SessionName, Arc<Cipher>>>,
     pages: SharedPages,
+    /// Of a tree that is not believed: looks at its packs.
+    vouch: Option<Arc<Vouch>>,
 }
 
 impl PageOpener {
@@ -44,9 +49,10 @@ impl PageOpener {
         bridge: Arc<Bridge>,
         infos: &[SessionKeyInfo],
         pages: SharedPages,
+        vouch: Option<Arc<Vouch>>,
     ) -> Self {
         let infos = infos.iter().map(|info| (info.session, info.clone())).collect();
-        Self { repository, bridge, infos, ciphers: Mutex::default(), pages }
+        Self { repository, bridge, infos, ciphers: Mutex::default(), pages, vouch }
     }
 
     /// Reads one page and moves every reference off packs that were repacked (W5).
@@ -55,6 +61,7 @@ impl PageOpener {
         if let Some((pack, offset)) = self.bridge.session().relocated(place.pack, place.offset) {
             (place.pack, place.offset) = (pack, offset);
         }
+        self.require(&[place.pack])?;
         let range = ByteRange::Slice { offset: place.offset.into(), length: place.stored.into() };
         let mut stored = self.bridge.wait(self.repository.read_pack(place.pack, range))?.to_vec();
         let cipher = self.cipher(place.session)?;
@@ -68,11 +75,41 @@ impl PageOpener {
         }
         let page = ChunkRef { frame: Frame::settled(place), ..page.clone() };
         let decoded = self.relocate(Page::from_bytes(&plain)?);
-        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        if pages.len() < PARENT_PAGES {
-            pages.insert(page.id, page);
-        }
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner).insert(page);
         Ok(decoded)
+    }
+
+    /// Fails unless all of these packs may be named again.
+    fn require(&self, packs: &[PackId]) -> Result<()> {
+        match &self.vouch {
+            Some(vouch) if !vouch.all(packs)? => {
+                Err(Error::not_found("a pack that an earlier run had stored cannot be used"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether this chunk may be named again.
+    pub(crate) fn is_sound(&self, chunk: &ChunkRef) -> Result<bool> {
+        self.vouch.as_ref().map_or(Ok(true), |vouch| vouch.chunk(chunk))
+    }
+
+    /// Looks at the packs of all these entries at once, so that it does not happen one by one later.
+    fn look_ahead(&self, entries: &[Entry]) -> Result<()> {
+        let Some(vouch) = &self.vouch else { return Ok(()) };
+        let inline = entries.iter().filter_map(|entry| match &entry.content {
+            Content::Inline(runs) => Some(runs),
+            Content::Paged { .. } => None,
+        });
+        vouch.all(&packs_of(inline.flatten())).map(|_verdict| ())
+    }
+
+    /// Fails unless every pack that this content names, pages included, may be named again.
+    pub(crate) fn require_all(&self, content: &Content) -> Result<()> {
+        if self.vouch.is_none() {
+            return Ok(());
+        }
+        self.runs(content, &mut |_| true)
     }
 
     fn cipher(&self, session: SessionName) -> Result<Arc<Cipher>> {
@@ -113,7 +150,7 @@ impl PageOpener {
         page
     }
 
-    fn relocate_chunk(&self, chunk: &mut ChunkRef, moved: &mut HashMap<(crate::id::PackId, u32), Frame>) {
+    fn relocate_chunk(&self, chunk: &mut ChunkRef, moved: &mut HashMap<(PackId, u32), Frame>) {
         let Some(place) = chunk.frame.place().copied() else { return };
         let Some((pack, offset)) = self.bridge.session().relocated(place.pack, place.offset) else { return };
         let frame = moved.entry((place.pack, place.offset));
@@ -122,10 +159,12 @@ impl PageOpener {
             .clone();
     }
 
-    /// Runs of a content, page by page, in order; `visit` says whether to go on.
+    /// Runs of a content, page by page, in order; `visit` says whether to go on. None that may not be named again
+    /// is visited.
     pub(crate) fn runs(&self, content: &Content, visit: &mut dyn FnMut(Run) -> bool) -> Result<()> {
         match content {
             Content::Inline(runs) => {
+                self.require(&packs_of(runs.iter()))?;
                 let _all = runs.iter().cloned().all(visit);
                 Ok(())
             }
@@ -141,7 +180,10 @@ impl PageOpener {
     ) -> Result<bool> {
         for (page, _) in pages {
             let going_on = match self.open(page)? {
-                Page::Runs(runs) if depth == 1 => runs.into_iter().all(&mut *visit),
+                Page::Runs(runs) if depth == 1 => {
+                    self.require(&packs_of(runs.iter()))?;
+                    runs.into_iter().all(&mut *visit)
+                }
                 Page::RunsInner(pages) if depth > 1 => self.paged_runs(depth - 1, &pages, visit)?,
                 _ => return Err(Error::corrupt("a page of runs is not of the level that it should be")),
             };
@@ -152,9 +194,6 @@ impl PageOpener {
         Ok(true)
     }
 }
-
-/// Pages of the parent that are remembered for naming again.
-const PARENT_PAGES: usize = 200_000;
 
 fn as_chunk(run: &mut Run) -> Option<&mut ChunkRef> {
     match run {
@@ -248,7 +287,10 @@ fn read_leaves(
         return Err(Error::corrupt(format!("a tree of {depth} levels")));
     }
     match opener.open(page)? {
-        Page::Leaf(entries) if depth == 1 => Ok(sender.send(Ok(entries)).is_ok()),
+        Page::Leaf(entries) if depth == 1 => {
+            opener.look_ahead(&entries)?;
+            Ok(sender.send(Ok(entries)).is_ok())
+        }
         Page::Inner(children) if depth > 1 => {
             for child in &children {
                 if !read_leaves(opener, &child.page, depth - 1, sender)? {

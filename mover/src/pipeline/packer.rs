@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::bridge::Bridge;
+use super::bridge::{Bridge, Room};
 use crate::{
     codec::{self, Domain},
     error::Result,
@@ -96,6 +96,7 @@ impl Packer {
             Some(pack) if pack.bytes.len() + sealed.len() > self.target => open.take(),
             _ => None,
         };
+        let full = full.map(|pack| (pack, self.bridge.announce()));
         let pack = open.get_or_insert_with(|| self.new_pack());
         frame.place.pack = pack.id;
         frame.place.offset =
@@ -104,16 +105,19 @@ impl Packer {
         let place = frame.place;
         pack.footer.frames.push(frame);
         drop(open);
-        if let Some(pack) = full {
-            self.close(pack, true)?;
+        if let Some((pack, room)) = full {
+            self.close(pack, room, true)?;
         }
         Ok(place)
     }
 
     /// Sends the open pack, full or not.
     pub(crate) fn flush(&self) -> Result<()> {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
-        open.map_or(Ok(()), |pack| self.close(pack, false))
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(pack) = open.take() else { return Ok(()) };
+        let room = self.bridge.announce();
+        drop(open);
+        self.close(pack, room, false)
     }
 
     /// Bytes of all packs closed so far.
@@ -126,6 +130,11 @@ impl Packer {
         mem::take(&mut *self.indexed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// How many rows the next [`take_indexed`](Self::take_indexed) gives.
+    pub(crate) fn indexed(&self) -> usize {
+        self.indexed.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     fn new_pack(&self) -> OpenPack {
         let kept = self.buffers.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let session = self.bridge.session();
@@ -136,7 +145,7 @@ impl Packer {
         }
     }
 
-    fn close(&self, mut pack: OpenPack, full: bool) -> Result<()> {
+    fn close(&self, mut pack: OpenPack, room: Room, full: bool) -> Result<()> {
         let session = self.bridge.session();
         let counter = session.next_counter(Domain::Footer);
         let footer = codec::seal_bound(
@@ -161,7 +170,7 @@ impl Packer {
         self.stored.fetch_add(pack.bytes.len() as u64, Ordering::Relaxed);
         self.remember(&pack);
         let body = Bytes::from_owner(Lent { bytes: pack.bytes, home: Arc::clone(&self.buffers) });
-        self.bridge.send(pack.id, body)
+        self.bridge.send(room, pack.id, body)
     }
 
     fn remember(&self, pack: &OpenPack) {

@@ -1,7 +1,5 @@
 //! The index: which pack a chunk is in. Nothing but hints: whoever follows one looks at the pack first (W4).
 
-use serde::{Deserialize, Serialize};
-
 use super::Repository;
 use crate::{
     codec::{self, Cipher, Domain},
@@ -9,7 +7,7 @@ use crate::{
     format::{
         bytes::{Reader, put_varint},
         frame::Suite,
-        records::{self, PageRef, RecordKind, SourceKind},
+        records::{self, RecordKind},
         session::{SessionKeyInfo, SessionKind, SessionName},
     },
     id::{ChunkId, LineageId, PackId, RandomId, SessionNonce},
@@ -21,21 +19,6 @@ use crate::{
 /// Rows of one segment: about 20 MB.
 pub(super) const SEGMENT_ROWS: usize = 1 << 20;
 const PREFIX_LENGTH: usize = 16;
-
-/// What an unfinished backup left: a tree of what it had done.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Checkpoint {
-    /// What was being backed up.
-    pub source: SourceKind,
-    /// The tree so far.
-    pub root: PageRef,
-    /// Its levels.
-    pub depth: u8,
-    /// Keys of the sessions that it refers to.
-    pub sessions: Vec<SessionKeyInfo>,
-    /// When it was written.
-    pub started: jiff::Timestamp,
-}
 
 /// The plain bytes of a segment: packs, then rows of id prefix and pack, sorted by prefix.
 pub(super) fn encode_segment(rows: &[(ChunkId, PackId)]) -> Vec<u8> {
@@ -82,7 +65,7 @@ pub(super) fn encode_hint(info: &SessionKeyInfo, sealed: &[u8]) -> Vec<u8> {
     out
 }
 
-fn decode_hint(body: &[u8]) -> Result<(SessionKeyInfo, &[u8])> {
+pub(super) fn decode_hint(body: &[u8]) -> Result<(SessionKeyInfo, &[u8])> {
     let mut reader = Reader::new("index object", body);
     let info = SessionKeyInfo::read(&mut reader)?;
     let rest = reader.left();
@@ -138,7 +121,7 @@ impl DedupIndex {
 }
 
 /// Whether a hint simply does not help: gone, damaged, or of a key generation that this process does not hold.
-fn is_lost_hint(error: &Error) -> bool {
+pub(super) fn is_lost_hint(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Denied)
 }
 
@@ -182,33 +165,6 @@ impl Repository {
         let plain = codec::open_object(&cipher, Domain::Segment, info.session, sealed, limits::RECORD_LIMIT)
             .map_err(|error| error.context(format!("object {name}")))?;
         decode_segment(&plain)
-    }
-
-    /// Checkpoints of a lineage, newest first. What cannot be read is left out.
-    pub async fn checkpoints(&self, lineage: LineageId) -> Result<Vec<Checkpoint>> {
-        let mut checkpoints = Vec::new();
-        for listed in list_all(self.store().as_ref(), &format!("index/c{lineage}-")).await? {
-            match self.checkpoint(&listed.name).await {
-                Ok(checkpoint) => checkpoints.push(checkpoint),
-                Err(error) if is_lost_hint(&error) => {
-                    tracing::warn!(%error, "a checkpoint is left out");
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        checkpoints.sort_by_key(|checkpoint: &Checkpoint| std::cmp::Reverse(checkpoint.started));
-        Ok(checkpoints)
-    }
-
-    async fn checkpoint(&self, name: &str) -> Result<Checkpoint> {
-        let bytes = self.store().get(name, ByteRange::All).await?;
-        let (info, sealed) = decode_hint(records::decode_kind(name, &bytes, RecordKind::Checkpoint)?)?;
-        let key = self.keys().session_metadata_key(info.generation, info.session)?;
-        let cipher = Cipher::new(info.suite, &key);
-        let plain =
-            codec::open_object(&cipher, Domain::Checkpoint, info.session, sealed, limits::RECORD_LIMIT)
-                .map_err(|error| error.context(format!("object {name}")))?;
-        records::from_json(name, &plain)
     }
 }
 

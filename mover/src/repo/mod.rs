@@ -15,6 +15,7 @@ use crate::{
     store::{ByteRange, ObjectStore, Put},
 };
 
+mod checkpoint;
 mod collector;
 mod ends;
 mod forget;
@@ -25,10 +26,11 @@ mod packs;
 mod session;
 mod unlock;
 
+pub use checkpoint::{Checkpoint, FileState, ImageState, Unfinished};
 pub use collector::{PruneOptions, PrunePlan, PruneReport};
 pub use ends::{SnapshotFilter, SnapshotList};
 pub use forget::{Decision, ForgetPlan, GroupBy, KeepPolicy, plan_forget};
-pub use index::{Checkpoint, DedupIndex};
+pub use index::DedupIndex;
 pub use keys_admin::{KeyEntry, RotatePlan};
 pub use packs::{PackFooter, Relocations};
 pub use session::Session;
