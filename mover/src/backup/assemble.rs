@@ -84,7 +84,10 @@ impl Assembler {
                 self.checkpoints.write(self.tree.clone(), &mut self.pages, None)?;
             }
         }
-        self.last_checkpoint(None);
+        if self.checkpoints.is_stopping() {
+            self.last_checkpoint(None);
+            return Err(super::dispatch::stopped());
+        }
         let (root, depth) = self.tree.finish(&mut self.pages)?;
         Ok((Assembled { root, depth, statistics: self.statistics }, self.pages))
     }

@@ -113,50 +113,22 @@ pub(super) fn run(
         counts: Counts::default(),
     });
     let metadata = Arc::new(Packer::new(Arc::clone(&bridge), memory.pack_bytes / 4));
-    let earlier_pages = Arc::new(Mutex::new(EarlierPages::new(memory.pages_bytes)));
-    let source = source_kind(&options.source);
     let image = image::state(&options.source, parent.as_ref().map_or(0, |parent| parent.grid))?;
-    let grid = image.as_ref().map_or(0, |image| image.grid);
     let about = About {
         repository: repository.clone(),
-        source,
+        source: source_kind(&options.source),
         started,
-        image: image.clone(),
+        image,
         interval: options.checkpoint_interval,
         rows: memory.own_rows,
     };
-    let parts = Parts {
-        earlier: Earlier::start(repository, &bridge, parent.as_ref(), &checkpoints, &earlier_pages),
-        assembler: Assembler {
-            tree: TreeWriter::new(),
-            pages: Pages::new(Arc::clone(&shared), Arc::clone(&metadata), earlier_pages),
-            monitor: monitor.clone(),
-            checkpoints: Checkpoints::new(
-                about,
-                Arc::clone(&shared),
-                Arc::clone(&metadata),
-                monitor.clone(),
-                cancel.clone(),
-            ),
-            statistics: Statistics::default(),
-            is_whole: true,
-        },
-        context: worker::Context {
-            shared: Arc::clone(&shared),
-            chunker: repository.chunker(),
-            monitor: monitor.clone(),
-            cancel,
-            slab_bytes: memory.segment_bytes
-                + (limits::CHUNK_LIMIT.min(repository.format().cut.maximum)) as usize,
-        },
-        image,
-        cut: repository.format().cut,
-    };
-    let (assembled, pages, dispatched) = drive(options, memory, parts)?;
+    let (source, grid) = (about.source, about.image.as_ref().map_or(0, |image| image.grid));
+    let packing = (Arc::clone(&shared), Arc::clone(&metadata));
+    let parts = Parts::new(about, memory, packing, (parent.as_ref(), &checkpoints), monitor.clone(), cancel);
+    let (mut assembled, pages, dispatched) = drive(options, memory, parts)?;
     shared.packer.flush()?;
     metadata.flush()?;
     let packs = bridge.settle()?;
-    let mut assembled = assembled;
     complete(&mut assembled.statistics, &dispatched.statistics, &shared.counts);
     assembled.statistics.packs = packs;
     assembled.statistics.bytes_stored = shared.packer.stored() + metadata.stored();
@@ -187,6 +159,42 @@ struct Parts {
     earlier: Earlier,
     image: Option<ImageState>,
     cut: CutSizes,
+}
+
+impl Parts {
+    fn new(
+        about: About,
+        memory: Memory,
+        (shared, metadata): (Arc<Shared>, Arc<Packer>),
+        (parent, checkpoints): (Option<&Snapshot>, &[Checkpoint]),
+        monitor: Arc<dyn Monitor>,
+        cancel: Cancel,
+    ) -> Self {
+        let repository = about.repository.clone();
+        let cut = repository.format().cut;
+        let image = about.image.clone();
+        let earlier_pages = Arc::new(Mutex::new(EarlierPages::new(memory.pages_bytes)));
+        let earlier = Earlier::start(&repository, &shared.bridge, parent, checkpoints, &earlier_pages);
+        let checkpoints = Checkpoints::new(
+            about,
+            Arc::clone(&shared),
+            Arc::clone(&metadata),
+            Arc::clone(&monitor),
+            cancel.clone(),
+        );
+        let assembler = Assembler {
+            tree: TreeWriter::new(),
+            pages: Pages::new(Arc::clone(&shared), metadata, earlier_pages),
+            monitor: Arc::clone(&monitor),
+            checkpoints,
+            statistics: Statistics::default(),
+            is_whole: true,
+        };
+        let slab_bytes = memory.segment_bytes + (limits::CHUNK_LIMIT.min(cut.maximum)) as usize;
+        let chunker = repository.chunker();
+        let context = worker::Context { shared, chunker, monitor, cancel, slab_bytes };
+        Self { context, assembler, earlier, image, cut }
+    }
 }
 
 /// Runs the threads: workers, tree writer, tuner, and the dispatcher on this one.

@@ -234,12 +234,12 @@ async fn a_large_file_goes_on_in_the_middle() {
     fs::create_dir(&source).unwrap();
     write_old(&source.join("large"), &noise(1, 80 << 20));
     // The first run is killed early, the second one later: each goes on from the one before.
-    place.killed(place.options(files(&source)), 4).await;
-    place.killed(place.options(files(&source)), 4).await;
+    place.killed(place.options(files(&source)), 12).await;
+    place.killed(place.options(files(&source)), 12).await;
     let report = place.run(place.options(files(&source))).await;
     let read = report.snapshot.as_ref().unwrap().statistics.bytes_read;
     assert_eq!(read + report.continued.bytes, 80 << 20);
-    assert!(report.continued.bytes > 8 << 20, "{:?}", report.continued);
+    assert!(report.continued.bytes > 12 << 20, "{:?}", report.continued);
     assert_eq!(place.compare(&report).await, 1);
 }
 
@@ -248,16 +248,11 @@ async fn what_changed_in_between_is_read_again() {
     let place = Place::new().await;
     let source = place.tree();
     place.killed(place.options(files(&source)), 12).await;
-    let kept = place.run(place.options(files(&source))).await;
-    let place = Place::new().await;
-    let source = place.tree();
-    place.killed(place.options(files(&source)), 12).await;
     write_old(&source.join("a00"), &noise(77, 310_000));
     fs::write(source.join("a01"), noise(78, 300_000)).unwrap();
     fs::remove_file(source.join("a02")).unwrap();
     write_old(&source.join("a025"), b"new");
     let report = place.run(place.options(files(&source))).await;
-    assert!(report.continued.files <= kept.continued.files, "{:?} {:?}", report.continued, kept.continued);
     assert!(report.continued.files > 0);
     assert_eq!(place.compare(&report).await, 61);
 }
@@ -334,22 +329,24 @@ async fn condemned_packs_are_not_named_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_goes_on_only_where_it_is_proven_to_be_the_same() {
-    for (change_id, touched, expected) in
-        [(None, false, true), (None, true, false), (Some("state 1"), true, true)]
-    {
-        let place = Place::new().await;
-        let image = place.path("image");
+    let contents = {
         let mut contents = noise(5, 48 << 20);
         contents[20 << 20..24 << 20].fill(0);
-        write_old(&image, &contents);
-        let source = BackupSource::Block {
-            path: image.clone(),
-            changed: None,
-            change_id: change_id.map(str::to_owned),
-        };
-        // Its inode must not be younger than the run.
-        tokio::time::sleep(Duration::from_millis(3100)).await;
-        place.killed(place.options(source.clone()), 3).await;
+        contents
+    };
+    let mut places = Vec::new();
+    for case in [(None, false, true), (None, true, false), (Some("state 1"), true, true)] {
+        let place = Place::new().await;
+        write_old(&place.path("image"), &contents);
+        places.push((place, case));
+    }
+    // Its inode must not be younger than the run.
+    tokio::time::sleep(Duration::from_millis(3100)).await;
+    for (place, (change_id, touched, expected)) in places {
+        let image = place.path("image");
+        let change_id_given = change_id.map(str::to_owned);
+        let source = BackupSource::Block { path: image.clone(), changed: None, change_id: change_id_given };
+        place.killed(place.options(source.clone()), 11).await;
         if touched {
             write_old(&image, &contents);
         }
