@@ -39,7 +39,7 @@ use crate::{
         bridge::Bridge,
         frames::{Counts, Shared},
         known::KnownChunks,
-        packer::Packer,
+        packer::{DATA_BUFFERS, Packer},
         tree::{EarlierPages, Pages, TreeWriter},
     },
     repo::{Checkpoint, DedupIndex, ImageState, Repository, Session},
@@ -107,12 +107,12 @@ pub(super) fn run(
         keys: repository.keys().clone(),
         known: KnownChunks::new(memory.known_bytes),
         index,
-        packer: Packer::new(Arc::clone(&bridge), memory.pack_bytes),
+        packer: Packer::new(Arc::clone(&bridge), memory.pack_bytes, DATA_BUFFERS),
         bridge: Arc::clone(&bridge),
         level: AtomicI32::new(first_level(options.compression)),
         counts: Counts::default(),
     });
-    let metadata = Arc::new(Packer::new(Arc::clone(&bridge), memory.pack_bytes / 4));
+    let metadata = Arc::new(Packer::new(Arc::clone(&bridge), memory.pack_bytes / 4, 0));
     let image = image::state(&options.source, parent.as_ref().map_or(0, |parent| parent.grid))?;
     let about = About {
         repository: repository.clone(),

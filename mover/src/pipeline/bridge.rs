@@ -74,37 +74,35 @@ impl Bridge {
         self.handle.block_on(future)
     }
 
-    /// To be called by whoever closes a pack, before anybody else can see that it is no longer open: from then on
-    /// it counts as under way.
-    pub(crate) fn announce(&self) -> Room {
-        let mut state = self.flight.lock();
+    /// Waits for room for a pack of at most this many bytes. To be called by whoever closes a pack, before anybody
+    /// else can see that it is no longer open: from then on it counts as under way.
+    ///
+    /// The error of an earlier pack comes back here or from `settle`.
+    pub(crate) fn reserve(&self, length: u64) -> Result<Room> {
+        let mut state = self.take_room(length)?;
         let number = state.next;
         state.next += 1;
+        state.bytes += length;
+        state.packs += 1;
         state.outstanding.insert(number);
         let error = Some(Error::internal("a pack was dropped on its way"));
-        Room { flight: Arc::clone(&self.flight), number, length: 0, error }
+        Ok(Room { flight: Arc::clone(&self.flight), number, length, error })
     }
 
-    /// Sends a pack; waits for room. The error of an earlier pack comes back here or from `settle`.
-    pub(crate) fn send(&self, mut room: Room, pack: PackId, body: Bytes) -> Result<()> {
-        let length = body.len() as u64;
-        if let Err(error) = self.take_room(length) {
-            room.error = Some(again(&error));
-            return Err(error);
-        }
-        room.length = length;
+    /// Sends a pack.
+    pub(crate) fn send(&self, mut room: Room, pack: PackId, body: Bytes) {
         let (session, monitor) = (Arc::clone(&self.session), Arc::clone(&self.monitor));
         // The room is given back when the task ends in whatever way.
         self.handle.spawn(async move {
+            let length = body.len() as u64;
             room.error = session.put_pack(pack, body).await.err();
             if room.error.is_none() {
                 Progress::add(&monitor.progress().bytes_stored, length);
             }
         });
-        Ok(())
     }
 
-    fn take_room(&self, length: u64) -> Result<()> {
+    fn take_room(&self, length: u64) -> Result<MutexGuard<'_, FlightState>> {
         let start = Instant::now();
         let mut state = self.flight.lock();
         while state.failed.is_none() && state.bytes > 0 && state.bytes + length > self.limit_bytes {
@@ -115,9 +113,7 @@ impl Bridge {
         if let Some(error) = &state.failed {
             return Err(again(error));
         }
-        state.bytes += length;
-        state.packs += 1;
-        Ok(())
+        Ok(state)
     }
 
     /// How long threads waited for room so far, in nanoseconds.

@@ -42,8 +42,11 @@ pub(crate) struct Packer {
 }
 
 /// Pack buffers that came back: fresh memory for every pack would cost a page fault per 4 KiB.
-#[derive(Debug, Default)]
-struct Buffers(Mutex<Vec<Vec<u8>>>);
+#[derive(Debug)]
+struct Buffers {
+    free: Mutex<Vec<Vec<u8>>>,
+    kept: usize,
+}
 
 /// A buffer on its way to the store; it returns when the last reference is gone.
 struct Lent {
@@ -61,28 +64,28 @@ impl Drop for Lent {
     fn drop(&mut self) {
         let mut bytes = mem::take(&mut self.bytes);
         bytes.clear();
-        let mut home = self.home.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if home.len() < BUFFERS_KEPT {
-            home.push(bytes);
+        let mut free = self.home.free.lock().unwrap_or_else(PoisonError::into_inner);
+        if free.len() < self.home.kept {
+            free.push(bytes);
         }
     }
 }
 
-/// Two under way and one being filled is what keeps a local store busy.
-const BUFFERS_KEPT: usize = 2;
+/// Buffers of data packs that are kept: two under way and one being filled is what keeps a local store busy.
+pub(crate) const DATA_BUFFERS: usize = 2;
 /// Full packs are padded to a multiple of this many bytes: at most 0.8 % of a pack, and no frame's size shows.
 const PADDING_STEP: usize = 256 << 10;
 /// Room for padding and footer behind the frames, in bytes.
-const TAIL_ROOM: usize = 1 << 20;
+pub(crate) const TAIL_ROOM: usize = 1 << 20;
 
 impl Packer {
-    /// Packs that are closed at about `target` bytes.
-    pub(crate) fn new(bridge: Arc<Bridge>, target: usize) -> Self {
+    /// Packs that are closed at about `target` bytes; so many buffers are kept for the next ones.
+    pub(crate) fn new(bridge: Arc<Bridge>, target: usize, kept: usize) -> Self {
         Self {
             bridge,
             open: Mutex::default(),
             target,
-            buffers: Arc::default(),
+            buffers: Arc::new(Buffers { free: Mutex::default(), kept }),
             indexed: Mutex::default(),
             stored: AtomicU64::new(0),
         }
@@ -93,10 +96,9 @@ impl Packer {
     pub(crate) fn append(&self, mut frame: FooterFrame, sealed: &[u8]) -> Result<FramePlace> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let full = match &*open {
-            Some(pack) if pack.bytes.len() + sealed.len() > self.target => open.take(),
+            Some(pack) if pack.bytes.len() + sealed.len() > self.target => self.take(&mut open)?,
             _ => None,
         };
-        let full = full.map(|pack| (pack, self.bridge.announce()));
         let pack = open.get_or_insert_with(|| self.new_pack());
         frame.place.pack = pack.id;
         frame.place.offset =
@@ -113,11 +115,16 @@ impl Packer {
 
     /// Sends the open pack, full or not.
     pub(crate) fn flush(&self) -> Result<()> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(pack) = open.take() else { return Ok(()) };
-        let room = self.bridge.announce();
-        drop(open);
-        self.close(pack, room, false)
+        let taken = self.take(&mut self.open.lock().unwrap_or_else(PoisonError::into_inner))?;
+        taken.map_or(Ok(()), |(pack, room)| self.close(pack, room, false))
+    }
+
+    /// Takes the open pack out. There is room for it under way before another is begun: so there are never more
+    /// packs in memory than one that is filled and those under way, however many threads fill it.
+    fn take(&self, open: &mut Option<OpenPack>) -> Result<Option<(OpenPack, Room)>> {
+        let Some(pack) = open.as_ref() else { return Ok(None) };
+        let room = self.bridge.reserve((pack.bytes.len() + TAIL_ROOM) as u64)?;
+        Ok(open.take().map(|pack| (pack, room)))
     }
 
     /// Bytes of all packs closed so far.
@@ -136,7 +143,7 @@ impl Packer {
     }
 
     fn new_pack(&self) -> OpenPack {
-        let kept = self.buffers.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let kept = self.buffers.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let session = self.bridge.session();
         OpenPack {
             id: session.new_pack(),
@@ -157,6 +164,8 @@ impl Packer {
         )?;
         let length = pack.bytes.len() + footer.len() + Trailer::LENGTH;
         let padded = if full { length.next_multiple_of(PADDING_STEP) } else { padme(length) };
+        // A pack that is not full may need more than its tail room: exactly that, not twice the pack.
+        pack.bytes.reserve_exact(padded - pack.bytes.len());
         pad(&mut pack.bytes, padded - length, session.world_random());
         pack.bytes.extend_from_slice(&footer);
         let trailer = Trailer {
@@ -170,7 +179,8 @@ impl Packer {
         self.stored.fetch_add(pack.bytes.len() as u64, Ordering::Relaxed);
         self.remember(&pack);
         let body = Bytes::from_owner(Lent { bytes: pack.bytes, home: Arc::clone(&self.buffers) });
-        self.bridge.send(room, pack.id, body)
+        self.bridge.send(room, pack.id, body);
+        Ok(())
     }
 
     fn remember(&self, pack: &OpenPack) {
