@@ -47,6 +47,11 @@ pub const PATH_LIMIT: usize = 1 << 20;
 /// Longest single name or value in an entry, in bytes (an extended attribute has at most 64 KiB).
 pub const FIELD_LIMIT: usize = 1 << 20;
 
+/// Least time between two checkpoints: what a killed backup reads again, and a request or three a minute.
+pub const CHECKPOINT_INTERVAL: std::time::Duration = std::time::Duration::from_secs(60);
+/// A checkpoint is written after so many bytes were read, however little time that took: minutes of a fast disk.
+pub const CHECKPOINT_BYTES: u64 = 64 << 30;
+
 /// Longest record (session, end, condemned list, key) in bytes, before and after compression.
 pub const RECORD_LIMIT: usize = 64 << 20;
 /// Packs named by one condemned list: every writer reads the list.

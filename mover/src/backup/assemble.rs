@@ -1,6 +1,6 @@
 //! The in-order end of the pipeline: answers of workers become entries, entries become pages.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
 
@@ -21,6 +21,7 @@ use crate::{
         runs::RunsWriter,
         tree::{Pages, TreeWriter},
     },
+    repo::Unfinished,
     source::file::SourceFile,
 };
 
@@ -65,31 +66,68 @@ pub(crate) struct Assembler {
     pub(crate) tree: TreeWriter,
     pub(crate) pages: Pages,
     pub(crate) monitor: Arc<dyn Monitor>,
-    pub(crate) checkpoints: Option<Checkpoints>,
+    pub(super) checkpoints: Checkpoints,
     pub(crate) statistics: Statistics,
+    /// Whether the tree holds whole entries only: not so after an error in the middle of one.
+    pub(crate) is_whole: bool,
 }
-
-/// How often a long backup leaves a checkpoint: a killed one repeats at most this much reading.
-pub(crate) const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Assembler {
     /// Works until the dispatcher has sent everything.
     pub(crate) fn run(mut self, items: &Receiver<Item>) -> Result<(Assembled, Pages)> {
         for item in items {
-            match item {
-                Item::Entries(entries) => self.push_all(&entries)?,
-                Item::Batch(promise) => {
-                    let entries = promise.wait()?;
-                    self.push_all(&entries)?;
-                }
-                Item::Large(large) => self.large(*large)?,
+            if let Err(error) = self.item(item) {
+                self.last_checkpoint(None);
+                return Err(error);
             }
-            if let Some(checkpoints) = &mut self.checkpoints {
-                checkpoints.consider(&self.tree, &mut self.pages)?;
+            if self.checkpoints.is_due()? {
+                self.checkpoints.write(self.tree.clone(), &mut self.pages, None)?;
             }
+        }
+        if self.checkpoints.is_stopping() {
+            self.last_checkpoint(None);
+            return Err(super::dispatch::stopped());
         }
         let (root, depth) = self.tree.finish(&mut self.pages)?;
         Ok((Assembled { root, depth, statistics: self.statistics }, self.pages))
+    }
+
+    fn item(&mut self, item: Item) -> Result<()> {
+        match item {
+            Item::Entries(entries) => self.push_all(&entries),
+            Item::Batch(promise) => {
+                let entries = promise.wait()?;
+                self.push_all(&entries)
+            }
+            Item::Large(large) => self.large(*large),
+        }
+    }
+
+    /// When somebody asked to stop: what was done is there for the next run. Once.
+    fn last_checkpoint(&mut self, partial: Option<(&Entry, &RunsWriter)>) {
+        if !self.is_whole || !self.checkpoints.is_stopping() {
+            return;
+        }
+        self.is_whole = false;
+        self.checkpoints.hurry();
+        let prepared = match partial {
+            Some((entry, writer)) => self.with_partial(entry, writer).map(|(tree, rest)| (tree, Some(rest))),
+            None => Ok((self.tree.clone(), None)),
+        };
+        match prepared {
+            Ok((tree, unfinished)) => self.checkpoints.write_last(tree, &mut self.pages, unfinished),
+            Err(error) => tracing::info!(%error, "no last checkpoint was written"),
+        }
+    }
+
+    /// The tree with the beginning of one more content.
+    fn with_partial(&mut self, entry: &Entry, writer: &RunsWriter) -> Result<(TreeWriter, Unfinished)> {
+        let mut partial = entry.clone();
+        partial.metadata.size = writer.total();
+        partial.content = writer.clone().finish(&mut self.pages)?;
+        let mut tree = self.tree.clone();
+        tree.push(&partial, &mut self.pages)?;
+        Ok((tree, Unfinished { path: entry.path.clone(), size: entry.metadata.size }))
     }
 
     fn push_all(&mut self, entries: &[Entry]) -> Result<()> {
@@ -106,7 +144,10 @@ impl Assembler {
             _ => self.statistics.others += 1,
         }
         Progress::add(&self.monitor.progress().entries, 1);
-        self.tree.push(entry, &mut self.pages)
+        self.is_whole = false;
+        self.tree.push(entry, &mut self.pages)?;
+        self.is_whole = true;
+        Ok(())
     }
 
     fn large(&mut self, large: Large) -> Result<()> {
@@ -118,12 +159,22 @@ impl Assembler {
                 Piece::Later(promise) => match promise.wait() {
                     Ok(runs) => runs,
                     Err(Failure::Source(error)) => return self.give_up(&entry, &error, &pieces),
-                    Err(Failure::Store(error)) => return Err(error),
+                    Err(Failure::Store(error)) => {
+                        self.last_checkpoint(Some((&entry, &writer)));
+                        return Err(error);
+                    }
                 },
             };
-            for run in runs {
-                writer.push(run, &mut self.pages)?;
+            self.append(&mut writer, runs)?;
+            if self.checkpoints.is_due()? {
+                let (tree, unfinished) = self.with_partial(&entry, &writer)?;
+                self.checkpoints.write(tree, &mut self.pages, Some(unfinished))?;
             }
+        }
+        if self.checkpoints.is_stopping() {
+            // The pieces may have ended before the contents did.
+            self.last_checkpoint(Some((&entry, &writer)));
+            return Err(super::dispatch::stopped());
         }
         let total = writer.total();
         match file.map(|file| file.is_unchanged()) {
@@ -134,6 +185,16 @@ impl Assembler {
         entry.metadata.size = total;
         entry.content = writer.finish(&mut self.pages)?;
         self.push(&entry)
+    }
+
+    fn append(&mut self, writer: &mut RunsWriter, runs: Vec<Run>) -> Result<()> {
+        // An error in the middle leaves a content of which nobody can tell how far it goes.
+        self.is_whole = false;
+        for run in runs {
+            writer.push(run, &mut self.pages)?;
+        }
+        self.is_whole = true;
+        Ok(())
     }
 
     /// A source that cannot be read costs its own entry, and is reported; the backup goes on.

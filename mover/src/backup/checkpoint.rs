@@ -1,59 +1,165 @@
-//! Checkpoints: what a backup that is killed leaves for the next one.
+//! Checkpoints: what a backup that is stopped or killed leaves for the next one.
 
 use std::{sync::Arc, time::Duration};
 
-use super::assemble::CHECKPOINT_INTERVAL;
+use jiff::Timestamp;
+
 use crate::{
+    cancel::Cancel,
     clock::World,
-    error::Result,
+    error::{Error, ErrorKind, Result},
     format::records::SourceKind,
+    limits,
+    monitor::{Monitor, Progress},
     pipeline::{
         frames::Shared,
         packer::Packer,
         tree::{Pages, TreeWriter},
     },
-    repo::Checkpoint,
+    repo::{Checkpoint, ImageState, Repository, Unfinished},
 };
 
-/// Writes a checkpoint when enough time has passed.
-pub(crate) struct Checkpoints {
+/// Checkpoints take at least this share of the time apart, so that a long backup writes few: one of ten hours some
+/// hundred, each a record that stays until maintenance. A killed run repeats at most that share.
+const INTERVAL_SHARE: u32 = 20;
+/// How long a run that was asked to stop may take for a last checkpoint: somebody waits.
+const LAST_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What checkpoints of one run say alike.
+pub(super) struct About {
+    pub(super) repository: Repository,
+    pub(super) source: SourceKind,
+    pub(super) started: Timestamp,
+    pub(super) image: Option<ImageState>,
+    /// Least time between two.
+    pub(super) interval: Duration,
+    /// Rows of the index that are held in memory at most before a segment is written.
+    pub(super) rows: usize,
+}
+
+/// Writes a checkpoint when enough was done.
+pub(super) struct Checkpoints {
+    about: About,
     world: World,
     shared: Arc<Shared>,
     metadata: Arc<Packer>,
-    source: SourceKind,
+    monitor: Arc<dyn Monitor>,
+    cancel: Cancel,
+    began: Duration,
     last: Duration,
+    last_moved: u64,
+    last_written: Timestamp,
 }
 
 impl Checkpoints {
     /// The first one is due after one interval.
-    pub(crate) fn new(world: World, shared: Arc<Shared>, metadata: Arc<Packer>, source: SourceKind) -> Self {
-        let last = world.clock.monotonic();
-        Self { world, shared, metadata, source, last }
+    pub(super) fn new(
+        about: About,
+        shared: Arc<Shared>,
+        metadata: Arc<Packer>,
+        monitor: Arc<dyn Monitor>,
+        cancel: Cancel,
+    ) -> Self {
+        let world = about.repository.world().clone();
+        let began = world.clock.monotonic();
+        let last_written = about.started;
+        Self {
+            about,
+            world,
+            shared,
+            metadata,
+            monitor,
+            cancel,
+            began,
+            last: began,
+            last_moved: 0,
+            last_written,
+        }
     }
 
-    /// Writes a checkpoint of the tree so far if one is due. Order as in W6: packs, then the segment, then the
-    /// checkpoint that names them.
-    pub(crate) fn consider(&mut self, tree: &TreeWriter, pages: &mut Pages) -> Result<()> {
-        if self.world.clock.monotonic().saturating_sub(self.last) < CHECKPOINT_INTERVAL {
-            return Ok(());
+    /// Whether enough time has passed or enough was read since the last one. Writes a segment of the index if there
+    /// are many rows.
+    pub(super) fn is_due(&self) -> Result<bool> {
+        if self.shared.packer.indexed() >= self.about.rows {
+            self.put_segment()?;
         }
-        let (root, depth) = tree.clone().finish(pages)?;
-        let Some(root) = root else { return Ok(()) };
+        let now = self.world.clock.monotonic();
+        let interval = self.about.interval.max(now.saturating_sub(self.began) / INTERVAL_SHARE);
+        let moved = Progress::get(&self.monitor.progress().bytes_moved);
+        let much = moved.saturating_sub(self.last_moved) >= limits::CHECKPOINT_BYTES;
+        Ok(much || now.saturating_sub(self.last) >= interval)
+    }
+
+    /// Whether somebody asked to stop.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+
+    /// From now on the store has little time.
+    pub(super) fn hurry(&self) {
+        self.shared.bridge.hurry(LAST_PATIENCE);
+    }
+
+    /// Writes a checkpoint of this tree.
+    ///
+    /// Order as in W6: the packs that it names arrive and are durable, then the segment, then the checkpoint.
+    pub(super) fn write(
+        &mut self,
+        mut tree: TreeWriter,
+        pages: &mut Pages,
+        unfinished: Option<Unfinished>,
+    ) -> Result<()> {
+        let (root, depth) = tree.finish(pages)?;
+        let written = self.world.clock.now();
+        // One name a millisecond: no name is ever sent twice.
+        let is_later = written.as_millisecond() > self.last_written.as_millisecond();
+        let (Some(root), true) = (root, is_later) else { return Ok(()) };
+        let bytes = tree.total();
         self.shared.packer.flush()?;
         self.metadata.flush()?;
-        self.shared.bridge.finish()?;
-        let session = self.shared.bridge.session();
-        let rows = self.shared.packer.take_indexed();
-        self.shared.bridge.wait(session.put_segment(&rows))?;
+        let bridge = &self.shared.bridge;
+        bridge.settle()?;
+        self.wait(self.about.repository.store().flush())?;
+        self.put_segment()?;
+        let session = bridge.session();
         let checkpoint = Checkpoint {
-            source: self.source,
+            source: self.about.source,
             root,
             depth,
             sessions: session.known_keys(pages.sessions())?,
-            started: self.world.clock.now(),
+            started: self.about.started,
+            written,
+            bytes,
+            unfinished,
+            image: self.about.image.clone(),
         };
-        self.shared.bridge.wait(session.put_checkpoint(&checkpoint))?;
+        self.wait(session.put_checkpoint(&checkpoint))?;
         self.last = self.world.clock.monotonic();
+        self.last_moved = Progress::get(&self.monitor.progress().bytes_moved);
+        self.last_written = written;
         Ok(())
+    }
+
+    /// The last one of a run that stops on request, if it can be written soon.
+    pub(super) fn write_last(&mut self, tree: TreeWriter, pages: &mut Pages, unfinished: Option<Unfinished>) {
+        match self.write(tree, pages, unfinished) {
+            Ok(()) => {}
+            // The checkpoint before serves as well, a little less far.
+            Err(error) => tracing::info!(%error, "no last checkpoint was written"),
+        }
+    }
+
+    fn put_segment(&self) -> Result<()> {
+        let rows = self.shared.packer.take_indexed();
+        self.wait(self.shared.bridge.session().put_segment(&rows))
+    }
+
+    fn wait(&self, future: impl Future<Output = Result<()>>) -> Result<()> {
+        if !self.is_stopping() {
+            return self.shared.bridge.wait(future);
+        }
+        let late = || Error::new(ErrorKind::Cancelled, "the store did not answer in time");
+        let patient = async { tokio::time::timeout(LAST_PATIENCE, future).await };
+        self.shared.bridge.wait(patient).unwrap_or_else(|_| Err(late()))
     }
 }

@@ -1,4 +1,4 @@
-//! The in-order beginning of the pipeline: walks the source, compares with the parent, hands out work.
+//! The in-order beginning of the pipeline: walks the source, compares with earlier runs, hands out work.
 
 use std::sync::Arc;
 
@@ -7,7 +7,9 @@ use crossbeam_channel::{Sender, bounded};
 use super::{
     BackupOptions,
     assemble::{Item, Large, Piece},
-    parent::{PageOpener, ParentStream},
+    earlier::{Earlier, Found},
+    hints::Hints,
+    resume::{Begun, Continued},
     worker::{BatchItem, Cutting, Failure, Input, Segment, Task},
 };
 use crate::{
@@ -16,9 +18,7 @@ use crate::{
     error::{Error, Result},
     format::{
         entry::{Content, Entry, Run},
-        frame::ChunkRef,
         metadata::{FileTime, Kind, Metadata},
-        page::Page,
         records::Statistics,
     },
     monitor::{Monitor, Problem, Progress, escape_path},
@@ -37,29 +37,35 @@ const BATCH_ENTRIES: usize = 256;
 /// Pieces of one large file that wait for the tree: bounds what a file of any size holds in memory.
 const PIECES_AHEAD: usize = 64;
 
+/// What a dispatcher counted.
+#[derive(Debug, Default)]
+pub(super) struct Dispatched {
+    pub(super) statistics: Statistics,
+    pub(super) continued: Continued,
+}
+
 /// Hands out the work of one backup.
-pub(crate) struct Dispatcher<'d> {
-    pub(crate) options: &'d BackupOptions,
-    pub(crate) monitor: Arc<dyn Monitor>,
-    pub(crate) cancel: Cancel,
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) tasks: Sender<Task>,
-    pub(crate) items: Sender<Item>,
-    pub(crate) parent: ParentStream,
-    pub(crate) opener: Option<Arc<PageOpener>>,
-    /// Files changed at or after this moment may have changed again without a trace in the parent's times.
-    pub(crate) racy_from: FileTime,
-    pub(crate) segment_bytes: usize,
+pub(super) struct Dispatcher<'d> {
+    pub(super) options: &'d BackupOptions,
+    pub(super) monitor: Arc<dyn Monitor>,
+    pub(super) cancel: Cancel,
+    pub(super) shared: Arc<Shared>,
+    pub(super) tasks: Sender<Task>,
+    pub(super) items: Sender<Item>,
+    pub(super) earlier: Earlier,
+    pub(super) segment_bytes: usize,
     /// How files and streams are cut.
-    pub(crate) cut: CutSizes,
-    pub(crate) batch: Vec<BatchItem>,
-    pub(crate) batch_bytes: u64,
-    pub(crate) statistics: Statistics,
+    pub(super) cut: CutSizes,
+    pub(super) batch: Vec<BatchItem>,
+    pub(super) batch_bytes: u64,
+    pub(super) statistics: Statistics,
+    /// What a checkpoint saved.
+    pub(super) continued: Continued,
 }
 
 impl Dispatcher<'_> {
     /// Walks file trees.
-    pub(crate) fn files(mut self, walk_options: walk::WalkOptions) -> Result<Statistics> {
+    pub(super) fn files(mut self, walk_options: walk::WalkOptions) -> Result<Dispatched> {
         let mut walk = walk::walk(walk_options)?;
         for event in walk.by_ref() {
             self.cancel.check()?;
@@ -67,7 +73,7 @@ impl Dispatcher<'_> {
                 WalkEvent::Entry(walked) => self.entry(walked)?,
                 WalkEvent::Problem(problem) => self.report(problem),
             }
-            if let Some(error) = self.parent.take_error() {
+            if let Some(error) = self.earlier.take_error() {
                 self.monitor.problem(Problem {
                     what: "parent snapshot".to_owned(),
                     message: format!("{error}: what it would have told is read again"),
@@ -77,30 +83,76 @@ impl Dispatcher<'_> {
         self.flush_batch()?;
         let excluded = walk.excluded();
         self.statistics.excluded = excluded.pattern + excluded.tag + excluded.size + excluded.file_system;
-        Ok(self.statistics)
+        Ok(self.done())
     }
 
     fn entry(&mut self, walked: Walked) -> Result<()> {
         let path = walked.path();
-        let mut parent = self.parent.find(&path);
-        let unchanged = parent.as_ref().is_some_and(|parent| self.is_unchanged(parent, &walked));
-        if let Some(mut entry) = parent.take_if(|_| unchanged) {
-            if matches!(walked.kind, Kind::File) {
-                self.statistics.files_unmodified += 1;
-                Progress::add(&self.monitor.progress().bytes, entry.metadata.size);
+        let racy_from = self.earlier.parent.racy_from;
+        let parent = self.earlier.parent.find(&path);
+        match parent {
+            Some(parent)
+                if self.is_unchanged(&parent.entry.metadata, &parent.entry.kind, &walked, racy_from) =>
+            {
+                if matches!(walked.kind, Kind::File) {
+                    self.statistics.files_unmodified += 1;
+                }
+                match parent.is_sound() {
+                    true => self.take_over(parent.entry, walked),
+                    // What it names is about to be deleted, or was moved: it is read again, once.
+                    false => self.not_as_parent(&path, walked, Some(parent)),
+                }
             }
-            // Hard-link groups are told by device and inode of one and the same walk, never by an older one's.
-            let xattrs = std::mem::take(&mut entry.metadata.xattrs);
-            entry.metadata = Metadata { xattrs, flags: entry.metadata.flags, ..walked.metadata };
-            return self.push(BatchItem::Done(entry), 0);
+            parent => {
+                if matches!(walked.kind, Kind::File) {
+                    match &parent {
+                        Some(_) => self.statistics.files_changed += 1,
+                        None => self.statistics.files_new += 1,
+                    }
+                }
+                self.not_as_parent(&path, walked, parent)
+            }
         }
-        self.changed(walked, parent)
     }
 
-    /// Kind, size and times as the parent has them, and not so young that a change could hide.
-    fn is_unchanged(&self, parent: &Entry, walked: &Walked) -> bool {
-        let (old, new) = (&parent.metadata, &walked.metadata);
-        let same = parent.kind == walked.kind
+    /// Takes an entry from an unfinished run if it is as it was then; otherwise it is read.
+    fn not_as_parent(&mut self, path: &[u8], walked: Walked, parent: Option<Found>) -> Result<()> {
+        let mut hints: Vec<Found> = Vec::new();
+        let mut begun = None;
+        for index in 0..self.earlier.checkpoints.len() {
+            let Some(mut found) = self.earlier.checkpoints[index].find(path) else { continue };
+            let tree = &self.earlier.checkpoints[index];
+            let (unfinished, racy_from) = (tree.unfinished_size(path), tree.racy_from);
+            let covered = found.entry.metadata.size;
+            found.entry.metadata.size = unfinished.unwrap_or(covered);
+            let unchanged = self.is_unchanged(&found.entry.metadata, &found.entry.kind, &walked, racy_from);
+            match unfinished {
+                None if unchanged && found.is_sound() => {
+                    self.continued.file(&found.entry, covered);
+                    return self.take_over(found.entry, walked);
+                }
+                Some(_) if unchanged && begun.is_none() => begun = Some(Begun { found, covered }),
+                _ => hints.push(found),
+            }
+        }
+        hints.extend(parent);
+        self.changed(walked, hints, begun)
+    }
+
+    fn take_over(&mut self, mut entry: Entry, walked: Walked) -> Result<()> {
+        if matches!(walked.kind, Kind::File) {
+            Progress::add(&self.monitor.progress().bytes, entry.metadata.size);
+        }
+        // Hard-link groups are told by device and inode of one and the same walk, never by an older one's.
+        let xattrs = std::mem::take(&mut entry.metadata.xattrs);
+        entry.metadata = Metadata { xattrs, flags: entry.metadata.flags, ..walked.metadata };
+        self.push(BatchItem::Done(entry), 0)
+    }
+
+    /// Kind, size and times as the earlier run has them, and not so young that a change could hide.
+    fn is_unchanged(&self, old: &Metadata, kind: &Kind, walked: &Walked, racy_from: FileTime) -> bool {
+        let new = &walked.metadata;
+        let same = *kind == walked.kind
             && old.size == new.size
             && old.mtime == new.mtime
             && (self.options.ignore_ctime || old.ctime == new.ctime)
@@ -108,24 +160,19 @@ impl Dispatcher<'_> {
             && old.mode == new.mode
             && (old.uid, old.gid) == (new.uid, new.gid);
         same && !self.options.force
-            && old.mtime < self.racy_from
-            && (self.options.ignore_ctime || old.ctime < self.racy_from)
+            && old.mtime < racy_from
+            && (self.options.ignore_ctime || old.ctime < racy_from)
     }
 
-    fn changed(&mut self, walked: Walked, parent: Option<Entry>) -> Result<()> {
-        if matches!(walked.kind, Kind::File) {
-            match &parent {
-                Some(_) => self.statistics.files_changed += 1,
-                None => self.statistics.files_new += 1,
-            }
-        }
+    /// Reads what changed. Of earlier runs' contents (`hints`, the likeliest first) chunks may be found again.
+    fn changed(&mut self, walked: Walked, hints: Vec<Found>, begun: Option<Begun>) -> Result<()> {
         let size = if walked.kind == Kind::File { walked.metadata.size } else { 0 };
         if size <= SMALL_FILE_BYTES {
-            let parent = parent.filter(|parent| matches!(parent.content, Content::Inline(_)));
+            let parent = hints.into_iter().find_map(Found::into_inline);
             return self.push(BatchItem::Read { walked: Box::new(walked), parent }, size);
         }
         self.flush_batch()?;
-        self.large_file(&walked, parent)
+        self.large_file(&walked, hints, begun)
     }
 
     fn push(&mut self, item: BatchItem, bytes: u64) -> Result<()> {
@@ -157,7 +204,7 @@ impl Dispatcher<'_> {
         self.item(Item::Entries(done.collect()))
     }
 
-    fn large_file(&mut self, walked: &Walked, parent: Option<Entry>) -> Result<()> {
+    fn large_file(&mut self, walked: &Walked, hints: Vec<Found>, begun: Option<Begun>) -> Result<()> {
         let file = match SourceFile::open(walked) {
             Ok(file) => Arc::new(file),
             Err(error) => {
@@ -170,15 +217,18 @@ impl Dispatcher<'_> {
         let size = metadata.size;
         let entry = Entry { path: walked.path(), kind: Kind::File, metadata, content: Content::default() };
         let (pieces, receiver) = bounded(PIECES_AHEAD);
-        let mut hints = self.hints(parent);
+        let mut hints = Hints::of(hints, &self.shared);
         self.item(Item::Large(Box::new(Large { entry, pieces: receiver, file: Some(Arc::clone(&file)) })))?;
-        let mut at = 0;
+        let mut at = self.go_on(begun, &pieces)?;
         for extent in file.extents() {
-            let (start, end) = (extent.offset, extent.offset + extent.length);
+            let (start, end) = (extent.offset.max(at), extent.offset + extent.length);
+            if end <= at {
+                continue;
+            }
             if start > at {
                 self.piece(&pieces, Piece::Runs(vec![Run::Hole(start - at)]))?;
             }
-            self.extent(&file, start, end, &pieces, hints.as_mut())?;
+            self.extent(&file, start, end, &pieces, &mut hints)?;
             at = end;
         }
         if at < size {
@@ -199,7 +249,7 @@ impl Dispatcher<'_> {
         start: u64,
         end: u64,
         pieces: &Sender<Piece>,
-        mut hints: Option<&mut Hints>,
+        hints: &mut Hints,
     ) -> Result<()> {
         let longest = u64::from(self.cut.maximum);
         let mut entry = cut::Entry::At(0);
@@ -209,9 +259,7 @@ impl Dispatcher<'_> {
             let length =
                 usize::try_from((end - at).min(self.segment_bytes as u64)).expect("a segment is small");
             let behind = usize::try_from((end - at - length as u64).min(longest)).expect("a chunk is small");
-            if let Some(hints) = hints.as_deref_mut() {
-                hints.cover(at + length as u64);
-            }
+            hints.cover(at + length as u64);
             // Should the worker fail, the next one begins at its own first byte.
             let fallback = at - start + length as u64;
             let (next, promised) = promise(move || fallback);
@@ -227,21 +275,20 @@ impl Dispatcher<'_> {
         Ok(())
     }
 
-    /// Chunks of the parent's contents become known shortly before they are likely to be met again.
-    fn hints(&self, parent: Option<Entry>) -> Option<Hints> {
-        let opener = Arc::clone(self.opener.as_ref()?);
-        Some(Hints::new(opener, Arc::clone(&self.shared), parent?.content))
+    /// What it has to say when it has sent everything.
+    pub(super) fn done(self) -> Dispatched {
+        Dispatched { statistics: self.statistics, continued: self.continued }
     }
 
-    pub(crate) fn piece(&self, pieces: &Sender<Piece>, piece: Piece) -> Result<()> {
+    pub(super) fn piece(&self, pieces: &Sender<Piece>, piece: Piece) -> Result<()> {
         pieces.send(piece).map_err(|_| stopped())
     }
 
-    pub(crate) fn task(&self, task: Task) -> Result<()> {
+    pub(super) fn task(&self, task: Task) -> Result<()> {
         self.tasks.send(task).map_err(|_| stopped())
     }
 
-    pub(crate) fn item(&self, item: Item) -> Result<()> {
+    pub(super) fn item(&self, item: Item) -> Result<()> {
         self.items.send(item).map_err(|_| stopped())
     }
 }
@@ -250,53 +297,3 @@ impl Dispatcher<'_> {
 pub(crate) fn stopped() -> Error {
     Error::cancelled("another part of the backup stopped")
 }
-
-/// Makes the chunks of the parent's contents known, a little ahead of reading.
-pub(crate) struct Hints {
-    opener: Arc<PageOpener>,
-    shared: Arc<Shared>,
-    levels: Vec<(u8, std::vec::IntoIter<(ChunkRef, u64)>)>,
-    at: u64,
-}
-
-impl Hints {
-    pub(crate) fn new(opener: Arc<PageOpener>, shared: Arc<Shared>, content: Content) -> Self {
-        let mut hints = Self { opener, shared, levels: Vec::new(), at: 0 };
-        match content {
-            Content::Inline(runs) => hints.learn(&runs),
-            Content::Paged { depth, pages } => hints.levels.push((depth, pages.into_iter())),
-        }
-        hints
-    }
-
-    /// Reads on until the chunks up to this byte and some more are known.
-    pub(crate) fn cover(&mut self, end: u64) {
-        while self.at < end.saturating_add(HINTS_AHEAD_BYTES)
-            && let Some((depth, pages)) = self.levels.last_mut()
-        {
-            let depth = *depth;
-            let Some((page, bytes)) = pages.next() else {
-                self.levels.pop();
-                continue;
-            };
-            match self.opener.open(&page) {
-                Ok(Page::Runs(runs)) if depth == 1 => self.learn(&runs),
-                Ok(Page::RunsInner(pages)) if depth > 1 => self.levels.push((depth - 1, pages.into_iter())),
-                // A list that cannot be read costs reuse, not correctness; check names the damage.
-                _ => self.at += bytes,
-            }
-        }
-    }
-
-    fn learn(&mut self, runs: &[Run]) {
-        for run in runs {
-            self.at += run.length();
-            if let Run::Chunk(chunk) = run {
-                self.shared.known.insert(chunk);
-            }
-        }
-    }
-}
-
-/// How far the parent's chunks are known ahead of reading: insertions up to this many bytes do not outrun them.
-const HINTS_AHEAD_BYTES: u64 = 64 << 20;

@@ -1,14 +1,16 @@
 //! Devices, image files and streams: one entry each, cut by a grid or by contents.
 
-use std::{io::Read, ops::Range, path::Path, sync::Arc};
+use std::{io::Read, ops::Range, os::unix::fs::MetadataExt as _, path::Path, sync::Arc};
 
 use crossbeam_channel::{Sender, bounded};
 
 use super::{
     BackupSource,
     assemble::{Item, Large, Piece},
-    dispatch::{Dispatcher, stopped},
-    parent::PageOpener,
+    dispatch::{Dispatched, Dispatcher, stopped},
+    earlier::Found,
+    hints::Hints,
+    resume::Begun,
     worker::{Cutting, Failure, Input, Segment, Task},
 };
 use crate::{
@@ -16,72 +18,124 @@ use crate::{
     error::{Error, Result},
     format::{
         entry::{Content, Entry, Run},
-        metadata::{Kind, Metadata},
-        records::Statistics,
+        metadata::{FileTime, Kind, Metadata},
     },
     monitor::Progress,
     pipeline::promise::promise,
+    repo::{FileState, ImageState},
     source::{block::BlockSource, changed::ChangedBlocks},
 };
 
 /// Pieces of an image that wait for the tree.
 const PIECES_AHEAD: usize = 64;
 
-/// The grid of a device: the parent's, or one that fits its size. 0 for everything that is cut by contents.
-pub(super) fn grid(source: &BackupSource, parent_grid: u32) -> Result<u32> {
-    match source {
-        BackupSource::Block { .. } if parent_grid > 0 => Ok(parent_grid),
-        BackupSource::Block { path, .. } => Ok(chunker::grid_for(BlockSource::open(path)?.size())),
-        _ => Ok(0),
-    }
+/// What a device or image is like before it is read; none for files and streams. The grid is the parent's, or one
+/// that fits the size.
+pub(super) fn state(source: &BackupSource, parent_grid: u32) -> Result<Option<ImageState>> {
+    let BackupSource::Block { path, change_id, .. } = source else { return Ok(None) };
+    let file = file_state(path)?;
+    let size = BlockSource::open(path)?.size();
+    let grid = if parent_grid > 0 { parent_grid } else { chunker::grid_for(size) };
+    Ok(Some(ImageState { size, grid, change_id: change_id.clone(), file }))
+}
+
+/// Times say nothing of the contents of a device.
+fn file_state(path: &Path) -> Result<Option<FileState>> {
+    let stat = std::fs::metadata(path)
+        .map_err(|error| Error::io(error, format!("cannot examine {}", path.display())))?;
+    let nanoseconds = |value: i64| u32::try_from(value).unwrap_or(0);
+    Ok(stat.is_file().then(|| FileState {
+        device: stat.dev(),
+        inode: stat.ino(),
+        mtime: (stat.mtime(), nanoseconds(stat.mtime_nsec())),
+        ctime: (stat.ctime(), nanoseconds(stat.ctime_nsec())),
+    }))
+}
+
+/// Whether the contents are proven to be what they were: by the name of the state, or as of any file.
+fn is_same(then: &ImageState, now: &ImageState, racy_from: FileTime) -> bool {
+    let same_id = then.change_id.is_some() && then.change_id == now.change_id;
+    let same_file = then.file.is_some_and(|file| file.changed() < racy_from) && then.file == now.file;
+    (then.size, then.grid) == (now.size, now.grid) && (same_id || same_file)
 }
 
 impl Dispatcher<'_> {
     /// Reads a device or image file; with a list of changes only those.
-    pub(super) fn block(mut self, path: &Path, changed: Option<&Path>, grid: u32) -> Result<Statistics> {
+    pub(super) fn block(
+        mut self,
+        path: &Path,
+        changed: Option<&Path>,
+        state: &ImageState,
+    ) -> Result<Dispatched> {
         let file = Arc::new(BlockSource::open(path)?);
-        let size = file.size();
+        let (size, grid) = (file.size(), state.grid);
         let changed = changed.map(|list| changed_ranges(list, size, grid)).transpose()?;
         let entry = image_entry(path.as_os_str().as_encoded_bytes(), size);
-        let parent = self.parent.find(&entry.path);
+        let parent = self.earlier.parent.find(&entry.path);
+        match parent {
+            Some(_) => self.statistics.files_changed += 1,
+            None => self.statistics.files_new += 1,
+        }
+        let now = ImageState { size, ..state.clone() };
+        let (mut hints, begun) = self.unfinished_images(&entry.path, Some(&now));
         Progress::add(&self.monitor.progress().bytes_expected, size);
         let (pieces, receiver) = bounded(PIECES_AHEAD);
         self.item(Item::Large(Box::new(Large { entry, pieces: receiver, file: None })))?;
-        match (parent, changed, self.opener.clone()) {
-            (Some(parent), Some(changed), Some(opener)) => {
-                self.statistics.files_changed += 1;
-                self.changed_blocks(&file, &parent, &changed, &opener, grid, &pieces)?;
+        let from = self.go_on(begun, &pieces)?;
+        match (parent, changed) {
+            (Some(parent), Some(changed)) => {
+                let mut dirty = align(&changed, u64::from(grid), size, parent.entry.metadata.size);
+                unusable_blocks(&parent, &mut dirty)?;
+                self.changed_blocks(&file, &parent, after(dirty, from), from, grid, &pieces)?;
             }
-            (parent, _, opener) => {
-                match parent {
-                    Some(_) => self.statistics.files_changed += 1,
-                    None => self.statistics.files_new += 1,
-                }
-                let mut hints = parent.zip(opener).map(|(parent, opener)| {
-                    super::dispatch::Hints::new(opener, Arc::clone(&self.shared), parent.content)
-                });
-                self.all_blocks(&file, grid, &pieces, hints.as_mut())?;
+            (parent, _) => {
+                hints.extend(parent);
+                self.all_blocks(&file, from, grid, &pieces, &mut Hints::of(hints, &self.shared))?;
             }
         }
         drop(pieces);
-        Ok(self.statistics)
+        Ok(self.done())
+    }
+
+    /// What unfinished runs have of an image: contents that may serve, and one to go on from.
+    fn unfinished_images(&mut self, path: &[u8], now: Option<&ImageState>) -> (Vec<Found>, Option<Begun>) {
+        let (mut hints, mut begun) = (Vec::new(), None);
+        for tree in &mut self.earlier.checkpoints {
+            let Some(found) = tree.find(path) else { continue };
+            let covered = found.entry.metadata.size;
+            let then = tree.checkpoint.as_ref().and_then(|checkpoint| checkpoint.image.as_ref());
+            let same = then.zip(now).is_some_and(|(then, now)| {
+                let whole_blocks = covered.is_multiple_of(u64::from(now.grid).max(1)) || covered == now.size;
+                whole_blocks && covered <= now.size && is_same(then, now, tree.racy_from)
+            });
+            if same && begun.is_none() {
+                begun = Some(Begun { found, covered });
+            } else {
+                hints.push(found);
+            }
+        }
+        (hints, begun)
     }
 
     fn all_blocks(
         &self,
         file: &Arc<BlockSource>,
+        from: u64,
         grid: u32,
         pieces: &Sender<Piece>,
-        mut hints: Option<&mut super::dispatch::Hints>,
+        hints: &mut Hints,
     ) -> Result<()> {
-        let mut at = 0;
+        let mut at = from;
         for extent in file.extents() {
             // Blocks are read whole: a hole counts only where it covers all of one.
             let start = (extent.offset / u64::from(grid) * u64::from(grid)).max(at);
             let end = (extent.offset + extent.length).next_multiple_of(u64::from(grid)).min(file.size());
+            if end <= at {
+                continue;
+            }
             self.hole(at, start, pieces)?;
-            self.blocks(file, start..end, grid, pieces, hints.as_deref_mut())?;
-            at = end.max(start);
+            self.blocks(file, start..end, grid, pieces, Some(hints))?;
+            at = end;
         }
         self.hole(at, file.size(), pieces)
     }
@@ -100,7 +154,7 @@ impl Dispatcher<'_> {
         range: Range<u64>,
         grid: u32,
         pieces: &Sender<Piece>,
-        mut hints: Option<&mut super::dispatch::Hints>,
+        mut hints: Option<&mut Hints>,
     ) -> Result<()> {
         let mut at = range.start;
         while at < range.end {
@@ -127,25 +181,24 @@ impl Dispatcher<'_> {
         Ok(())
     }
 
-    /// Takes from the parent what did not change, and reads the rest.
+    /// Takes from the parent what did not change, and reads the rest; all from this byte on.
     fn changed_blocks(
         &self,
         file: &Arc<BlockSource>,
-        parent: &Entry,
-        changed: &[Range<u64>],
-        opener: &PageOpener,
+        parent: &Found,
+        dirty: Vec<Range<u64>>,
+        from: u64,
         grid: u32,
         pieces: &Sender<Piece>,
     ) -> Result<()> {
         let size = file.size();
-        let dirty = align(changed, u64::from(grid), size, parent.metadata.size);
         let mut dirty = dirty.into_iter().peekable();
         let mut at = 0u64;
         let mut kept: Vec<Run> = Vec::new();
         let mut failed: Option<Error> = None;
         let mut step =
             |run: Run, dirty: &mut std::iter::Peekable<std::vec::IntoIter<Range<u64>>>| -> Result<()> {
-                let (start, end) = (at, at + run.length());
+                let (start, end) = (at.max(from), at + run.length());
                 at = end;
                 keep_clean(run, start, end, dirty, &mut kept, |kept, range| {
                     let range = range.start.min(size)..range.end.min(size);
@@ -157,7 +210,7 @@ impl Dispatcher<'_> {
                 }
                 Ok(())
             };
-        opener.runs(&parent.content, &mut |run| {
+        parent.opener.runs(&parent.entry.content, &mut |run| {
             step(run, &mut dirty).map_err(|error| failed = Some(error)).is_ok()
         })?;
         if let Some(error) = failed {
@@ -171,11 +224,15 @@ impl Dispatcher<'_> {
     }
 
     /// Reads a stream to its end; it is cut here, because what comes cannot be asked for again.
-    pub(super) fn stream(mut self, input: &mut dyn Read, name: &str) -> Result<Statistics> {
+    pub(super) fn stream(mut self, input: &mut dyn Read, name: &str) -> Result<Dispatched> {
         let entry = image_entry(name.as_bytes(), 0);
         let (pieces, receiver) = bounded(PIECES_AHEAD);
         self.statistics.files_new += 1;
+        let (mut hints, _) = self.unfinished_images(&entry.path, None);
+        hints.extend(self.earlier.parent.find(&entry.path));
+        let mut hints = Hints::of(hints, &self.shared);
         self.item(Item::Large(Box::new(Large { entry, pieces: receiver, file: None })))?;
+        let mut received = 0;
         let chunker = crate::chunker::Chunker::new(self.shared.keys.chunk_seed(), self.cut);
         let mut carried: Vec<u8> = Vec::new();
         loop {
@@ -189,6 +246,8 @@ impl Dispatcher<'_> {
                 .map_err(|error| Error::io(error, "cannot read standard input"))?;
             Progress::add(&self.monitor.progress().bytes, read as u64);
             Progress::add(&self.monitor.progress().bytes_moved, read as u64);
+            received += read as u64;
+            hints.cover(received);
             let ended = buffer.len() - before < self.segment_bytes;
             let mut ends = Vec::new();
             let mut at = 0;
@@ -202,7 +261,7 @@ impl Dispatcher<'_> {
             self.piece(&pieces, Piece::Later(result))?;
             if ended {
                 drop(pieces);
-                return Ok(self.statistics);
+                return Ok(self.done());
             }
         }
     }
@@ -259,6 +318,36 @@ fn changed_ranges(list: &Path, size: u64, grid: u32) -> Result<Vec<Range<u64>>> 
     Ok(changed.iter().map(|block| block * grid..(block + 1) * grid).collect())
 }
 
+/// Adds the blocks whose chunks the parent has, but nobody may name again, to those that must be read (W2).
+fn unusable_blocks(parent: &Found, dirty: &mut Vec<Range<u64>>) -> Result<()> {
+    if !parent.opener.may_be_absent() {
+        return Ok(());
+    }
+    let mut at = 0;
+    let mut failed = None;
+    parent.opener.runs(&parent.entry.content, &mut |run| {
+        let range = at..at + run.length();
+        at = range.end;
+        if let Run::Chunk(chunk) = &run {
+            match parent.opener.is_sound(chunk) {
+                Ok(true) => {}
+                Ok(false) => dirty.push(range),
+                Err(error) => failed = Some(error),
+            }
+        }
+        failed.is_none()
+    })?;
+    dirty.sort_unstable_by_key(|range| range.start);
+    dirty.dedup_by(|later, kept| {
+        let joins = later.start <= kept.end;
+        if joins {
+            kept.end = kept.end.max(later.end);
+        }
+        joins
+    });
+    failed.map_or(Ok(()), Err)
+}
+
 /// Changed ranges, widened to blocks and merged; what the device has beyond the parent, and the parent's last block
 /// if it was short, count as changed.
 fn align(changed: &[Range<u64>], grid: u64, size: u64, parent_size: u64) -> Vec<Range<u64>> {
@@ -279,6 +368,15 @@ fn align(changed: &[Range<u64>], grid: u64, size: u64, parent_size: u64) -> Vec<
         }
     }
     merged
+}
+
+/// What of these ranges is behind this byte.
+fn after(mut ranges: Vec<Range<u64>>, from: u64) -> Vec<Range<u64>> {
+    ranges.retain(|range| range.end > from);
+    if let Some(first) = ranges.first_mut() {
+        first.start = first.start.max(from);
+    }
+    ranges
 }
 
 fn image_entry(path: &[u8], size: u64) -> Entry {

@@ -1,4 +1,5 @@
-//! The tree of the parent snapshot, read ahead in order beside the walk.
+//! Trees of earlier runs, read ahead in order beside the walk: the parent snapshot's, which is believed, and those
+//! of checkpoints, of which every pack is looked at before it is named again.
 
 use std::{
     cmp::Ordering,
@@ -9,6 +10,7 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::vouch::{Vouch, packs_of};
 use crate::{
     codec::{self, Cipher},
     error::{Error, Result},
@@ -19,14 +21,15 @@ use crate::{
         page::Page,
         session::{SessionKeyInfo, SessionName},
     },
+    id::PackId,
     limits,
-    pipeline::{bridge::Bridge, tree::ParentPages},
+    pipeline::{bridge::Bridge, tree::EarlierPages},
     repo::Repository,
     store::ByteRange,
 };
 
 /// Pages of the parent that the new tree may name again.
-pub(crate) type SharedPages = Arc<Mutex<ParentPages>>;
+pub(crate) type SharedPages = Arc<Mutex<EarlierPages>>;
 
 /// Opens pages of a tree, whichever session wrote them.
 pub(crate) struct PageOpener {
@@ -35,6 +38,8 @@ pub(crate) struct PageOpener {
     infos: HashMap<SessionName, SessionKeyInfo>,
     ciphers: Mutex<HashMap<SessionName, Arc<Cipher>>>,
     pages: SharedPages,
+    /// Of a tree that is not believed: looks at its packs.
+    vouch: Option<Arc<Vouch>>,
 }
 
 impl PageOpener {
@@ -44,16 +49,28 @@ impl PageOpener {
         bridge: Arc<Bridge>,
         infos: &[SessionKeyInfo],
         pages: SharedPages,
+        vouch: Option<Arc<Vouch>>,
     ) -> Self {
         let infos = infos.iter().map(|info| (info.session, info.clone())).collect();
-        Self { repository, bridge, infos, ciphers: Mutex::default(), pages }
+        Self { repository, bridge, infos, ciphers: Mutex::default(), pages, vouch }
     }
 
     /// Reads one page and moves every reference off packs that were repacked (W5).
     pub(crate) fn open(&self, page: &ChunkRef) -> Result<Page> {
+        Ok(self.relocate(self.read(page)?))
+    }
+
+    /// Reads one page as it is.
+    fn read(&self, page: &ChunkRef) -> Result<Page> {
         let mut place = *page.frame.place().ok_or_else(|| Error::internal("a stored page has no place"))?;
-        if let Some((pack, offset)) = self.bridge.session().relocated(place.pack, place.offset) {
-            (place.pack, place.offset) = (pack, offset);
+        let session = self.bridge.session();
+        let usable = session.usable(place.pack, place.offset);
+        // What is condemned may still be read: it only must not be named (W2).
+        let at = usable.or_else(|| session.relocated(place.pack, place.offset));
+        (place.pack, place.offset) = at.unwrap_or((place.pack, place.offset));
+        let at_place = ChunkRef { frame: Frame::settled(place), ..page.clone() };
+        if self.vouch.is_some() {
+            self.require_chunk(&at_place)?;
         }
         let range = ByteRange::Slice { offset: place.offset.into(), length: place.stored.into() };
         let mut stored = self.bridge.wait(self.repository.read_pack(place.pack, range))?.to_vec();
@@ -66,13 +83,80 @@ impl PageOpener {
                 place.offset, place.pack
             )));
         }
-        let page = ChunkRef { frame: Frame::settled(place), ..page.clone() };
-        let decoded = self.relocate(Page::from_bytes(&plain)?);
-        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        if pages.len() < PARENT_PAGES {
-            pages.insert(page.id, page);
+        if usable.is_some() {
+            self.pages.lock().unwrap_or_else(PoisonError::into_inner).insert(at_place);
         }
-        Ok(decoded)
+        Page::from_bytes(&plain)
+    }
+
+    /// Whether a new record may name this chunk where the tree has it (W2, W5).
+    fn is_in_place(&self, chunk: &ChunkRef) -> bool {
+        let session = self.bridge.session();
+        session.all_usable_in_place()
+            || chunk.frame.place().is_some_and(|place| {
+                session.usable(place.pack, place.offset) == Some((place.pack, place.offset))
+            })
+    }
+
+    /// Whether this chunk may be named again.
+    pub(crate) fn is_sound(&self, chunk: &ChunkRef) -> Result<bool> {
+        Ok(self.is_in_place(chunk) && self.vouch.as_ref().map_or(Ok(true), |vouch| vouch.chunk(chunk))?)
+    }
+
+    fn require_chunk(&self, chunk: &ChunkRef) -> Result<()> {
+        if self.is_sound(chunk)? { Ok(()) } else { Err(unsound()) }
+    }
+
+    /// Fails unless all of these runs may be named again.
+    fn require_runs(&self, runs: &[Run]) -> Result<()> {
+        let in_place = runs.iter().all(|run| match run {
+            Run::Chunk(chunk) => self.is_in_place(chunk),
+            Run::Hole(_) => true,
+        });
+        let vouched = match &self.vouch {
+            Some(vouch) if in_place => vouch.all(&packs_of(runs.iter()))?,
+            _ => true,
+        };
+        if in_place && vouched { Ok(()) } else { Err(unsound()) }
+    }
+
+    /// Looks at the packs of all these entries at once, so that it does not happen one by one later.
+    fn look_ahead(&self, entries: &[Entry]) -> Result<()> {
+        let Some(vouch) = &self.vouch else { return Ok(()) };
+        let inline = entries.iter().filter_map(|entry| match &entry.content {
+            Content::Inline(runs) => Some(runs),
+            Content::Paged { .. } => None,
+        });
+        vouch.all(&packs_of(inline.flatten())).map(|_verdict| ())
+    }
+
+    /// Fails unless everything that this content names, in its pages too, may be named again as it is. What a page
+    /// names on packs that were repacked would be named by whoever names the page (W5).
+    pub(crate) fn require_all(&self, content: &Content) -> Result<()> {
+        if self.vouch.is_none() && self.bridge.session().all_usable_in_place() {
+            return Ok(());
+        }
+        match content {
+            Content::Inline(runs) => self.require_runs(runs),
+            Content::Paged { depth, pages } => self.require_pages(*depth, pages),
+        }
+    }
+
+    fn require_pages(&self, depth: u8, pages: &[(ChunkRef, u64)]) -> Result<()> {
+        for (page, _) in pages {
+            self.require_chunk(page)?;
+            match self.read(page)? {
+                Page::Runs(runs) if depth == 1 => self.require_runs(&runs)?,
+                Page::RunsInner(pages) if depth > 1 => self.require_pages(depth - 1, &pages)?,
+                _ => return Err(wrong_level()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether anything of this tree may be condemned.
+    pub(crate) fn may_be_absent(&self) -> bool {
+        !self.bridge.session().all_usable_in_place()
     }
 
     fn cipher(&self, session: SessionName) -> Result<Arc<Cipher>> {
@@ -92,7 +176,7 @@ impl PageOpener {
     }
 
     fn relocate(&self, mut page: Page) -> Page {
-        if !self.bridge.session().has_relocations() {
+        if self.bridge.session().all_usable_in_place() {
             return page;
         }
         let mut moved = HashMap::new();
@@ -113,19 +197,26 @@ impl PageOpener {
         page
     }
 
-    fn relocate_chunk(&self, chunk: &mut ChunkRef, moved: &mut HashMap<(crate::id::PackId, u32), Frame>) {
+    fn relocate_chunk(&self, chunk: &mut ChunkRef, moved: &mut HashMap<(PackId, u32), Frame>) {
         let Some(place) = chunk.frame.place().copied() else { return };
-        let Some((pack, offset)) = self.bridge.session().relocated(place.pack, place.offset) else { return };
+        let Some((pack, offset)) = self.bridge.session().usable(place.pack, place.offset) else { return };
+        if (pack, offset) == (place.pack, place.offset) {
+            return;
+        }
         let frame = moved.entry((place.pack, place.offset));
         chunk.frame = frame
             .or_insert_with(|| Frame::settled(crate::format::frame::FramePlace { pack, offset, ..place }))
             .clone();
     }
 
-    /// Runs of a content, page by page, in order; `visit` says whether to go on.
+    /// Runs of a content, page by page, in order; `visit` says whether to go on. Of a tree that is not believed none
+    /// is visited that may not be named again; of one that is, `is_sound` tells which those are.
     pub(crate) fn runs(&self, content: &Content, visit: &mut dyn FnMut(Run) -> bool) -> Result<()> {
         match content {
             Content::Inline(runs) => {
+                if self.vouch.is_some() {
+                    self.require_runs(runs)?;
+                }
                 let _all = runs.iter().cloned().all(visit);
                 Ok(())
             }
@@ -141,9 +232,14 @@ impl PageOpener {
     ) -> Result<bool> {
         for (page, _) in pages {
             let going_on = match self.open(page)? {
-                Page::Runs(runs) if depth == 1 => runs.into_iter().all(&mut *visit),
+                Page::Runs(runs) if depth == 1 => {
+                    if self.vouch.is_some() {
+                        self.require_runs(&runs)?;
+                    }
+                    runs.into_iter().all(&mut *visit)
+                }
                 Page::RunsInner(pages) if depth > 1 => self.paged_runs(depth - 1, &pages, visit)?,
-                _ => return Err(Error::corrupt("a page of runs is not of the level that it should be")),
+                _ => return Err(wrong_level()),
             };
             if !going_on {
                 return Ok(false);
@@ -153,8 +249,13 @@ impl PageOpener {
     }
 }
 
-/// Pages of the parent that are remembered for naming again.
-const PARENT_PAGES: usize = 200_000;
+fn unsound() -> Error {
+    Error::not_found("a pack that an earlier run had stored cannot be used")
+}
+
+fn wrong_level() -> Error {
+    Error::corrupt("a page of runs is not of the level that it should be")
+}
 
 fn as_chunk(run: &mut Run) -> Option<&mut ChunkRef> {
     match run {
@@ -248,7 +349,10 @@ fn read_leaves(
         return Err(Error::corrupt(format!("a tree of {depth} levels")));
     }
     match opener.open(page)? {
-        Page::Leaf(entries) if depth == 1 => Ok(sender.send(Ok(entries)).is_ok()),
+        Page::Leaf(entries) if depth == 1 => {
+            opener.look_ahead(&entries)?;
+            Ok(sender.send(Ok(entries)).is_ok())
+        }
         Page::Inner(children) if depth > 1 => {
             for child in &children {
                 if !read_leaves(opener, &child.page, depth - 1, sender)? {

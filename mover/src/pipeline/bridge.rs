@@ -4,12 +4,13 @@
 //! that wait is what tells the compressor that the store is the bottleneck.
 
 use std::{
+    collections::BTreeSet,
     future::Future,
     sync::{
-        Arc, Condvar, Mutex, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -43,7 +44,12 @@ struct Flight {
 struct FlightState {
     bytes: u64,
     packs: u64,
+    /// Packs that were closed and did not arrive yet, by number.
+    outstanding: BTreeSet<u64>,
+    /// The number of the next pack that is closed.
+    next: u64,
     failed: Option<Error>,
+    deadline: Option<Instant>,
 }
 
 impl Bridge {
@@ -68,38 +74,46 @@ impl Bridge {
         self.handle.block_on(future)
     }
 
-    /// Sends a pack; waits for room. The error of an earlier pack comes back here or from `finish`.
-    pub(crate) fn send(&self, pack: PackId, body: Bytes) -> Result<()> {
-        let length = body.len() as u64;
-        self.take_room(length)?;
-        let (session, flight, monitor) =
-            (Arc::clone(&self.session), Arc::clone(&self.flight), Arc::clone(&self.monitor));
+    /// Waits for room for a pack of at most this many bytes. To be called by whoever closes a pack, before anybody
+    /// else can see that it is no longer open: from then on it counts as under way.
+    ///
+    /// The error of an earlier pack comes back here or from `settle`.
+    pub(crate) fn reserve(&self, length: u64) -> Result<Room> {
+        let mut state = self.take_room(length)?;
+        let number = state.next;
+        state.next += 1;
+        state.bytes += length;
+        state.packs += 1;
+        state.outstanding.insert(number);
+        let error = Some(Error::internal("a pack was dropped on its way"));
+        Ok(Room { flight: Arc::clone(&self.flight), number, length, error })
+    }
+
+    /// Sends a pack.
+    pub(crate) fn send(&self, mut room: Room, pack: PackId, body: Bytes) {
+        let (session, monitor) = (Arc::clone(&self.session), Arc::clone(&self.monitor));
+        // The room is given back when the task ends in whatever way.
         self.handle.spawn(async move {
-            // The room is given back when the task ends in whatever way.
-            let mut room =
-                Room { flight, length, error: Some(Error::internal("a pack was dropped on its way")) };
+            let length = body.len() as u64;
             room.error = session.put_pack(pack, body).await.err();
             if room.error.is_none() {
                 Progress::add(&monitor.progress().bytes_stored, length);
             }
         });
-        Ok(())
     }
 
-    fn take_room(&self, length: u64) -> Result<()> {
+    fn take_room(&self, length: u64) -> Result<MutexGuard<'_, FlightState>> {
         let start = Instant::now();
-        let mut state = self.flight.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.flight.lock();
         while state.failed.is_none() && state.bytes > 0 && state.bytes + length > self.limit_bytes {
-            state = self.flight.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.flight.wait(state)?;
         }
         let waited = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.waited_ns.fetch_add(waited, Ordering::Relaxed);
         if let Some(error) = &state.failed {
             return Err(again(error));
         }
-        state.bytes += length;
-        state.packs += 1;
-        Ok(())
+        Ok(state)
     }
 
     /// How long threads waited for room so far, in nanoseconds.
@@ -107,16 +121,41 @@ impl Bridge {
         self.waited_ns.load(Ordering::Relaxed)
     }
 
-    /// Waits until every pack arrived; answers how many there were.
-    pub(crate) fn finish(&self) -> Result<u64> {
-        let mut state = self.flight.state.lock().unwrap_or_else(PoisonError::into_inner);
-        while state.failed.is_none() && state.bytes > 0 {
-            state = self.flight.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+    /// Waits until every pack that was closed before this call arrived; answers how many were sent so far. Packs
+    /// that are closed meanwhile are not waited for: there may always be another one.
+    pub(crate) fn settle(&self) -> Result<u64> {
+        let mut state = self.flight.lock();
+        let upto = state.next;
+        while state.failed.is_none() && state.outstanding.first().is_some_and(|number| *number < upto) {
+            state = self.flight.wait(state)?;
         }
         match &state.failed {
             Some(error) => Err(again(error)),
             None => Ok(state.packs),
         }
+    }
+
+    /// From now on nobody waits here for longer than this.
+    pub(crate) fn hurry(&self, patience: Duration) {
+        self.flight.lock().deadline = Some(Instant::now() + patience);
+        self.flight.changed.notify_all();
+    }
+}
+
+impl Flight {
+    fn lock(&self) -> MutexGuard<'_, FlightState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'s>(&self, state: MutexGuard<'s, FlightState>) -> Result<MutexGuard<'s, FlightState>> {
+        let Some(deadline) = state.deadline else {
+            return Ok(self.changed.wait(state).unwrap_or_else(PoisonError::into_inner));
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Error::cancelled("the store did not take the last packs in time"));
+        }
+        Ok(self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0)
     }
 }
 
@@ -129,16 +168,20 @@ fn again(error: &Error) -> Error {
     }
 }
 
-struct Room {
+/// The place of one pack under way; dropping it says that the pack arrived, or why it did not.
+#[derive(Debug)]
+pub(crate) struct Room {
     flight: Arc<Flight>,
+    number: u64,
     length: u64,
     error: Option<Error>,
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
-        let mut state = self.flight.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.flight.lock();
         state.bytes -= self.length;
+        state.outstanding.remove(&self.number);
         if state.failed.is_none() {
             state.failed = self.error.take();
         }

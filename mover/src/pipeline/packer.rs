@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::bridge::Bridge;
+use super::bridge::{Bridge, Room};
 use crate::{
     codec::{self, Domain},
     error::Result,
@@ -43,8 +43,11 @@ pub(crate) struct Packer {
 }
 
 /// Pack buffers that came back: fresh memory for every pack would cost a page fault per 4 KiB.
-#[derive(Debug, Default)]
-struct Buffers(Mutex<Vec<Vec<u8>>>);
+#[derive(Debug)]
+struct Buffers {
+    free: Mutex<Vec<Vec<u8>>>,
+    kept: usize,
+}
 
 /// A buffer on its way to the store; it returns when the last reference is gone.
 struct Lent {
@@ -62,28 +65,28 @@ impl Drop for Lent {
     fn drop(&mut self) {
         let mut bytes = mem::take(&mut self.bytes);
         bytes.clear();
-        let mut home = self.home.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if home.len() < BUFFERS_KEPT {
-            home.push(bytes);
+        let mut free = self.home.free.lock().unwrap_or_else(PoisonError::into_inner);
+        if free.len() < self.home.kept {
+            free.push(bytes);
         }
     }
 }
 
-/// Two under way and one being filled is what keeps a local store busy.
-const BUFFERS_KEPT: usize = 2;
+/// Buffers of data packs that are kept: two under way and one being filled is what keeps a local store busy.
+pub(crate) const DATA_BUFFERS: usize = 2;
 /// Full packs are padded to a multiple of this many bytes: at most 0.8 % of a pack, and no frame's size shows.
 const PADDING_STEP: usize = 256 << 10;
 /// Room for padding and footer behind the frames, in bytes.
-const TAIL_ROOM: usize = 1 << 20;
+pub(crate) const TAIL_ROOM: usize = 1 << 20;
 
 impl Packer {
-    /// Packs that are closed at about `target` bytes.
-    pub(crate) fn new(bridge: Arc<Bridge>, target: usize) -> Self {
+    /// Packs that are closed at about `target` bytes; so many buffers are kept for the next ones.
+    pub(crate) fn new(bridge: Arc<Bridge>, target: usize, kept: usize) -> Self {
         Self {
             bridge,
             open: Mutex::default(),
             target,
-            buffers: Arc::default(),
+            buffers: Arc::new(Buffers { free: Mutex::default(), kept }),
             indexed: Mutex::default(),
             stored: AtomicU64::new(0),
         }
@@ -104,7 +107,7 @@ impl Packer {
     ) -> Result<FramePlace> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let full = match &*open {
-            Some(pack) if pack.bytes.len() + sealed.len() > self.target => open.take(),
+            Some(pack) if pack.bytes.len() + sealed.len() > self.target => self.take(&mut open)?,
             _ => None,
         };
         let pack = open.get_or_insert_with(|| self.new_pack());
@@ -118,16 +121,24 @@ impl Packer {
             pack.footer.sessions.push(owner.clone());
         }
         drop(open);
-        if let Some(pack) = full {
-            self.close(pack, true)?;
+        if let Some((pack, room)) = full {
+            self.close(pack, room, true)?;
         }
         Ok(place)
     }
 
     /// Sends the open pack, full or not.
     pub(crate) fn flush(&self) -> Result<()> {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
-        open.map_or(Ok(()), |pack| self.close(pack, false))
+        let taken = self.take(&mut self.open.lock().unwrap_or_else(PoisonError::into_inner))?;
+        taken.map_or(Ok(()), |(pack, room)| self.close(pack, room, false))
+    }
+
+    /// Takes the open pack out. There is room for it under way before another is begun: so there are never more
+    /// packs in memory than one that is filled and those under way, however many threads fill it.
+    fn take(&self, open: &mut Option<OpenPack>) -> Result<Option<(OpenPack, Room)>> {
+        let Some(pack) = open.as_ref() else { return Ok(None) };
+        let room = self.bridge.reserve((pack.bytes.len() + TAIL_ROOM) as u64)?;
+        Ok(open.take().map(|pack| (pack, room)))
     }
 
     /// Bytes of all packs closed so far.
@@ -140,8 +151,13 @@ impl Packer {
         mem::take(&mut *self.indexed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// How many rows the next [`take_indexed`](Self::take_indexed) gives.
+    pub(crate) fn indexed(&self) -> usize {
+        self.indexed.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     fn new_pack(&self) -> OpenPack {
-        let kept = self.buffers.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let kept = self.buffers.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let session = self.bridge.session();
         OpenPack {
             id: session.new_pack(),
@@ -150,7 +166,7 @@ impl Packer {
         }
     }
 
-    fn close(&self, mut pack: OpenPack, full: bool) -> Result<()> {
+    fn close(&self, mut pack: OpenPack, room: Room, full: bool) -> Result<()> {
         let session = self.bridge.session();
         let counter = session.next_counter(Domain::Footer);
         let footer = codec::seal_bound(
@@ -162,6 +178,8 @@ impl Packer {
         )?;
         let length = pack.bytes.len() + footer.len() + Trailer::LENGTH;
         let padded = if full { length.next_multiple_of(PADDING_STEP) } else { padme(length) };
+        // A pack that is not full may need more than its tail room: exactly that, not twice the pack.
+        pack.bytes.reserve_exact(padded - pack.bytes.len());
         pad(&mut pack.bytes, padded - length, session.world_random());
         pack.bytes.extend_from_slice(&footer);
         let trailer = Trailer {
@@ -175,7 +193,8 @@ impl Packer {
         self.stored.fetch_add(pack.bytes.len() as u64, Ordering::Relaxed);
         self.remember(&pack);
         let body = Bytes::from_owner(Lent { bytes: pack.bytes, home: Arc::clone(&self.buffers) });
-        self.bridge.send(pack.id, body)
+        self.bridge.send(room, pack.id, body);
+        Ok(())
     }
 
     fn remember(&self, pack: &OpenPack) {

@@ -17,12 +17,12 @@ const INLINE_PAGES: usize = 64;
 
 /// Stores one page and says where.
 pub(crate) trait PageSink {
-    /// Stores the page, or finds it where the parent snapshot has it.
+    /// Stores the page, or finds it where an earlier run has it.
     fn store(&mut self, page: &PageWriter) -> Result<ChunkRef>;
 }
 
 /// Collects the runs of one content.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct RunsWriter {
     runs: Vec<Run>,
     levels: Vec<Level>,
@@ -30,7 +30,7 @@ pub(crate) struct RunsWriter {
     total: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Level {
     pages: Vec<(ChunkRef, u64)>,
 }

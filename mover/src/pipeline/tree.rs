@@ -24,22 +24,53 @@ use crate::{
     limits,
 };
 
-/// Pages that the parent snapshot has: the same page is named again, not stored again.
-pub(crate) type ParentPages = HashMap<ChunkId, ChunkRef>;
+/// Pages that trees of earlier runs have: the same page is named again, not stored again.
+///
+/// Two generations, as of known chunks: pages are asked for shortly after they were seen, so what falls out was not
+/// wanted any more, or is stored again.
+#[derive(Debug)]
+pub(crate) struct EarlierPages {
+    young: HashMap<ChunkId, ChunkRef>,
+    old: HashMap<ChunkId, ChunkRef>,
+    young_limit: usize,
+}
+
+/// What one page takes, in bytes: key, reference, its frame on the heap, and its share of empty slots.
+const EARLIER_PAGE_BYTES: usize = 320;
+
+impl EarlierPages {
+    /// Remembers pages in at most about this many bytes.
+    pub(crate) fn new(memory_bytes: usize) -> Self {
+        let young_limit = (memory_bytes / EARLIER_PAGE_BYTES / 2).max(64);
+        Self { young: HashMap::new(), old: HashMap::new(), young_limit }
+    }
+
+    /// Adds a page that was just seen.
+    pub(crate) fn insert(&mut self, page: ChunkRef) {
+        if self.young.len() >= self.young_limit {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(page.id, page);
+    }
+
+    fn take(&mut self, id: &ChunkId) -> Option<ChunkRef> {
+        self.young.remove(id).or_else(|| self.old.remove(id))
+    }
+}
 
 /// Stores pages.
 pub(crate) struct Pages {
     shared: Arc<Shared>,
     packer: Arc<Packer>,
-    parent: Arc<Mutex<ParentPages>>,
+    earlier: Arc<Mutex<EarlierPages>>,
     sessions: HashSet<SessionName>,
     sealed: Vec<u8>,
 }
 
 impl Pages {
-    /// Stores pages into metadata packs, unless `parent` has them.
-    pub(crate) fn new(shared: Arc<Shared>, packer: Arc<Packer>, parent: Arc<Mutex<ParentPages>>) -> Self {
-        Self { shared, packer, parent, sessions: HashSet::new(), sealed: Vec::new() }
+    /// Stores pages into metadata packs, unless `earlier` has them.
+    pub(crate) fn new(shared: Arc<Shared>, packer: Arc<Packer>, earlier: Arc<Mutex<EarlierPages>>) -> Self {
+        Self { shared, packer, earlier, sessions: HashSet::new(), sealed: Vec::new() }
     }
 
     /// Sessions that the stored pages refer to.
@@ -53,7 +84,7 @@ impl PageSink for Pages {
         let bytes = page.to_bytes()?;
         self.sessions.extend(page.sessions());
         let id = self.shared.keys.chunk_id(&bytes);
-        let known = self.parent.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        let known = self.earlier.lock().unwrap_or_else(PoisonError::into_inner).take(&id);
         let stored = match known {
             Some(known) => known,
             None => store_page(&self.shared, &self.packer, &bytes, id, &mut self.sealed)?,
@@ -84,6 +115,12 @@ impl TreeWriter {
     /// An empty tree.
     pub(crate) fn new() -> Self {
         Self { leaf: PageWriter::leaf(), first: Vec::new(), last: Vec::new(), bytes: 0, levels: Vec::new() }
+    }
+
+    /// Bytes of contents of all entries so far.
+    pub(crate) fn total(&self) -> u64 {
+        let below = self.levels.iter().flat_map(|level| &level.children).map(|child| child.bytes);
+        self.bytes + below.sum::<u64>()
     }
 
     /// Appends an entry, which must come behind all others.

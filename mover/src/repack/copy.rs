@@ -29,6 +29,8 @@ use crate::{
 /// Bytes that are read from a pack at once, and bytes between two frames that are rather read than asked around.
 const RANGE_BYTES: u64 = 8 << 20;
 const RANGE_GAP_BYTES: u64 = 256 << 10;
+/// Pack buffers that are used again: one is filled while one is under way.
+const BUFFERS_KEPT: usize = 1;
 /// Ciphers that are kept, about 500 bytes each.
 const CIPHERS_KEPT: usize = 4096;
 
@@ -80,8 +82,8 @@ impl Copier {
         let pack_bytes =
             usize::try_from(self.memory_bytes / 8).unwrap_or(usize::MAX).min(limits::PACK_TARGET);
         let mut run = Run {
-            data: Packer::new(Arc::clone(&bridge), pack_bytes),
-            metadata: Packer::new(Arc::clone(&bridge), pack_bytes / 4),
+            data: Packer::new(Arc::clone(&bridge), pack_bytes, BUFFERS_KEPT),
+            metadata: Packer::new(Arc::clone(&bridge), pack_bytes / 4, 0),
             bridge,
             ciphers: HashMap::new(),
             moved: Vec::new(),
@@ -102,7 +104,7 @@ impl Copier {
         }
         run.data.flush()?;
         run.metadata.flush()?;
-        run.bridge.finish()?;
+        run.bridge.settle()?;
         report.frames = run.moved.len() as u64;
         report.bytes = run.data.stored() + run.metadata.stored();
         Ok(Copied { report, moved: run.moved, indexed: run.data.take_indexed() })

@@ -1,7 +1,5 @@
 //! The index: which pack a chunk is in. Nothing but hints: whoever follows one looks at the pack first (W4).
 
-use serde::{Deserialize, Serialize};
-
 use super::Repository;
 use crate::{
     codec::{self, Cipher, Domain},
@@ -10,10 +8,10 @@ use crate::{
         bytes::{Reader, put_varint},
         frame::FrameKind,
         pack::{Footer, FooterChunk},
-        records::{self, PageRef, RecordKind, SourceKind},
-        session::{SessionKeyInfo, SessionName},
+        records::{self, RecordKind},
+        session::SessionKeyInfo,
     },
-    id::{ChunkId, LineageId, PackId},
+    id::{ChunkId, PackId},
     limits,
     store::{ByteRange, Listed, list_all},
 };
@@ -24,21 +22,6 @@ pub(super) const SEGMENT_ROWS: usize = 1 << 17;
 /// repositories a sample of the chunks is kept: whoever finds one finds its neighbours through the pack's footer.
 pub(super) const INDEX_ROWS_MAX: usize = 4 << 20;
 pub(super) const PREFIX_LENGTH: usize = 16;
-
-/// What an unfinished backup left: a tree of what it had done.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Checkpoint {
-    /// What was being backed up.
-    pub source: SourceKind,
-    /// The tree so far.
-    pub root: PageRef,
-    /// Its levels.
-    pub depth: u8,
-    /// Keys of the sessions that it refers to.
-    pub sessions: Vec<SessionKeyInfo>,
-    /// When it was written.
-    pub started: jiff::Timestamp,
-}
 
 type Prefix = [u8; PREFIX_LENGTH];
 
@@ -297,34 +280,6 @@ impl Repository {
         let plain = codec::open_object(&cipher, Domain::Segment, info.session, sealed, limits::RECORD_LIMIT)
             .map_err(|error| error.context(format!("object {name}")))?;
         decode_segment(&plain)
-    }
-
-    /// Checkpoints of a lineage, newest first. What cannot be read is left out.
-    pub async fn checkpoints(&self, lineage: LineageId) -> Result<Vec<Checkpoint>> {
-        let mut checkpoints = Vec::new();
-        for listed in list_all(self.store().as_ref(), &format!("index/c{lineage}-")).await? {
-            match self.checkpoint_of(&listed.name).await {
-                Ok((_, checkpoint)) => checkpoints.push(checkpoint),
-                Err(error) if is_lost_hint(&error) => {
-                    tracing::warn!(%error, "a checkpoint is left out");
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        checkpoints.sort_by_key(|checkpoint: &Checkpoint| std::cmp::Reverse(checkpoint.started));
-        Ok(checkpoints)
-    }
-
-    /// A checkpoint and the session that wrote it.
-    pub(super) async fn checkpoint_of(&self, name: &str) -> Result<(SessionName, Checkpoint)> {
-        let bytes = self.store().get(name, ByteRange::All).await?;
-        let (info, sealed) = decode_hint(records::decode_kind(name, &bytes, RecordKind::Checkpoint)?)?;
-        let key = self.keys().session_metadata_key(info.generation, info.session)?;
-        let cipher = Cipher::new(info.suite, &key);
-        let plain =
-            codec::open_object(&cipher, Domain::Checkpoint, info.session, sealed, limits::RECORD_LIMIT)
-                .map_err(|error| error.context(format!("object {name}")))?;
-        Ok((info.session, records::from_json(name, &plain)?))
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
     store::{ByteRange, ObjectStore, Put},
 };
 
+mod checkpoint;
 mod collector;
 mod ends;
 mod forget;
@@ -27,10 +28,11 @@ mod survey;
 mod unlock;
 mod upkeep;
 
+pub use checkpoint::{Checkpoint, FileState, ImageState, Unfinished};
 pub use collector::{PruneOptions, PrunePlan, PruneReport, Unused};
 pub use ends::{SnapshotFilter, SnapshotList};
 pub use forget::{Decision, ForgetPlan, GroupBy, KeepPolicy, plan_forget};
-pub use index::{Checkpoint, DedupIndex};
+pub use index::DedupIndex;
 pub use keys_admin::{KeyEntry, RotatePlan};
 pub(crate) use mark::{Needs, Watch};
 pub use packs::{PackFooter, Relocations};

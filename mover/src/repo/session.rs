@@ -13,7 +13,8 @@ use bytes::Bytes;
 
 use super::{
     Repository,
-    index::{self, Checkpoint},
+    checkpoint::Checkpoint,
+    index,
     packs::{self, PackFooter, Relocations},
 };
 use crate::{
@@ -68,6 +69,9 @@ struct FooterCache {
 const FOOTERS_KEPT: usize = 4;
 /// Verdicts on packs that are kept; beyond, footers are fetched again.
 const VERDICTS_KEPT: usize = 1 << 20;
+/// How long a session that gives up waits for its last word to arrive: nobody needs it to, and somebody may be waiting
+/// for the program to end.
+const ABANDON_TIME: Duration = Duration::from_secs(10);
 /// How often a decision object is sent before its session gives up.
 const END_ATTEMPTS: u32 = 8;
 
@@ -309,7 +313,8 @@ impl Session {
             let counter = self.next_counter(Domain::Segment);
             let plain = index::encode_segment(index::rows(chunks));
             let sealed = codec::seal_object(&self.index, Domain::Segment, self.name(), counter, &plain)?;
-            self.put_hint("s-", RecordKind::Segment, &sealed).await?;
+            let name = format!("index/s-{}", RandomId(self.world().random()));
+            self.put_hint(&name, RecordKind::Segment, &sealed).await?;
         }
         Ok(())
     }
@@ -319,16 +324,14 @@ impl Session {
         let counter = self.next_counter(Domain::Checkpoint);
         let plain = records::to_json(checkpoint)?;
         let sealed = codec::seal_object(&self.metadata, Domain::Checkpoint, self.name(), counter, &plain)?;
-        let prefix = format!("c{}-", self.name().lineage);
-        self.put_hint(&prefix, RecordKind::Checkpoint, &sealed).await
+        self.put_hint(&checkpoint.object(self.name()), RecordKind::Checkpoint, &sealed).await
     }
 
     /// Hints carry the name, generation and cipher of their session before the sealed part. A lost hint costs
     /// deduplication and nothing else, so an unclear answer is good enough (N1 forbids to send the name again).
-    async fn put_hint(&self, prefix: &str, kind: RecordKind, sealed: &[u8]) -> Result<()> {
-        let name = format!("index/{prefix}{}", RandomId(self.world().random()));
+    async fn put_hint(&self, name: &str, kind: RecordKind, sealed: &[u8]) -> Result<()> {
         let body = index::encode_hint(&self.key_info, sealed);
-        match self.repository.store().put_if_absent(&name, records::encode_record(kind, &body).into()).await {
+        match self.repository.store().put_if_absent(name, records::encode_record(kind, &body).into()).await {
             Ok(_) => Ok(()),
             Err(error) if error.kind() == ErrorKind::Unavailable => {
                 tracing::warn!(name, %error, "an index object may not have arrived");
@@ -414,7 +417,9 @@ impl Session {
         body.extend_from_slice(&json);
         let body = records::encode_record(RecordKind::Abandoned, &body);
         // N2: whatever is there already stays.
-        self.repository.store().put_if_absent(&name, body.into()).await?;
-        self.repository.store().flush().await
+        let store = self.repository.store();
+        let put = tokio::time::timeout(ABANDON_TIME, store.put_if_absent(&name, body.into())).await;
+        put.map_err(|_| Error::unavailable("the store does not answer"))??;
+        store.flush().await
     }
 }

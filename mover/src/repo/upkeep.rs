@@ -57,20 +57,6 @@ const SMALL_SEGMENTS_KEPT: usize = 8;
 const HALF_SEGMENT_BYTES: u64 = (SEGMENT_ROWS * (PREFIX_LENGTH + 2) / 2) as u64;
 
 impl Repository {
-    /// When a session last gave a sign of life by a checkpoint, by the writer's clock.
-    pub(super) async fn last_checkpoint(&self, session: SessionName) -> Result<Option<jiff::Timestamp>> {
-        let mut last = None;
-        for listed in list_all(self.store().as_ref(), &format!("index/c{}-", session.lineage)).await? {
-            match self.checkpoint_of(&listed.name).await {
-                Ok((owner, checkpoint)) if owner == session => last = last.max(Some(checkpoint.started)),
-                Ok(_) => {}
-                Err(error) if is_lost_hint(&error) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(last)
-    }
-
     /// Merges these segments if it is worth it, without the rows of packs that are gone, and drops checkpoints
     /// whose session has ended. Any process may do this at any time: the index carries no safety.
     pub(super) async fn merge_index(

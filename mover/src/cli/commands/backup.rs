@@ -70,6 +70,10 @@ pub(crate) struct BackupArgs {
     /// Write no snapshot if nothing differs from the parent
     #[arg(long)]
     pub(crate) skip_if_unchanged: bool,
+    /// Least time between two checkpoints, from which a retry goes on after a kill
+    #[arg(long, value_name = "SECONDS", default_value_t = limits::CHECKPOINT_INTERVAL.as_secs())]
+    #[arg(hide_short_help = true)]
+    pub(crate) checkpoint_interval: u64,
 }
 
 /// What is left out.
@@ -115,7 +119,8 @@ pub(crate) struct OtherSources {
     /// Read only the extents listed here; the rest is as in the parent
     #[arg(long, value_name = "FILE", requires = "device")]
     pub(crate) changed_blocks: Option<PathBuf>,
-    /// Change identifier to keep with the snapshot, for the next list of changed blocks
+    /// Name of this state of the device: kept for the next list of changed blocks, and how a retry knows that what
+    /// it had read is still the same
     #[arg(long, value_name = "TEXT", requires = "device")]
     pub(crate) change_id: Option<String>,
 }
@@ -162,6 +167,7 @@ pub(crate) async fn run(context: &Context, args: &BackupArgs) -> Result<Outcome>
         ignore_inode: args.compare.ignore_inode,
         threads: context.threads(),
         skip_if_unchanged: args.skip_if_unchanged,
+        checkpoint_interval: Duration::from_secs(args.checkpoint_interval),
         ..BackupOptions::new(source)
     };
     let watch = context.watch("backup");
@@ -307,6 +313,11 @@ struct Summary {
     others: u64,
     excluded: u64,
     problems: u64,
+    /// When the checkpoint of an unfinished run was written that this one continued from.
+    continued_from: Option<String>,
+    /// Files and bytes that were not read again because of it.
+    continued_files: u64,
+    continued_bytes: u64,
     total_files_processed: u64,
     total_bytes_processed: u64,
     bytes_read: u64,
@@ -322,6 +333,9 @@ fn show(context: &Context, args: &BackupArgs, report: &BackupReport, elapsed: Du
     let mut summary = Summary {
         dry_run: args.dry_run,
         problems: report.problems,
+        continued_from: report.continued.written.map(|written| written.to_string()),
+        continued_files: report.continued.files,
+        continued_bytes: report.continued.bytes,
         total_duration: elapsed.as_secs_f64(),
         ..Summary::default()
     };
@@ -347,11 +361,19 @@ fn show(context: &Context, args: &BackupArgs, report: &BackupReport, elapsed: Du
     if report.snapshot.is_none() {
         return out.remark("nothing differs from the last snapshot: none was written");
     }
-    show_words(context, &summary, elapsed)
+    show_words(context, &summary, report, elapsed)
 }
 
-fn show_words(context: &Context, summary: &Summary, elapsed: Duration) -> Result<()> {
+fn show_words(context: &Context, summary: &Summary, report: &BackupReport, elapsed: Duration) -> Result<()> {
     let out = &context.output;
+    if let Some(written) = report.continued.written {
+        out.remark(format_args!(
+            "continued  from a checkpoint of {}: {}, {} not read again",
+            units::moment(written),
+            units::count(report.continued.files, "file", "files"),
+            units::size(report.continued.bytes),
+        ))?;
+    }
     out.remark(format_args!(
         "files      {} new, {} changed, {} unmodified; {}",
         summary.files_new,

@@ -1,0 +1,295 @@
+//! The threads of one backup: who they are, what they share, and in which order they end.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI32, AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use crossbeam_channel::bounded;
+use jiff::Timestamp;
+
+use super::{
+    BackupOptions, BackupSource, CompressionChoice, Noting, ParentChoice,
+    assemble::{Assembled, Assembler},
+    checkpoint::{About, Checkpoints},
+    dispatch::{Dispatched, Dispatcher},
+    earlier::{self, Earlier},
+    image,
+    memory::Memory,
+    options::source_kind,
+    resume::Continued,
+    worker,
+};
+use crate::{
+    cancel::Cancel,
+    chunker::CutSizes,
+    error::{Error, ErrorKind, Result},
+    format::{
+        records::{Snapshot, SourceKind, Statistics},
+        session::SessionKeyInfo,
+    },
+    id::{ChunkId, PackId},
+    limits,
+    monitor::{Monitor, Progress},
+    pipeline::{
+        bridge::Bridge,
+        frames::{Counts, Shared},
+        known::KnownChunks,
+        packer::{DATA_BUFFERS, Packer},
+        tree::{EarlierPages, Pages, TreeWriter},
+    },
+    repo::{Checkpoint, DedupIndex, ImageState, Repository, Session},
+    source::walk::WalkOptions,
+};
+
+/// What is decided before the threads start.
+pub(super) struct Plan {
+    session: Arc<Session>,
+    parent: Option<Snapshot>,
+    /// Trees of backups that did not finish: hints, each pack of which is looked at before use.
+    checkpoints: Vec<Checkpoint>,
+    index: DedupIndex,
+    memory: Memory,
+    started: Timestamp,
+}
+
+impl Plan {
+    pub(super) async fn new(
+        repository: &Repository,
+        options: &BackupOptions,
+        session: Arc<Session>,
+        parent: Option<Snapshot>,
+        started: Timestamp,
+    ) -> Result<Self> {
+        if let Some(parent) = &parent {
+            session.learn_keys(&parent.sessions);
+        }
+        let mut checkpoints = Vec::new();
+        if options.parent != ParentChoice::None && !options.force {
+            let all = repository.checkpoints(session.name().lineage).await?;
+            checkpoints = earlier::choose(all, source_kind(&options.source), parent.as_ref());
+            checkpoints.iter().for_each(|checkpoint| session.learn_keys(&checkpoint.sessions));
+        }
+        let memory = Memory::divide(options.memory_bytes, options.threads);
+        let index = repository.load_index(memory.index_rows).await?;
+        Ok(Self { session, parent, checkpoints, index, memory, started })
+    }
+}
+
+/// What the threads leave.
+pub(super) struct Outcome {
+    pub(super) session: Arc<Session>,
+    pub(super) assembled: Assembled,
+    pub(super) continued: Continued,
+    pub(super) keys: Vec<SessionKeyInfo>,
+    pub(super) segment: Vec<(ChunkId, PackId)>,
+    pub(super) parent: Option<Snapshot>,
+    pub(super) source: SourceKind,
+    pub(super) grid: u32,
+}
+
+/// Runs one backup on this thread and those that it starts.
+pub(super) fn run(
+    repository: &Repository,
+    options: &BackupOptions,
+    plan: Plan,
+    handle: tokio::runtime::Handle,
+    monitor: Arc<Noting>,
+    cancel: Cancel,
+) -> Result<Outcome> {
+    let Plan { session, parent, checkpoints, index, memory, started } = plan;
+    let bridge = Arc::new(Bridge::new(handle, Arc::clone(&session), monitor.clone(), memory.flight_bytes));
+    let shared = Arc::new(Shared {
+        keys: repository.keys().clone(),
+        known: KnownChunks::new(memory.known_bytes),
+        index,
+        packer: Packer::new(Arc::clone(&bridge), memory.pack_bytes, DATA_BUFFERS),
+        bridge: Arc::clone(&bridge),
+        level: AtomicI32::new(first_level(options.compression)),
+        counts: Counts::default(),
+    });
+    let metadata = Arc::new(Packer::new(Arc::clone(&bridge), memory.pack_bytes / 4, 0));
+    let image = image::state(&options.source, parent.as_ref().map_or(0, |parent| parent.grid))?;
+    let about = About {
+        repository: repository.clone(),
+        source: source_kind(&options.source),
+        started,
+        image,
+        interval: options.checkpoint_interval,
+        rows: memory.own_rows,
+    };
+    let (source, grid) = (about.source, about.image.as_ref().map_or(0, |image| image.grid));
+    let packing = (Arc::clone(&shared), Arc::clone(&metadata));
+    let parts = Parts::new(about, memory, packing, (parent.as_ref(), &checkpoints), monitor.clone(), cancel);
+    let (mut assembled, pages, dispatched) = drive(options, memory, parts)?;
+    shared.packer.flush()?;
+    metadata.flush()?;
+    let packs = bridge.settle()?;
+    complete(&mut assembled.statistics, &dispatched.statistics, &shared.counts);
+    assembled.statistics.packs = packs;
+    assembled.statistics.bytes_stored = shared.packer.stored() + metadata.stored();
+    assembled.statistics.bytes_read = Progress::get(&monitor.progress().bytes_moved);
+    let keys = session.known_keys(pages.sessions())?;
+    let segment = shared.packer.take_indexed();
+    let mut continued = dispatched.continued;
+    continued.written = checkpoints.first().filter(|_| continued.files > 0).map(|newest| newest.written);
+    Ok(Outcome { session, assembled, continued, keys, segment, parent, source, grid })
+}
+
+/// Adds what dispatcher and workers counted to what the tree writer did.
+fn complete(statistics: &mut Statistics, dispatched: &Statistics, counts: &Counts) {
+    let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    statistics.files_new = dispatched.files_new;
+    statistics.files_changed = dispatched.files_changed;
+    statistics.files_unmodified = dispatched.files_unmodified;
+    statistics.excluded = dispatched.excluded;
+    statistics.bytes_new = load(&counts.bytes_new);
+    statistics.chunks_new = load(&counts.chunks_new);
+    statistics.chunks_known = load(&counts.chunks_known);
+}
+
+/// What the threads of one backup work with.
+struct Parts {
+    context: worker::Context,
+    assembler: Assembler,
+    earlier: Earlier,
+    image: Option<ImageState>,
+    cut: CutSizes,
+}
+
+impl Parts {
+    fn new(
+        about: About,
+        memory: Memory,
+        (shared, metadata): (Arc<Shared>, Arc<Packer>),
+        (parent, checkpoints): (Option<&Snapshot>, &[Checkpoint]),
+        monitor: Arc<dyn Monitor>,
+        cancel: Cancel,
+    ) -> Self {
+        let repository = about.repository.clone();
+        let cut = repository.format().cut;
+        let image = about.image.clone();
+        let earlier_pages = Arc::new(Mutex::new(EarlierPages::new(memory.pages_bytes)));
+        let earlier = Earlier::start(&repository, &shared.bridge, parent, checkpoints, &earlier_pages);
+        let checkpoints = Checkpoints::new(
+            about,
+            Arc::clone(&shared),
+            Arc::clone(&metadata),
+            Arc::clone(&monitor),
+            cancel.clone(),
+        );
+        let assembler = Assembler {
+            tree: TreeWriter::new(),
+            pages: Pages::new(Arc::clone(&shared), metadata, earlier_pages),
+            monitor: Arc::clone(&monitor),
+            checkpoints,
+            statistics: Statistics::default(),
+            is_whole: true,
+        };
+        let slab_bytes = memory.segment_bytes + (limits::CHUNK_LIMIT.min(cut.maximum)) as usize;
+        let chunker = repository.chunker();
+        let context = worker::Context { shared, chunker, monitor, cancel, slab_bytes };
+        Self { context, assembler, earlier, image, cut }
+    }
+}
+
+/// Runs the threads: workers, tree writer, tuner, and the dispatcher on this one.
+fn drive(options: &BackupOptions, memory: Memory, parts: Parts) -> Result<(Assembled, Pages, Dispatched)> {
+    let Parts { context, assembler, earlier, image, cut } = parts;
+    let (monitor, shared) = (Arc::clone(&context.monitor), Arc::clone(&context.shared));
+    monitor.phase("backing up");
+    let stop_tuning = Cancel::default();
+    thread::scope(|scope| {
+        let (tasks, task_queue) = bounded(memory.threads * 2);
+        let (items, item_queue) = bounded(ITEMS_AHEAD);
+        for _ in 0..memory.threads {
+            let (context, queue) = (&context, task_queue.clone());
+            scope.spawn(move || worker::work(context, &queue));
+        }
+        drop(task_queue);
+        let tuner = scope.spawn(|| tune(options.compression, &shared, &stop_tuning));
+        let assembling = scope.spawn(move || assembler.run(&item_queue));
+        let dispatcher = Dispatcher {
+            options,
+            monitor,
+            cancel: context.cancel.clone(),
+            shared: Arc::clone(&shared),
+            tasks,
+            items,
+            earlier,
+            segment_bytes: memory.segment_bytes,
+            cut,
+            batch: Vec::new(),
+            batch_bytes: 0,
+            statistics: Statistics::default(),
+            continued: Continued::default(),
+        };
+        let dispatched = match (&options.source, &image) {
+            (BackupSource::Files(walk_options), _) => {
+                let window_entries = walk_options.window_entries.min(memory.window_entries);
+                dispatcher.files(WalkOptions { window_entries, ..walk_options.clone() })
+            }
+            (BackupSource::Stdin { name }, _) => dispatcher.stream(&mut std::io::stdin().lock(), name),
+            (BackupSource::Block { path, changed, .. }, Some(image)) => {
+                dispatcher.block(path, changed.as_deref(), image)
+            }
+            (BackupSource::Block { .. }, None) => Err(Error::internal("a device was not examined")),
+        };
+        let assembled = assembling.join();
+        stop_tuning.cancel();
+        tuner.thread().unpark();
+        let assembled =
+            assembled.unwrap_or_else(|_| Err(Error::internal("the thread that writes the tree broke")));
+        worst_of(assembled, dispatched)
+    })
+}
+
+/// Items between dispatcher and tree: each holds at most 256 entries or one large file.
+const ITEMS_AHEAD: usize = 64;
+
+/// The error that came first: threads that stop because another one failed say so by kind `Cancelled`.
+fn worst_of(
+    assembled: Result<(Assembled, Pages)>,
+    dispatched: Result<Dispatched>,
+) -> Result<(Assembled, Pages, Dispatched)> {
+    match (assembled, dispatched) {
+        (Ok((assembled, pages)), Ok(dispatched)) => Ok((assembled, pages, dispatched)),
+        (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error),
+        (Err(first), Err(second)) => Err(if first.kind() == ErrorKind::Cancelled { second } else { first }),
+    }
+}
+
+fn first_level(choice: CompressionChoice) -> i32 {
+    match choice {
+        CompressionChoice::Off => 0,
+        CompressionChoice::Adaptive { lightest, .. } => lightest,
+    }
+}
+
+/// Tightens compression while workers wait for the store, and lightens it again when they do not.
+fn tune(choice: CompressionChoice, shared: &Shared, stop: &Cancel) {
+    let CompressionChoice::Adaptive { lightest, tightest } = choice else { return };
+    let mut before = 0;
+    while !stop.is_cancelled() {
+        thread::park_timeout(TUNE_INTERVAL);
+        let waited = shared.bridge.waited_ns();
+        let share = (waited - before) as f64 / TUNE_INTERVAL.as_nanos() as f64;
+        before = waited;
+        let level = shared.level.load(Ordering::Relaxed);
+        let next = if share > 0.5 {
+            level + 1
+        } else if share < 0.1 {
+            level - 1
+        } else {
+            level
+        };
+        shared.level.store(next.clamp(lightest, tightest), Ordering::Relaxed);
+    }
+}
+
+/// Often enough to follow a store that slows down, rarely enough to cost nothing.
+const TUNE_INTERVAL: Duration = Duration::from_millis(100);

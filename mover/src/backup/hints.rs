@@ -1,0 +1,83 @@
+//! Chunks of an earlier run's contents become known shortly before they are likely to be met again.
+
+use std::sync::Arc;
+
+use super::{earlier::Found, parent::PageOpener};
+use crate::{
+    format::{
+        entry::{Content, Run},
+        frame::ChunkRef,
+        page::Page,
+    },
+    pipeline::frames::Shared,
+};
+
+/// How far chunks are known ahead of reading, in bytes of contents: insertions do not outrun them.
+const HINTS_AHEAD_BYTES: u64 = 64 << 20;
+
+/// Makes the chunks of earlier contents known, a little ahead of reading.
+pub(super) struct Hints {
+    shared: Arc<Shared>,
+    contents: Vec<EarlierContent>,
+}
+
+/// One earlier content, read page by page.
+struct EarlierContent {
+    opener: Arc<PageOpener>,
+    levels: Vec<(u8, std::vec::IntoIter<(ChunkRef, u64)>)>,
+    at: u64,
+}
+
+impl Hints {
+    /// Of the contents of these entries.
+    pub(super) fn of(found: Vec<Found>, shared: &Arc<Shared>) -> Self {
+        let mut hints = Self { shared: Arc::clone(shared), contents: Vec::new() };
+        for Found { entry, opener } in found {
+            let mut content = EarlierContent { opener, levels: Vec::new(), at: 0 };
+            match entry.content {
+                Content::Inline(runs) => content.learn(&runs, &hints.shared),
+                Content::Paged { depth, pages } => content.levels.push((depth, pages.into_iter())),
+            }
+            hints.contents.push(content);
+        }
+        hints
+    }
+
+    /// Reads on until the chunks up to this byte and some more are known.
+    pub(super) fn cover(&mut self, end: u64) {
+        for content in &mut self.contents {
+            content.cover(end.saturating_add(HINTS_AHEAD_BYTES), &self.shared);
+        }
+    }
+}
+
+impl EarlierContent {
+    fn cover(&mut self, end: u64, shared: &Shared) {
+        while self.at < end
+            && let Some((depth, pages)) = self.levels.last_mut()
+        {
+            let depth = *depth;
+            let Some((page, bytes)) = pages.next() else {
+                self.levels.pop();
+                continue;
+            };
+            match self.opener.open(&page) {
+                Ok(Page::Runs(runs)) if depth == 1 => self.learn(&runs, shared),
+                Ok(Page::RunsInner(pages)) if depth > 1 => self.levels.push((depth - 1, pages.into_iter())),
+                // A list that cannot be read costs reuse, not correctness; check names the damage.
+                _ => self.at += bytes,
+            }
+        }
+    }
+
+    fn learn(&mut self, runs: &[Run], shared: &Shared) {
+        for run in runs {
+            self.at += run.length();
+            if let Run::Chunk(chunk) = run
+                && self.opener.is_sound(chunk).unwrap_or(false)
+            {
+                shared.known.insert(chunk);
+            }
+        }
+    }
+}

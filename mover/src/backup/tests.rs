@@ -1,0 +1,380 @@
+//! Backups that are killed and go on, against a store in memory.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{BackupOptions, BackupReport, BackupSource, backup};
+use crate::{
+    cancel::Cancel,
+    clock::World,
+    error::{Error, ErrorKind, Result},
+    format::{
+        entry::Run,
+        metadata::Kind,
+        pack::parse_pack_object,
+        records::{self, Condemned, RecordKind},
+    },
+    id::RandomId,
+    monitor::CollectMonitor,
+    reader::{SnapshotReader, walk::Part},
+    repo::{CreateOptions, Repository, Unlock},
+    source::walk::WalkOptions,
+    store::{ByteRange, Capabilities, ObjectStore, Page, Put, list_all, mem::MemStore},
+};
+
+/// A store of which the power goes off: after so many packs nothing arrives any more, and all ends with an error or
+/// with a request to stop.
+#[derive(Debug)]
+struct Dying {
+    inner: Arc<MemStore>,
+    packs_left: AtomicU64,
+    cancel: Option<Cancel>,
+}
+
+#[async_trait]
+impl ObjectStore for Dying {
+    async fn put_if_absent(&self, name: &str, body: Bytes) -> Result<Put> {
+        if name.starts_with("packs/") {
+            let left = self.packs_left.load(Ordering::SeqCst);
+            if let (0, None) = (left, &self.cancel) {
+                return Err(Error::new(ErrorKind::NoSpace, "the store died"));
+            }
+            if let (1, Some(cancel)) = (left, &self.cancel) {
+                cancel.cancel();
+            }
+            self.packs_left.store(left.saturating_sub(1), Ordering::SeqCst);
+        }
+        self.inner.put_if_absent(name, body).await
+    }
+
+    async fn get(&self, name: &str, range: ByteRange) -> Result<Bytes> {
+        self.inner.get(name, range).await
+    }
+
+    async fn list(&self, prefix: &str, token: Option<String>) -> Result<Page> {
+        self.inner.list(prefix, token).await
+    }
+
+    async fn delete(&self, name: &str) -> Result<bool> {
+        self.inner.delete(name).await
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.inner.flush().await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+}
+
+fn unlock() -> Unlock {
+    Unlock::Secret(crate::secret::Key::new([7; 32]))
+}
+
+struct Place {
+    store: Arc<MemStore>,
+    directory: tempfile::TempDir,
+}
+
+/// Bytes that do not compress and do not repeat.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+/// Old enough that no change could hide in its times. The time of the inode's last change cannot be set.
+fn write_old(path: &Path, contents: &[u8]) {
+    fs::write(path, contents).unwrap();
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
+}
+
+impl Place {
+    async fn new() -> Self {
+        let place = Self { store: Arc::new(MemStore::new()), directory: tempfile::tempdir().unwrap() };
+        let store: Arc<dyn ObjectStore> = place.store.clone();
+        Repository::create(store, World::system(), &unlock(), &CreateOptions::default()).await.unwrap();
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Sixty small files, and one of 24 MiB behind them.
+    fn tree(&self) -> PathBuf {
+        let source = self.path("source");
+        fs::create_dir_all(source.join("below")).unwrap();
+        for index in 0..60_u64 {
+            write_old(&source.join(format!("a{index:02}")), &noise(index, 300_000));
+        }
+        write_old(&source.join("below/large"), &noise(1000, 24 << 20));
+        source
+    }
+
+    async fn open(store: Arc<dyn ObjectStore>) -> Repository {
+        Repository::open(store, World::system(), &unlock()).await.unwrap()
+    }
+
+    async fn repository(&self) -> Repository {
+        Self::open(self.store.clone()).await
+    }
+
+    fn options(&self, source: BackupSource) -> BackupOptions {
+        BackupOptions {
+            host: "host".to_owned(),
+            // The clock of a change of the inode cannot be turned back, so a run would always be too young.
+            ignore_ctime: true,
+            memory_bytes: 64 << 20,
+            threads: 2,
+            checkpoint_interval: Duration::ZERO,
+            ..BackupOptions::new(source)
+        }
+    }
+
+    async fn run(&self, options: BackupOptions) -> BackupReport {
+        let repository = self.repository().await;
+        backup(&repository, options, Arc::new(CollectMonitor::default()), Cancel::default()).await.unwrap()
+    }
+
+    /// A run that ends when so many packs arrived.
+    async fn killed(&self, options: BackupOptions, packs: u64) {
+        let store = Dying { inner: self.store.clone(), packs_left: AtomicU64::new(packs), cancel: None };
+        let repository = Self::open(Arc::new(store)).await;
+        let monitor = Arc::new(CollectMonitor::default());
+        let error = backup(&repository, options, monitor, Cancel::default()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+    }
+
+    async fn names(&self, prefix: &str) -> Vec<String> {
+        let listed = list_all(self.store.as_ref(), prefix).await.unwrap();
+        listed.into_iter().map(|object| object.name).collect()
+    }
+
+    /// Reads every chunk of the snapshot and compares files with the source.
+    async fn compare(&self, report: &BackupReport) -> u64 {
+        let snapshot = report.snapshot.clone().unwrap();
+        let reader = SnapshotReader::new(self.repository().await, snapshot);
+        let mut walk = reader.entries(Part::all()).unwrap();
+        let mut files = 0;
+        while let Some(leaf) = walk.next_leaf().await.unwrap() {
+            for entry in leaf {
+                if !matches!(entry.kind, Kind::File | Kind::Image) {
+                    continue;
+                }
+                let mut contents = Vec::new();
+                let mut runs = reader.runs(&entry.content);
+                while let Some((_, piece)) = runs.next_piece().await.unwrap() {
+                    for run in piece {
+                        match run {
+                            Run::Hole(length) => contents.resize(contents.len() + length as usize, 0),
+                            Run::Chunk(chunk) => {
+                                contents.extend_from_slice(&reader.chunk(&chunk).await.unwrap());
+                            }
+                        }
+                    }
+                }
+                let path = match entry.kind {
+                    Kind::Image => self.path("image"),
+                    _ => PathBuf::from(format!("/{}", String::from_utf8(entry.path.clone()).unwrap())),
+                };
+                assert!(fs::read(&path).unwrap() == contents, "{}", path.display());
+                files += 1;
+            }
+        }
+        files
+    }
+}
+
+fn files(source: &Path) -> BackupSource {
+    BackupSource::Files(WalkOptions { roots: vec![source.to_owned()], ..WalkOptions::default() })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_run_goes_on_from_its_last_checkpoint() {
+    let place = Place::new().await;
+    let source = place.tree();
+    place.killed(place.options(files(&source)), 12).await;
+    assert!(!place.names("index/c").await.is_empty());
+    let before = place.names("packs/").await.len();
+    let report = place.run(place.options(files(&source))).await;
+    let read = report.snapshot.as_ref().unwrap().statistics.bytes_read;
+    assert!(report.continued.written.is_some());
+    assert!(report.continued.files > 3, "{:?}", report.continued);
+    assert!(read + report.continued.bytes >= 60 * 300_000 + (24 << 20), "{read} {:?}", report.continued);
+    assert!(read < 60 * 300_000 + (24 << 20), "{read}");
+    assert_eq!(place.compare(&report).await, 61);
+    assert!(before > 0);
+    // Committed: what the checkpoints had is the parent's now.
+    let third = place.run(place.options(files(&source))).await;
+    assert_eq!(third.continued, Default::default());
+    assert_eq!(third.snapshot.unwrap().statistics.files_unmodified, 61);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_file_goes_on_in_the_middle() {
+    let place = Place::new().await;
+    let source = place.path("source");
+    fs::create_dir(&source).unwrap();
+    write_old(&source.join("large"), &noise(1, 80 << 20));
+    // The first run is killed early, the second one later: each goes on from the one before.
+    place.killed(place.options(files(&source)), 12).await;
+    place.killed(place.options(files(&source)), 12).await;
+    let report = place.run(place.options(files(&source))).await;
+    let read = report.snapshot.as_ref().unwrap().statistics.bytes_read;
+    assert_eq!(read + report.continued.bytes, 80 << 20);
+    assert!(report.continued.bytes > 12 << 20, "{:?}", report.continued);
+    assert_eq!(place.compare(&report).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changed_in_between_is_read_again() {
+    let place = Place::new().await;
+    let source = place.tree();
+    place.killed(place.options(files(&source)), 12).await;
+    write_old(&source.join("a00"), &noise(77, 310_000));
+    fs::write(source.join("a01"), noise(78, 300_000)).unwrap();
+    fs::remove_file(source.join("a02")).unwrap();
+    write_old(&source.join("a025"), b"new");
+    let report = place.run(place.options(files(&source))).await;
+    assert!(report.continued.files > 0);
+    assert_eq!(place.compare(&report).await, 61);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packs_that_are_gone_or_damaged_cost_reading_and_nothing_else() {
+    for damage in [true, false] {
+        let place = Place::new().await;
+        let source = place.tree();
+        place.killed(place.options(files(&source)), 12).await;
+        for (index, name) in place.names("packs/").await.into_iter().enumerate() {
+            if index % 2 == 0 {
+                place.store.tamper(&name, damage.then(|| Bytes::from_static(b"damaged")));
+            }
+        }
+        let report = place.run(place.options(files(&source))).await;
+        assert_eq!(report.problems, 0);
+        assert_eq!(place.compare(&report).await, 61);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_checkpoint_is_no_reason_to_fail() {
+    let place = Place::new().await;
+    let source = place.tree();
+    place.killed(place.options(files(&source)), 12).await;
+    for name in place.names("index/c").await {
+        place.store.tamper(&name, Some(Bytes::from_static(b"CRKR\x01\x0c\0\0damaged")));
+    }
+    let report = place.run(place.options(files(&source))).await;
+    assert_eq!((report.problems, report.continued.files), (0, 0));
+    assert_eq!(place.compare(&report).await, 61);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_of_another_lineage_is_not_used() {
+    let place = Place::new().await;
+    let source = place.tree();
+    let other = BackupOptions { host: "other".to_owned(), ..place.options(files(&source)) };
+    place.killed(other, 12).await;
+    // Renamed as if it were ours: what it says of itself counts.
+    let repository = place.repository().await;
+    let path = std::path::absolute(&source).unwrap().into_os_string().into_encoded_bytes();
+    let lineage = repository.lineage("host", &[path]);
+    for name in place.names("index/c").await {
+        let body = place.store.get(&name, ByteRange::All).await.unwrap();
+        place.store.tamper(&format!("index/c{lineage}-{}", &name[24..]), Some(body));
+    }
+    assert!(!place.names(&format!("index/c{lineage}-")).await.is_empty());
+    let report = place.run(place.options(files(&source))).await;
+    assert_eq!(report.continued, Default::default());
+    assert_eq!(place.compare(&report).await, 61);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn condemned_packs_are_not_named_again() {
+    let place = Place::new().await;
+    let source = place.tree();
+    place.killed(place.options(files(&source)), 12).await;
+    // A collector that has published its list may delete at any moment; so it does, behind the next run's back.
+    let condemned: Vec<String> = place.names("packs/").await.into_iter().step_by(2).collect();
+    let packs = condemned.iter().filter_map(|name| Some(parse_pack_object(name)?.0)).collect();
+    let collection = RandomId([3; 16]);
+    let list = Condemned { collection, created: World::system().clock.now(), packs, relocations: Vec::new() };
+    let body = [&[0; 64][..], &records::to_json(&list).unwrap()].concat();
+    let record = records::encode_record(RecordKind::Condemned, &body);
+    place.store.put_if_absent(&format!("gc/{collection}/condemned"), record.into()).await.unwrap();
+    let report = place.run(place.options(files(&source))).await;
+    for name in condemned {
+        place.store.tamper(&name, None);
+    }
+    assert_eq!(place.compare(&report).await, 61);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_goes_on_only_where_it_is_proven_to_be_the_same() {
+    let contents = {
+        let mut contents = noise(5, 48 << 20);
+        contents[20 << 20..24 << 20].fill(0);
+        contents
+    };
+    let mut places = Vec::new();
+    for case in [(None, false, true), (None, true, false), (Some("state 1"), true, true)] {
+        let place = Place::new().await;
+        write_old(&place.path("image"), &contents);
+        places.push((place, case));
+    }
+    // Its inode must not be younger than the run.
+    tokio::time::sleep(Duration::from_millis(3100)).await;
+    for (place, (change_id, touched, expected)) in places {
+        let image = place.path("image");
+        let change_id_given = change_id.map(str::to_owned);
+        let source = BackupSource::Block { path: image.clone(), changed: None, change_id: change_id_given };
+        place.killed(place.options(source.clone()), 11).await;
+        if touched {
+            write_old(&image, &contents);
+        }
+        let report = place.run(place.options(source)).await;
+        let statistics = report.snapshot.as_ref().unwrap().statistics;
+        assert_eq!(report.continued.bytes > 0, expected, "{change_id:?} {touched} {:?}", report.continued);
+        assert_eq!(statistics.bytes_read + report.continued.bytes, 48 << 20);
+        // What is read again is not stored again.
+        assert!(statistics.bytes_new < 40 << 20, "{}", statistics.bytes_new);
+        assert_eq!(place.compare(&report).await, 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_asked_to_stop_leaves_a_last_checkpoint() {
+    let place = Place::new().await;
+    let source = place.tree();
+    let cancel = Cancel::default();
+    let store =
+        Dying { inner: place.store.clone(), packs_left: AtomicU64::new(3), cancel: Some(cancel.clone()) };
+    let repository = Place::open(Arc::new(store)).await;
+    let options =
+        BackupOptions { checkpoint_interval: Duration::from_secs(3600), ..place.options(files(&source)) };
+    let monitor = Arc::new(CollectMonitor::default());
+    let error = backup(&repository, options, monitor, cancel).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
+    assert_eq!(place.names("index/c").await.len(), 1);
+    let report = place.run(place.options(files(&source))).await;
+    assert!(report.continued.bytes > 3 << 20, "{:?}", report.continued);
+    assert_eq!(place.compare(&report).await, 61);
+}
