@@ -204,7 +204,7 @@ fn drive(options: &BackupOptions, memory: Memory, parts: Parts) -> Result<(Assem
     monitor.phase("backing up");
     let stop_tuning = Cancel::default();
     thread::scope(|scope| {
-        let (tasks, task_queue) = bounded(memory.threads * 2);
+        let (tasks, task_queue) = bounded(tasks_ahead(options, memory.threads));
         let (items, item_queue) = bounded(ITEMS_AHEAD);
         for _ in 0..memory.threads {
             let (context, queue) = (&context, task_queue.clone());
@@ -246,6 +246,11 @@ fn drive(options: &BackupOptions, memory: Memory, parts: Parts) -> Result<(Assem
             assembled.unwrap_or_else(|_| Err(Error::internal("the thread that writes the tree broke")));
         worst_of(assembled, dispatched)
     })
+}
+
+/// Tasks that wait for a worker. Those of a stream hold what was read, so they are no more than workers.
+fn tasks_ahead(options: &BackupOptions, threads: usize) -> usize {
+    if matches!(options.source, BackupSource::Stdin { .. }) { threads } else { 2 * threads }
 }
 
 /// Items between dispatcher and tree: each holds at most 256 entries or one large file.

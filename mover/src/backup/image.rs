@@ -69,7 +69,7 @@ impl Dispatcher<'_> {
     ) -> Result<Dispatched> {
         let file = Arc::new(BlockSource::open(path)?);
         let (size, grid) = (file.size(), state.grid);
-        let changed = changed.map(|list| changed_ranges(list, size, grid)).transpose()?;
+        let changed = changed.map(|list| changed_blocks_of(list, size, grid)).transpose()?;
         let entry = image_entry(path.as_os_str().as_encoded_bytes(), size);
         let parent = self.earlier.parent.find(&entry.path);
         match parent {
@@ -84,9 +84,10 @@ impl Dispatcher<'_> {
         let from = self.go_on(begun, &pieces)?;
         match (parent, changed) {
             (Some(parent), Some(changed)) => {
-                let mut dirty = align(&changed, u64::from(grid), size, parent.entry.metadata.size);
-                unusable_blocks(&parent, &mut dirty)?;
-                self.changed_blocks(&file, &parent, after(dirty, from), from, grid, &pieces)?;
+                let changed = with_unusable(&parent, changed)?;
+                let sizes = (size, parent.entry.metadata.size);
+                let mut dirty = dirty(&changed, u64::from(grid), sizes, from);
+                self.changed_blocks(&file, &parent, &mut dirty, from, grid, &pieces)?;
             }
             (parent, _) => {
                 hints.extend(parent);
@@ -186,30 +187,29 @@ impl Dispatcher<'_> {
         &self,
         file: &Arc<BlockSource>,
         parent: &Found,
-        dirty: Vec<Range<u64>>,
+        dirty: &mut dyn Iterator<Item = Range<u64>>,
         from: u64,
         grid: u32,
         pieces: &Sender<Piece>,
     ) -> Result<()> {
         let size = file.size();
-        let mut dirty = dirty.into_iter().peekable();
+        let mut dirty = dirty.peekable();
         let mut at = 0u64;
         let mut kept: Vec<Run> = Vec::new();
         let mut failed: Option<Error> = None;
-        let mut step =
-            |run: Run, dirty: &mut std::iter::Peekable<std::vec::IntoIter<Range<u64>>>| -> Result<()> {
-                let (start, end) = (at.max(from), at + run.length());
-                at = end;
-                keep_clean(run, start, end, dirty, &mut kept, |kept, range| {
-                    let range = range.start.min(size)..range.end.min(size);
-                    self.piece(pieces, Piece::Runs(std::mem::take(kept)))?;
-                    self.blocks(file, range, grid, pieces, None)
-                })?;
-                if kept.len() >= KEPT_RUNS {
-                    self.piece(pieces, Piece::Runs(std::mem::take(&mut kept)))?;
-                }
-                Ok(())
-            };
+        let mut step = |run: Run, dirty: &mut Dirty<'_>| -> Result<()> {
+            let (start, end) = (at.max(from), at + run.length());
+            at = end;
+            keep_clean(run, start, end, dirty, &mut kept, |kept, range| {
+                let range = range.start.min(size)..range.end.min(size);
+                self.piece(pieces, Piece::Runs(std::mem::take(kept)))?;
+                self.blocks(file, range, grid, pieces, None)
+            })?;
+            if kept.len() >= KEPT_RUNS {
+                self.piece(pieces, Piece::Runs(std::mem::take(&mut kept)))?;
+            }
+            Ok(())
+        };
         parent.opener.runs(&parent.entry.content, &mut |run| {
             step(run, &mut dirty).map_err(|error| failed = Some(error)).is_ok()
         })?;
@@ -270,13 +270,16 @@ impl Dispatcher<'_> {
 /// Runs that are sent to the tree in one piece.
 const KEPT_RUNS: usize = 4096;
 
+/// Ranges to be read.
+type Dirty<'d> = std::iter::Peekable<&'d mut dyn Iterator<Item = Range<u64>>>;
+
 /// Sends what of a run of the parent is clean, and has each dirty range that begins in it read. Dirty ranges are
 /// aligned to blocks and a chunk is a block, so only holes are ever split.
 fn keep_clean(
     run: Run,
     mut start: u64,
     end: u64,
-    dirty: &mut std::iter::Peekable<std::vec::IntoIter<Range<u64>>>,
+    dirty: &mut Dirty<'_>,
     kept: &mut Vec<Run>,
     mut read: impl FnMut(&mut Vec<Run>, Range<u64>) -> Result<()>,
 ) -> Result<()> {
@@ -308,75 +311,66 @@ fn keep_clean(
     Ok(())
 }
 
-/// The ranges of a list of changes, in order.
-fn changed_ranges(list: &Path, size: u64, grid: u32) -> Result<Vec<Range<u64>>> {
+/// A list of changes: one bit for each block, whatever the list looks like.
+fn changed_blocks_of(list: &Path, size: u64, grid: u32) -> Result<ChangedBlocks> {
     let origin = list.display().to_string();
     let file = std::fs::File::open(list)
         .map_err(|error| Error::io(error, format!("cannot open the list of changed blocks {origin}")))?;
-    let grid = u64::from(grid);
-    let changed = ChangedBlocks::read(file, &origin, size, grid)?;
-    Ok(changed.iter().map(|block| block * grid..(block + 1) * grid).collect())
+    ChangedBlocks::read(file, &origin, size, u64::from(grid))
 }
 
 /// Adds the blocks whose chunks the parent has, but nobody may name again, to those that must be read (W2).
-fn unusable_blocks(parent: &Found, dirty: &mut Vec<Range<u64>>) -> Result<()> {
+fn with_unusable(parent: &Found, mut changed: ChangedBlocks) -> Result<ChangedBlocks> {
     if !parent.opener.may_be_absent() {
-        return Ok(());
+        return Ok(changed);
     }
     let mut at = 0;
     let mut failed = None;
     parent.opener.runs(&parent.entry.content, &mut |run| {
-        let range = at..at + run.length();
-        at = range.end;
+        let length = run.length();
         if let Run::Chunk(chunk) = &run {
             match parent.opener.is_sound(chunk) {
                 Ok(true) => {}
-                Ok(false) => dirty.push(range),
+                Ok(false) => changed.include(at..at + length),
                 Err(error) => failed = Some(error),
             }
         }
+        at += length;
         failed.is_none()
     })?;
-    dirty.sort_unstable_by_key(|range| range.start);
-    dirty.dedup_by(|later, kept| {
-        let joins = later.start <= kept.end;
-        if joins {
-            kept.end = kept.end.max(later.end);
-        }
-        joins
-    });
-    failed.map_or(Ok(()), Err)
+    failed.map_or(Ok(changed), Err)
 }
 
-/// Changed ranges, widened to blocks and merged; what the device has beyond the parent, and the parent's last block
-/// if it was short, count as changed.
-fn align(changed: &[Range<u64>], grid: u64, size: u64, parent_size: u64) -> Vec<Range<u64>> {
-    let mut ranges: Vec<Range<u64>> = changed
+/// What must be read, in order and from this byte on: changed blocks, neighbours as one range. What the device has
+/// beyond the parent, and the parent's last block if it was short, count as changed. Made as it is asked for: a list
+/// of ranges would take hundreds of megabytes where many blocks changed.
+fn dirty(
+    changed: &ChangedBlocks,
+    grid: u64,
+    (size, parent_size): (u64, u64),
+    from: u64,
+) -> impl Iterator<Item = Range<u64>> {
+    let tail = match parent_size == size {
+        true => None,
+        false => Some(parent_size.min(size) / grid * grid..size.max(parent_size)),
+    };
+    let end = tail.as_ref().map_or(size, |tail| tail.start);
+    let mut blocks = changed
         .iter()
-        .filter(|range| range.start < range.end && range.start < size)
-        .map(|range| range.start / grid * grid..range.end.next_multiple_of(grid).min(size))
-        .collect();
-    if parent_size != size {
-        ranges.push(parent_size.min(size) / grid * grid..size.max(parent_size));
-    }
-    ranges.sort_by_key(|range| range.start);
-    let mut merged: Vec<Range<u64>> = Vec::with_capacity(ranges.len());
-    for range in ranges {
-        match merged.last_mut() {
-            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
-            _ => merged.push(range),
+        .map(move |block| block * grid..(block + 1) * grid)
+        .take_while(move |range| range.start < end)
+        .map(move |range| range.start..range.end.min(size))
+        .chain(tail)
+        .filter(move |range| range.end > from)
+        .map(move |range| range.start.max(from)..range.end)
+        .peekable();
+    std::iter::from_fn(move || {
+        let mut range = blocks.next()?;
+        while let Some(next) = blocks.next_if(|next| next.start <= range.end) {
+            range.end = range.end.max(next.end);
         }
-    }
-    merged
-}
-
-/// What of these ranges is behind this byte.
-fn after(mut ranges: Vec<Range<u64>>, from: u64) -> Vec<Range<u64>> {
-    ranges.retain(|range| range.end > from);
-    if let Some(first) = ranges.first_mut() {
-        first.start = first.start.max(from);
-    }
-    ranges
+        Some(range)
+    })
 }
 
 fn image_entry(path: &[u8], size: u64) -> Entry {
@@ -384,4 +378,25 @@ fn image_entry(path: &[u8], size: u64) -> Entry {
     let path: Vec<u8> = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path).to_vec();
     let metadata = Metadata { mode: 0o600, size, links: 1, ..Metadata::default() };
     Entry { path, kind: Kind::Image, metadata, content: Content::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_dirty_is_merged_clipped_and_cut_off() {
+        let ranges = |list: &str, sizes: (u64, u64), from: u64| -> Vec<Range<u64>> {
+            let changed = ChangedBlocks::read(list.as_bytes(), "list", sizes.0, 10).unwrap();
+            dirty(&changed, 10, sizes, from).collect()
+        };
+        assert_eq!(ranges("1 5\n12 10\n50 1", (95, 95), 0), [0..30, 50..60]);
+        assert_eq!(ranges("91 1", (95, 95), 0).first(), Some(&(90..95)));
+        assert_eq!(ranges("1 5\n12 10\n50 1", (95, 95), 20), [20..30, 50..60]);
+        // Grown: the parent's short last block, and what is behind it.
+        assert_eq!(ranges("0 1\n40 1", (95, 45), 0), [0..10, 40..95]);
+        // Shrunk.
+        assert_eq!(ranges("0 1", (45, 95), 0), [0..10, 40..95]);
+        assert_eq!(ranges("", (95, 95), 0), Vec::<Range<u64>>::new());
+    }
 }

@@ -90,6 +90,15 @@ impl ChangedBlocks {
         parsed.map_err(|error| Error::invalid(format!("{origin}: not a list of changed blocks: {error}")))
     }
 
+    /// Counts these bytes as changed, as far as the source goes.
+    pub fn include(&mut self, bytes: std::ops::Range<u64>) {
+        let end = bytes.end.min(self.size);
+        for block in bytes.start / self.block..end.div_ceil(self.block) {
+            let (word, bit) = (usize::try_from(block / 64).unwrap_or(usize::MAX), block % 64);
+            self.bits[word] |= 1 << bit;
+        }
+    }
+
     fn mark(&mut self, range: Range) -> Result<()> {
         let end = range.offset.checked_add(range.length).filter(|end| *end <= self.size);
         let Some(end) = end else {
@@ -99,10 +108,7 @@ impl ChangedBlocks {
             )));
         };
         if range.length > 0 {
-            for block in range.offset / self.block..end.div_ceil(self.block) {
-                let (word, bit) = (usize::try_from(block / 64).unwrap_or(usize::MAX), block % 64);
-                self.bits[word] |= 1 << bit;
-            }
+            self.include(range.offset..end);
         }
         Ok(())
     }
