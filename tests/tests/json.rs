@@ -3,6 +3,8 @@
 //!
 //! Needs the program beside the tests: `cargo build -p carrack-mover` first.
 
+#![expect(clippy::panic, reason = "a test says what it expects by failing")]
+
 use std::{
     fs,
     path::{Path, PathBuf},
