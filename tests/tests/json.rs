@@ -3,6 +3,8 @@
 //!
 //! Needs the program beside the tests: `cargo build -p carrack-mover` first.
 
+#![expect(clippy::panic, reason = "a test says what it expects by failing")]
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -21,8 +23,9 @@ impl Document {
         Self(fs::read_to_string(path).expect("the document"))
     }
 
+    /// What stands below a title; nothing for a verb without a section of its own.
     fn section(&self, title: &str) -> &str {
-        let start = self.0.find(&format!("\n## {title}\n")).unwrap_or_else(|| panic!("no section {title}"));
+        let Some(start) = self.0.find(&format!("\n## {title}\n")) else { return "" };
         let text = &self.0[start + 4..];
         &text[..text.find("\n## ").unwrap_or(text.len())]
     }
@@ -30,11 +33,12 @@ impl Document {
     /// What is said of one kind of message of a verb.
     fn message(&self, verb: &str, message_type: &str) -> String {
         let title = format!("**`{message_type}`**");
-        for section in [self.section(verb), self.section("All verbs")] {
-            let paragraphs: Vec<&str> = section.split("\n\n").collect();
-            if let Some(at) = paragraphs.iter().position(|text| text.contains(&title)) {
-                return paragraphs[at].to_owned();
-            }
+        // A forget may go on to prune.
+        let further = if verb == "forget" { "prune" } else { "" };
+        let paragraphs =
+            [verb, "All verbs", further].into_iter().flat_map(|title| self.section(title).split("\n\n"));
+        if let Some(text) = paragraphs.into_iter().find(|text| text.contains(&title)) {
+            return text.to_owned();
         }
         panic!("{verb} prints {message_type}, which json.md does not have");
     }
@@ -179,6 +183,12 @@ fn a_check_names_damage_and_marks_what_is_whole() {
     let verified: Vec<bool> =
         place.run(&["snapshots"], 0)[..2].iter().map(|snapshot| snapshot["verified"].is_string()).collect();
     assert_eq!(verified, [false, true]);
+    fs::write(place.path("two/file"), "changed").expect("writes");
+    place.run(&["backup", text(&place.path("two")), "--host", "two"], 0);
+    let kept = place.run(&["forget", "--keep-last", "1", "--dry-run"], 0);
+    assert_eq!(kept[1]["forgotten"], serde_json::json!([]), "the last verified one stays: {kept:?}");
+    let latest = place.run(&["snapshots", "latest", "--host", "two"], 0);
+    place.run(&["forget", latest[0]["id"].as_str().expect("an id")], 0);
 
     fs::remove_file(
         packs.iter().max_by_key(|pack| fs::metadata(pack).expect("a size").len()).expect("a pack"),

@@ -1,15 +1,6 @@
 //! Messages for programs: with `--json`, one JSON object a line, each with a `message_type`.
 //!
-//! | message_type | Where | What |
-//! |---|---|---|
-//! | `status` | standard output | progress of long work, about once a second |
-//! | `error` | standard error | one thing went wrong, and the work goes on |
-//! | `summary` | standard output | the last message of a verb: its result |
-//! | `snapshot`, `node`, `match`, `change`, `key`, `damage`, `plan`, … | standard output | one of what the verb lists |
-//! | `exit_error` | standard error | the verb failed: code, message, causes, next step |
-//!
-//! Where standard output carries data (`restore --target -`, `cat`), all messages go to standard error. Fields may
-//! be added; none changes its meaning. Sizes are bytes, times RFC 3339, durations seconds.
+//! All of them, field by field, are in `mover/docs/json.md`, and a test compares the two.
 
 use std::error::Error as _;
 
