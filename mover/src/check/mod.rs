@@ -184,6 +184,7 @@ impl Check<'_> {
             wanted,
             report: first.then_some((&mut self.report, &**self.monitor)),
             last_misfit: None,
+            last_frame: None,
         };
         let memory = self.options.memory_bytes / 8;
         structure::check(self.repository, &self.snapshots, memory, visit, self.cancel).await

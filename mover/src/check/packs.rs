@@ -25,7 +25,7 @@ pub(super) struct Pack {
     pub needed: bool,
     /// Whether its data is to be read.
     pub read: bool,
-    /// Things that snapshots name in it, counted once for each page that names them.
+    /// Chunks and frames that snapshots name in it, counted once for each page that names them.
     pub named: u64,
 }
 

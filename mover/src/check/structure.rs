@@ -43,6 +43,8 @@ pub(super) struct Structure<'a> {
     /// Not in a later pass, which would count everything again.
     pub report: Option<(&'a mut CheckReport, &'a dyn Monitor)>,
     pub last_misfit: Option<PackId>,
+    /// The frame that was named last: chunks of one frame follow each other.
+    pub last_frame: Option<(u32, u32)>,
 }
 
 impl Structure<'_> {
@@ -62,7 +64,8 @@ impl Structure<'_> {
         let pack = &mut self.packs.all[index as usize];
         if self.report.is_some() {
             pack.needed = true;
-            pack.named += 2;
+            let again = self.last_frame.replace((index, at.offset)) == Some((index, at.offset));
+            pack.named += if again { 1 } else { 2 };
         }
         if pack.read {
             self.wanted.add(kind, chunk, index, at.offset);

@@ -127,6 +127,8 @@ pub(super) fn of_frame(rows: &[Row], frame: u32) -> &[Row] {
 /// Spans of packs, each with no more than `limit` rows, but for a single pack that has more by itself.
 pub(super) fn spans(packs: &Packs, limit: usize) -> Vec<Range<u32>> {
     let mut spans = Vec::new();
+    // Pages come in another order each time, and a frame that two of them name may count once or twice.
+    let limit = limit - limit / 8;
     let (mut from, mut rows) = (0, 0);
     for (index, pack) in (0u32..).zip(&packs.all) {
         let own = if pack.read { pack.named } else { 0 };

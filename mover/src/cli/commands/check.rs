@@ -147,7 +147,7 @@ fn show_damage(context: &Context, damage: &Damage) -> Result<()> {
     let out = &context.output;
     let more = match damage.problems {
         0 | 1 => String::new(),
-        problems => format!(" (and {} more problems)", problems - 1),
+        problems => format!(" (and {})", units::count(problems - 1, "more problem", "more problems")),
     };
     out.line(format_args!("damaged    {}: {}{more}", damage.object, damage.problem))?;
     if damage.files_touched == 0 {
