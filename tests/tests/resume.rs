@@ -74,7 +74,7 @@ impl Place {
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(0), "{text}\n{errors}");
         let messages = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-        messages.filter(|message| message["message_type"] == "summary").last().expect("a summary")
+        messages.rev().find(|message| message["message_type"] == "summary").expect("a summary")
     }
 
     fn compare(&self, source: &Path) {
