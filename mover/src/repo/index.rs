@@ -169,6 +169,11 @@ impl DedupIndex {
                 self.packs.push(packs[pack]);
                 u32::try_from(self.packs.len() - 1).expect("there are fewer packs than rows")
             });
+            if self.rows.len() == self.rows.capacity() {
+                // Doubling would go far beyond the limit just before it is reached.
+                let more = self.rows.len().max(1024).min(self.max_rows - self.rows.len());
+                self.rows.reserve_exact(more);
+            }
             self.rows.push((prefix, position));
             if self.rows.len() >= self.max_rows {
                 self.thin_out();
