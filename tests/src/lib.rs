@@ -6,5 +6,6 @@ pub mod minio;
 pub mod program;
 pub mod proxy;
 pub mod server;
+pub mod terminal;
 
 pub mod trees;

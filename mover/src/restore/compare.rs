@@ -39,11 +39,12 @@ pub(crate) fn drop_present(batch: &mut Batch, shared: &Shared) {
     batch.pieces.retain(|piece| {
         let keep = wanted.next().unwrap_or(true);
         if !keep {
-            settled.push(piece.file);
+            settled.push((piece.file, piece.length));
         }
         keep
     });
-    for file in settled {
+    for (file, length) in settled {
+        files[file as usize].tell(shared.monitor.progress(), length.into());
         if files[file as usize].done() {
             batch.complete.push(std::sync::Arc::clone(&files[file as usize]));
         }

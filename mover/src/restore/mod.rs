@@ -112,6 +112,7 @@ pub async fn restore(
     monitor: Arc<dyn Monitor>,
     cancel: Cancel,
 ) -> Result<RestoreReport> {
+    reader.keys().check_opens_data()?;
     monitor.phase("restore");
     let mut report = plan::run(reader, options, Arc::clone(&monitor), cancel.clone()).await?;
     if options.verify && !options.dry_run {

@@ -381,6 +381,13 @@ impl Planner<'_> {
     fn remove_others(&mut self, directory: &[u8], names: &HashSet<Vec<u8>>) {
         let tree = self.shared.tree.as_ref().or(self.looked_at.as_ref()).filter(|_| !self.fresh);
         let Some(tree) = tree else { return };
+        // In a dry run it may not be there yet, or something else in its place.
+        if self.options.dry_run
+            && !directory.is_empty()
+            && !matches!(self.present(directory), Some((Kind::Directory, _)))
+        {
+            return;
+        }
         let present = match tree.list(directory) {
             Ok(present) => present,
             Err(error) => return report(&*self.shared.monitor, directory, &error),
