@@ -108,10 +108,13 @@ fn nodes(at: &Path, longest_link: usize) -> Result<()> {
     Ok(())
 }
 
+/// Name and length of a sparse file, and where how many bytes lie in it.
+type Layout<'l> = (&'l str, u64, &'l [(u64, usize)]);
+
 /// Holes at the beginning, in the middle and at the end, and nothing but a hole.
 fn sparse(at: &Path) -> Result<()> {
     fs::create_dir(at)?;
-    let layouts: [(&str, u64, &[(u64, usize)]); 6] = [
+    let layouts: [Layout<'_>; 6] = [
         ("hole first", 5 << 20, &[(4 << 20, 1 << 20)]),
         ("hole last", 5 << 20, &[(0, 1 << 20)]),
         ("hole between", 6 << 20, &[(0, 300_000), (5 << 20, 1 << 20)]),
@@ -300,7 +303,7 @@ fn times(at: &Path) -> Result<()> {
 pub fn set_mtime(path: &Path, seconds: i64, nanoseconds: i64) -> Result<()> {
     let times = Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        last_modification: Timespec { tv_sec: seconds, tv_nsec: nanoseconds.try_into()? },
+        last_modification: Timespec { tv_sec: seconds, tv_nsec: nanoseconds },
     };
     rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)
         .with_context(|| format!("set the time of {}", path.display()))

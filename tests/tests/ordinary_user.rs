@@ -66,7 +66,7 @@ fn make_tree(at: &Path) {
 }
 
 fn entry<'t>(tree: &'t Tree, name: &str) -> &'t Entry {
-    &tree.get(format!("0/{name}").as_bytes()).unwrap_or_else(|| panic!("{name} did not come back")).0
+    &tree.get(format!("0/{name}").as_bytes()).expect("it came back").0
 }
 
 #[test]

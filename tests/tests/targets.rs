@@ -36,7 +36,7 @@ fn restore(carrack: &Program, what: &str, target: &Path, options: &[&str], code:
 
 /// A number of the summary.
 fn counted(printed: &Printed, name: &str) -> u64 {
-    printed.message("summary")[name].as_u64().unwrap_or_else(|| panic!("no {name} in {}", printed.out))
+    printed.message("summary")[name].as_u64().expect("it is in the summary")
 }
 
 /// A device with a file system that holds something; unmounted again.

@@ -22,7 +22,7 @@ impl TargetTree {
     /// are removed, never followed.
     pub fn remove(&self, path: &[u8]) -> Result<u64> {
         self.forget_directories();
-        let removed = self.bottom_up(path, |parent, name, directory| unlink(parent, name, directory))?;
+        let removed = self.bottom_up(path, unlink)?;
         self.forget_directories();
         Ok(removed)
     }
