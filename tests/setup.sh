@@ -39,6 +39,10 @@ want_test() {
     want e2fsprogs mkfs.ext4
     want xfsprogs mkfs.xfs
     want util-linux losetup
+    want mount mount
+    want bsdutils script
+    want diffutils cmp
+    want findutils find
     want acl setfacl
     want attr setfattr
     python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || missing+=(python3-venv)

@@ -232,12 +232,14 @@ impl Keys {
         Ok(bytes)
     }
 
+    /// `Denied` for a process that may only write: so that nothing is begun that would fail at every file.
+    pub fn check_opens_data(&self) -> Result<()> {
+        if self.can_read_data() { Ok(()) } else { Err(only_writes()) }
+    }
+
     /// Opens a session's data key. `Denied` for a process that may only write.
     pub fn open_data_key(&self, generation: u32, session: SessionName, sealed: &[u8]) -> Result<Key> {
-        let private = self.generation(generation)?.data_private.as_ref().ok_or_else(|| {
-            Error::denied("these keys can write to the repository, but not open data")
-                .with_hint("restore with the repository's password or root key")
-        })?;
+        let private = self.generation(generation)?.data_private.as_ref().ok_or_else(only_writes)?;
         let damaged = || Error::corrupt(format!("the data key in session {session} does not open"));
         if sealed.len() != SEALED_KEY_LENGTH {
             return Err(damaged());
@@ -289,6 +291,11 @@ impl Keys {
 }
 
 const DATA_KEY_INFO: &[u8] = b"carrack v1 session data key";
+
+fn only_writes() -> Error {
+    Error::denied("these keys can write to the repository, but not open data")
+        .with_hint("restore with the repository's password or root key")
+}
 
 fn signed_message(context: &str, message: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(context.len() + 9 + message.len());

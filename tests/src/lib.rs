@@ -1,6 +1,11 @@
-//! Harness of the scenario tests: real servers, and a network between them that can be disturbed.
+//! Harness of the scenario tests: real servers, a network between them that can be disturbed, real file systems, and
+//! trees with everything that a file system can keep.
 
+pub mod images;
 pub mod minio;
 pub mod place;
+pub mod program;
 pub mod proxy;
 pub mod server;
+pub mod terminal;
+pub mod trees;

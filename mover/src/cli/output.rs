@@ -68,8 +68,8 @@ impl Output {
         let level = ["error", "info", "debug", "trace"][usize::from(self.verbose).min(3)];
         let filter = tracing_subscriber::EnvFilter::try_from_env("CARRACK_LOG")
             .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("carrack_mover={level}")));
-        let log =
-            tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(self.colour);
+        // Plain on a terminal too: its colours are a feature that is not built in, and asking for them is a panic.
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
         // Fails only if there is a log already.
         let started = if self.json { log.json().try_init() } else { log.try_init() };
         debug_assert!(started.is_ok(), "the log is started once");

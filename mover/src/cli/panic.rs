@@ -10,7 +10,7 @@ pub(crate) fn install() {
     std::panic::set_hook(Box::new(|info| {
         let text = report(info);
         drop(std::io::stderr().lock().write_all(text.as_bytes()));
-        std::process::exit(i32::from(exit::INTERNAL));
+        exit::at_once(exit::INTERNAL);
     }));
 }
 

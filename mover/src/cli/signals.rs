@@ -25,7 +25,7 @@ pub(crate) fn install(context: &Context) -> Result<()> {
             if cancel.is_cancelled() || !graceful.load(Ordering::Relaxed) {
                 password::restore_terminal();
                 output.note("stopped; nothing is lost");
-                std::process::exit(i32::from(exit::STOPPED));
+                exit::at_once(exit::STOPPED);
             }
             cancel.cancel();
             output.note("stopping at a safe point; once more to end at once");

@@ -11,14 +11,16 @@ mod file;
 mod handles;
 mod inodes;
 mod operations;
+mod place;
 mod view;
 
-use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt as _, path::Path, sync::Arc, thread, time::Duration};
+use std::{ffi::OsStr, fs, io, os::unix::ffi::OsStrExt as _, path::Path, sync::Arc, thread, time::Duration};
 
 use fuser::{BackgroundSession, Config, INodeNo, MountOption, SessionACL};
 use rustix::mount::UnmountFlags;
 use tokio::runtime::Handle;
 
+pub use self::place::MountPlace;
 use self::{operations::SnapshotFs, view::View};
 use crate::{
     cancel::Cancel,
@@ -41,33 +43,47 @@ pub struct MountOptions {
     pub allow_other: bool,
 }
 
-/// Shows `snapshots` on `mount_point`; returns once it is unmounted, by others or by `cancel`.
+/// Shows `snapshots` on `mount_point`; returns once it is unmounted, by others or by `cancel`. `mounted` is called
+/// when everybody can see them, with what ends the mount in haste.
 pub fn mount(
     repository: Repository,
     snapshots: Vec<Snapshot>,
     mount_point: &Path,
     options: MountOptions,
-    handle: Handle,
-    cancel: Cancel,
+    (handle, cancel): (Handle, Cancel),
+    mounted: impl FnOnce(MountPlace),
 ) -> Result<()> {
     let failed = |error| explain(error, mount_point);
-    if !mount_point.metadata().map_err(failed)?.is_dir() {
-        return Err(Error::invalid(format!("{} is not a directory", mount_point.display()))
-            .with_hint("mount on an empty directory"));
-    }
+    check(mount_point)?;
     // The current directory may be another one by the time of unmounting.
-    let mount_point = mount_point.canonicalize().map_err(failed)?;
+    let path = mount_point.canonicalize().map_err(failed)?;
     let view = Arc::new(View::new(repository, snapshots, handle));
-    let session = fuser::spawn_mount(SnapshotFs::new(Arc::clone(&view)), &mount_point, &config(options))
-        .map_err(failed)?;
+    let session =
+        fuser::spawn_mount(SnapshotFs::new(Arc::clone(&view)), &path, &config(options)).map_err(failed)?;
+    let place = MountPlace::of(&path).map_err(failed)?;
+    mounted(place.clone());
     while !session.guard.is_finished() {
         if cancel.is_cancelled() {
-            return unmount(session, &mount_point);
+            return unmount(session, &place);
         }
         trim(&session, &view);
         thread::sleep(TICK);
     }
     session.join().map_err(failed)
+}
+
+/// Whether there is an empty directory to mount on: what lies in it would be hidden.
+fn check(mount_point: &Path) -> Result<()> {
+    let failed = |error| explain(error, mount_point);
+    if !mount_point.metadata().map_err(failed)?.is_dir() {
+        return Err(Error::invalid(format!("{} is not a directory", mount_point.display()))
+            .with_hint("mount on an empty directory"));
+    }
+    if fs::read_dir(mount_point).map_err(failed)?.next().is_some() {
+        return Err(Error::conflict(format!("{} is not empty", mount_point.display()))
+            .with_hint("mount on an empty directory: what lies in this one would be hidden"));
+    }
+    Ok(())
 }
 
 fn config(options: MountOptions) -> Config {
@@ -89,32 +105,34 @@ fn config(options: MountOptions) -> Config {
 }
 
 fn explain(error: io::Error, mount_point: &Path) -> Error {
+    let shown = mount_point.display();
     let hint = match error.kind() {
+        io::ErrorKind::NotConnected => {
+            return Error::conflict(format!("a mount whose program was killed lies on {shown}"))
+                .with_hint(format!("take it away first: fusermount3 -u -z {shown}"))
+                .with_source(error);
+        }
         io::ErrorKind::NotFound if mount_point.exists() => "load the kernel's module: modprobe fuse",
         io::ErrorKind::NotFound => "make the directory first",
-        io::ErrorKind::NotConnected => "a dead mount may lie there: fusermount3 -u DIR",
         _ => {
             "it needs /dev/fuse and, unless you are root, fusermount3; --allow-other also needs \
               user_allow_other in /etc/fuse.conf"
         }
     };
-    Error::io(error, format!("snapshots cannot be mounted on {}", mount_point.display())).with_hint(hint)
+    Error::io(error, format!("snapshots cannot be mounted on {shown}")).with_hint(hint)
 }
 
 /// Takes the file system out of view; if it is in use, its users keep it until the program ends.
-fn unmount(session: BackgroundSession, mount_point: &Path) -> Result<()> {
-    match rustix::mount::unmount(mount_point, UnmountFlags::NOFOLLOW) {
-        // Its threads see the end of the mount.
-        Ok(()) => {}
-        Err(rustix::io::Errno::BUSY) => {
-            tracing::warn!(mount_point = %mount_point.display(), "still in use: it is detached");
-            let flags = UnmountFlags::NOFOLLOW | UnmountFlags::DETACH;
-            rustix::mount::unmount(mount_point, flags).map_err(|error| still_mounted(error, mount_point))?;
+fn unmount(session: BackgroundSession, place: &MountPlace) -> Result<()> {
+    if let Err(error) = rustix::mount::unmount(place.path(), UnmountFlags::NOFOLLOW)
+        && place.is_mounted()
+    {
+        if error == rustix::io::Errno::BUSY {
+            tracing::warn!(mount_point = %place.path().display(), "still in use: it is detached");
         }
-        // Only root may; for others fusermount does, when the session is dropped. `INVAL`: unmounted by others.
-        Err(rustix::io::Errno::PERM | rustix::io::Errno::INVAL) => {}
-        Err(error) => return Err(still_mounted(error, mount_point)),
+        place.detach()?;
     }
+    // Its threads see the end of the mount.
     let BackgroundSession { guard, .. } = session;
     let mut waited = Duration::ZERO;
     while !guard.is_finished() && waited < LAST_REQUESTS {
@@ -122,12 +140,6 @@ fn unmount(session: BackgroundSession, mount_point: &Path) -> Result<()> {
         waited += TICK;
     }
     Ok(())
-}
-
-fn still_mounted(error: rustix::io::Errno, mount_point: &Path) -> Error {
-    let shown = mount_point.display();
-    Error::io(error.into(), format!("{shown} cannot be unmounted"))
-        .with_hint(format!("unmount it with: umount --lazy {shown}"))
 }
 
 /// Asks the kernel to forget names that were looked up long ago; it tells by `forget` which it let go.

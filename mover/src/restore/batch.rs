@@ -16,6 +16,7 @@ use crate::{
         metadata::Metadata,
     },
     id::{ChunkId, PackId},
+    monitor::Progress,
     reader::{SnapshotReader, place_of},
     target::{TargetFile, block::BlockTarget, tree::TargetTree},
 };
@@ -31,6 +32,8 @@ pub(crate) struct FileTask {
     pub sink: Sink,
     /// Pieces not written yet, and one for the planner while it still adds some.
     remaining: AtomicU64,
+    /// Bytes of its contents that progress was told of.
+    told: AtomicU64,
     /// Something of it could not be restored: it is not completed, and reported once.
     failed: AtomicBool,
 }
@@ -57,7 +60,18 @@ impl FileTask {
     /// A task that the planner still adds pieces to.
     pub(crate) fn new(path: Vec<u8>, metadata: Metadata, sink: Sink) -> Self {
         let (remaining, failed) = (AtomicU64::new(1), AtomicBool::new(false));
-        Self { path, metadata, sink, remaining, failed }
+        Self { path, metadata, sink, remaining, told: AtomicU64::new(0), failed }
+    }
+
+    /// Tells progress of contents that are where they belong: a large file is not nothing until its end.
+    pub(crate) fn tell(&self, progress: &Progress, bytes: u64) {
+        self.told.fetch_add(bytes, Ordering::Relaxed);
+        Progress::add(&progress.bytes, bytes);
+    }
+
+    /// Tells progress of the rest, holes for example.
+    pub(crate) fn tell_rest(&self, progress: &Progress) {
+        self.tell(progress, self.metadata.size.saturating_sub(self.told.load(Ordering::Relaxed)));
     }
 
     /// One piece is done (or the planner is); true for the last one.

@@ -1,23 +1,26 @@
 //! Comparing what is there with what is wanted, so that only differing ranges are fetched and written.
 
-use std::ops::Range;
+use std::{fs::File, io, ops::Range, os::fd::OwnedFd};
 
 use rayon::prelude::*;
 
 use super::{
     batch::{Batch, FileTask, Piece, Sink},
     execute::Shared,
+    verify::Zeros,
 };
 use crate::{
     error::{Error, Result},
     sys::{
         directory::{open_directory_beneath, to_c_string},
-        file::{open_for_reading, read_full_at},
+        file::{Extents, open_for_reading, read_full_at},
     },
 };
 
 /// Pieces of one file that one thread compares in a row: some 16 MiB.
 const GROUP_PIECES: usize = 256;
+/// Bytes that one thread compares with zeros at once.
+const ZEROS_AT_ONCE: u64 = 1 << 20;
 
 /// Takes the pieces out that are right already. Pieces must still be in the order of planning.
 pub(crate) fn drop_present(batch: &mut Batch, shared: &Shared) {
@@ -36,11 +39,12 @@ pub(crate) fn drop_present(batch: &mut Batch, shared: &Shared) {
     batch.pieces.retain(|piece| {
         let keep = wanted.next().unwrap_or(true);
         if !keep {
-            settled.push(piece.file);
+            settled.push((piece.file, piece.length));
         }
         keep
     });
-    for file in settled {
+    for (file, length) in settled {
+        files[file as usize].tell(shared.monitor.progress(), length.into());
         if files[file as usize].done() {
             batch.complete.push(std::sync::Arc::clone(&files[file as usize]));
         }
@@ -61,47 +65,83 @@ fn is_present(task: &FileTask, piece: &Piece, shared: &Shared, buffer: &mut Vec<
     matches!(read, Ok(count) if count == buffer.len()) && shared.reader.keys().chunk_id(buffer) == piece.id
 }
 
-/// Reads files back; reports each that differs, and gives the number of files that are right.
-pub(crate) fn verify(batch: &Batch, shared: &Shared, root: &std::os::fd::OwnedFd) {
-    groups(&batch.pieces).into_par_iter().for_each(|range| {
-        let task = &batch.files[batch.pieces[range.start].file as usize];
+/// Reads files back; reports each that differs.
+pub(crate) fn verify(batch: &Batch, zeros: &[Zeros], shared: &Shared, root: &OwnedFd) {
+    let check = |task: &FileTask, done: &dyn Fn() -> Result<()>| {
         if !task.has_failed()
-            && let Err(error) = verify_group(task, &batch.pieces[range], shared, root)
+            && let Err(error) = done()
         {
             shared.fail(task, &error);
         }
+    };
+    groups(&batch.pieces).into_par_iter().for_each(|range| {
+        let task = &batch.files[batch.pieces[range.start].file as usize];
+        check(task, &|| verify_group(task, &batch.pieces[range.clone()], shared, root));
     });
+    zeros.par_iter().for_each(|range| check(&range.file, &|| verify_zeros(range, shared, root)));
 }
 
-fn verify_group(
-    task: &FileTask,
-    pieces: &[Piece],
-    shared: &Shared,
-    root: &std::os::fd::OwnedFd,
-) -> Result<()> {
+/// Opens a restored file, which must have the right length.
+fn open_restored(task: &FileTask, shared: &Shared, root: &OwnedFd) -> Result<File> {
     shared.cancel.check()?;
     let (directory, name) = crate::format::order::split_path(&task.path);
-    let shown = crate::monitor::escape_path(&task.path);
-    let failed = |error| Error::io(error, format!("read {shown} back"));
+    let failed = |error| read_back_failed(error, task);
     let directory = open_directory_beneath(root, directory).map_err(failed)?;
     let name = to_c_string(name).map_err(failed)?;
     let file = open_for_reading(&directory, &name).map_err(failed)?;
-    let length = file.metadata().map_err(failed)?.len();
-    if length != task.metadata.size {
+    let found = file.metadata().map_err(failed)?;
+    if !found.is_file() {
+        return Err(Error::corrupt("it is not a file"));
+    }
+    if found.len() != task.metadata.size {
         return Err(Error::corrupt(format!(
-            "it has {length} bytes, the snapshot says {}",
+            "it has {} bytes, the snapshot says {}",
+            found.len(),
             task.metadata.size
         )));
     }
+    Ok(file)
+}
+
+fn read_back_failed(error: io::Error, task: &FileTask) -> Error {
+    Error::io(error, format!("read {} back", crate::monitor::escape_path(&task.path)))
+}
+
+fn verify_group(task: &FileTask, pieces: &[Piece], shared: &Shared, root: &OwnedFd) -> Result<()> {
+    let file = open_restored(task, shared, root)?;
     let mut buffer = Vec::new();
     for piece in pieces {
         buffer.resize(piece.length as usize, 0);
-        let count = read_full_at(&file, &mut buffer, piece.at).map_err(failed)?;
+        let count =
+            read_full_at(&file, &mut buffer, piece.at).map_err(|error| read_back_failed(error, task))?;
         if count != buffer.len() || shared.reader.keys().chunk_id(&buffer) != piece.id {
-            return Err(Error::corrupt(format!(
-                "the {} bytes at {} are not what the snapshot says",
-                piece.length, piece.at
-            )));
+            return Err(differs(piece.length.into(), piece.at));
+        }
+    }
+    Ok(())
+}
+
+fn differs(length: u64, at: u64) -> Error {
+    Error::corrupt(format!("the {length} bytes at {at} are not what the snapshot says"))
+}
+
+/// Only what the file system keeps data for is read.
+fn verify_zeros(range: &Zeros, shared: &Shared, root: &OwnedFd) -> Result<()> {
+    let task = &*range.file;
+    let file = open_restored(task, shared, root)?;
+    let mut buffer = Vec::new();
+    for extent in Extents::within(&file, range.at, range.at + range.length) {
+        let mut at = extent.offset;
+        let end = extent.offset + extent.length;
+        while at < end {
+            shared.cancel.check()?;
+            buffer.resize((end - at).min(ZEROS_AT_ONCE) as usize, 0);
+            let count =
+                read_full_at(&file, &mut buffer, at).map_err(|error| read_back_failed(error, task))?;
+            if count != buffer.len() || buffer.iter().any(|byte| *byte != 0) {
+                return Err(differs(range.length, range.at));
+            }
+            at += count as u64;
         }
     }
     Ok(())

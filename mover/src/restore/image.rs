@@ -73,6 +73,7 @@ pub async fn restore_image(
     monitor: Arc<dyn Monitor>,
     cancel: Cancel,
 ) -> Result<RestoreReport> {
+    reader.keys().check_opens_data()?;
     monitor.phase("restore");
     let entry = choose(reader, &options.path).await?;
     let size = entry.metadata.size;

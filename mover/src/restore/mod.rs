@@ -15,6 +15,7 @@ pub mod select;
 pub mod stream;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod work;
 
 use std::{path::PathBuf, sync::Arc};
@@ -36,6 +37,8 @@ pub enum Existing {
     Trust,
     /// Read it, and write only what differs.
     Compare,
+    /// Leave it as it is unless the snapshot has a later time of modification; then as `Compare`.
+    KeepNewer,
     /// Leave it as it is.
     Keep,
 }
@@ -109,11 +112,12 @@ pub async fn restore(
     monitor: Arc<dyn Monitor>,
     cancel: Cancel,
 ) -> Result<RestoreReport> {
+    reader.keys().check_opens_data()?;
     monitor.phase("restore");
     let mut report = plan::run(reader, options, Arc::clone(&monitor), cancel.clone()).await?;
     if options.verify && !options.dry_run {
         monitor.phase("verify");
-        report.files_verified = plan::verify(reader, options, Arc::clone(&monitor), cancel).await?;
+        report.files_verified = verify::verify(reader, options, Arc::clone(&monitor), cancel).await?;
         report.problems = crate::monitor::Progress::get(&monitor.progress().problems);
     }
     Ok(report)

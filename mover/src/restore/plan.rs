@@ -34,7 +34,7 @@ const FIRST_BATCH_BYTES: usize = 1 << 20;
 /// walked a second time, backwards.
 const DIRECTORY_SHARE: u64 = 16;
 /// Two batches live at once and take this part of the memory each.
-const BATCH_SHARE: u64 = 8;
+pub(super) const BATCH_SHARE: u64 = 8;
 /// Stored bytes in flight take this part of the memory.
 const FLIGHT_SHARE: u64 = 4;
 
@@ -45,6 +45,8 @@ struct Planner<'o> {
     prefix: Vec<u8>,
     /// The target was empty: nothing needs to be looked up.
     fresh: bool,
+    /// The target of a dry run, which is only looked at.
+    looked_at: Option<TargetTree>,
     batches: mpsc::Sender<Batch>,
     batch: Batch,
     batch_limit: usize,
@@ -69,15 +71,13 @@ pub(crate) async fn run(
     cancel: Cancel,
 ) -> Result<RestoreReport> {
     let prefix = options.selection.prefix(reader).await?;
-    let tree = if options.dry_run {
-        None
+    let wish = TargetOptions { replace: options.existing != Existing::Keep };
+    let (tree, looked_at) = if options.dry_run {
+        (None, TargetTree::open_existing(&options.target, wish)?)
     } else {
-        Some(TargetTree::open(
-            &options.target,
-            TargetOptions { replace: options.existing != Existing::Keep },
-        )?)
+        (Some(TargetTree::open(&options.target, wish)?), None)
     };
-    let fresh = match &tree {
+    let fresh = match tree.as_ref().or(looked_at.as_ref()) {
         Some(tree) => tree.list(b"")?.is_empty(),
         None => true,
     };
@@ -96,6 +96,7 @@ pub(crate) async fn run(
         shared: Arc::clone(&shared),
         prefix,
         fresh,
+        looked_at,
         batches,
         batch: Batch::default(),
         batch_limit: FIRST_BATCH_BYTES,
@@ -197,11 +198,10 @@ impl Planner<'_> {
     }
 
     fn directory(&mut self, path: Vec<u8>, metadata: Metadata) {
-        let Some(tree) = &self.shared.tree else { return };
-        if self.options.delete && !self.fresh && matches!(tree.look_up(&path), Ok(Some((Kind::Directory, _))))
-        {
+        if self.options.delete && matches!(self.present(&path), Some((Kind::Directory, _))) {
             self.unlisted.insert(path.clone());
         }
+        let Some(tree) = &self.shared.tree else { return };
         if let Err(error) = tree.create_directory(&path) {
             return report(&*self.shared.monitor, &path, &error);
         }
@@ -216,11 +216,11 @@ impl Planner<'_> {
     }
 
     fn node(&mut self, path: &[u8], entry: &Entry) {
-        let shared = Arc::clone(&self.shared);
-        let Some(tree) = &shared.tree else { return };
-        if self.options.existing == Existing::Keep && self.exists(tree, path) {
+        if self.keeps(self.present(path).as_ref(), &entry.metadata) {
             return;
         }
+        let shared = Arc::clone(&self.shared);
+        let Some(tree) = &shared.tree else { return };
         if entry.metadata.links > 1 && self.is_further_name(path, &entry.metadata) {
             return;
         }
@@ -246,21 +246,31 @@ impl Planner<'_> {
         further
     }
 
-    fn exists(&self, tree: &TargetTree, path: &[u8]) -> bool {
-        !self.fresh && matches!(tree.look_up(path), Ok(Some(_)))
+    /// What is at a path of the target now. What cannot be looked at is met again when it is to be written.
+    fn present(&self, path: &[u8]) -> Option<(Kind, Metadata)> {
+        let tree = self.shared.tree.as_ref().or(self.looked_at.as_ref()).filter(|_| !self.fresh);
+        tree.and_then(|tree| tree.look_up(path).unwrap_or_default())
+    }
+
+    /// Whether what is there stays as it is.
+    fn keeps(&self, present: Option<&(Kind, Metadata)>, wanted: &Metadata) -> bool {
+        let Some((_, present)) = present else { return false };
+        match self.options.existing {
+            Existing::Keep => true,
+            Existing::KeepNewer => present.mtime >= wanted.mtime,
+            Existing::Trust | Existing::Compare => false,
+        }
     }
 
     async fn file(&mut self, path: Vec<u8>, entry: Entry) -> Result<()> {
-        let several = entry.metadata.links > 1;
-        if several && self.is_further_name(&path, &entry.metadata) {
+        let present = self.present(&path);
+        // A name that stays is not the first one: the others of its inode are restored without it.
+        if self.keeps(present.as_ref(), &entry.metadata) {
+            self.report.files_skipped += 1;
             return Ok(());
         }
-        let present = match &self.shared.tree {
-            Some(tree) if !self.fresh => tree.look_up(&path).unwrap_or_default(),
-            _ => None,
-        };
-        if self.options.existing == Existing::Keep && present.is_some() {
-            self.report.files_skipped += 1;
+        let several = entry.metadata.links > 1;
+        if several && self.is_further_name(&path, &entry.metadata) {
             return Ok(());
         }
         let reuse = matches!(present, Some((Kind::File, _)));
@@ -369,8 +379,13 @@ impl Planner<'_> {
     }
 
     fn remove_others(&mut self, directory: &[u8], names: &HashSet<Vec<u8>>) {
-        let Some(tree) = &self.shared.tree else { return };
-        if self.fresh {
+        let tree = self.shared.tree.as_ref().or(self.looked_at.as_ref()).filter(|_| !self.fresh);
+        let Some(tree) = tree else { return };
+        // In a dry run it may not be there yet, or something else in its place.
+        if self.options.dry_run
+            && !directory.is_empty()
+            && !matches!(self.present(directory), Some((Kind::Directory, _)))
+        {
             return;
         }
         let present = match tree.list(directory) {
@@ -383,7 +398,8 @@ impl Planner<'_> {
             if !self.options.selection.wants(&join(&self.prefix, &path)) {
                 continue;
             }
-            match tree.remove(&path) {
+            let removed = if self.options.dry_run { tree.count(&path) } else { tree.remove(&path) };
+            match removed {
                 Ok(count) => self.report.deleted += count,
                 Err(error) => report(&*self.shared.monitor, &path, &error),
             }
@@ -463,59 +479,4 @@ fn finish_tree(shared: Arc<Shared>) -> Result<()> {
         tracing::warn!(what, count, "further attributes could not be restored");
     }
     Ok(())
-}
-
-/// Reads the restored files back and compares every chunk; holes are not read. Gives the number of files that
-/// are right.
-pub(crate) async fn verify(
-    reader: &SnapshotReader,
-    options: &RestoreOptions,
-    monitor: Arc<dyn Monitor>,
-    cancel: Cancel,
-) -> Result<u64> {
-    let prefix = options.selection.prefix(reader).await?;
-    let root = std::fs::File::open(&options.target)
-        .map_err(|error| Error::io(error, format!("open the target {}", options.target.display())))?;
-    let root = Arc::new(std::os::fd::OwnedFd::from(root));
-    let shared = Arc::new(Shared::new(reader, None, monitor, cancel));
-    let limit = usize::try_from(options.memory_bytes / BATCH_SHARE).unwrap_or(usize::MAX);
-    let mut walk = reader.entries(options.selection.part())?;
-    let mut batch = Batch::default();
-    let mut right = 0;
-    while let Some(leaf) = walk.next_leaf().await? {
-        for entry in leaf {
-            let Some(path) = relative(&entry.path, &prefix) else { continue };
-            if entry.kind != Kind::File || !options.selection.wants(&entry.path) {
-                continue;
-            }
-            let task = Arc::new(FileTask::new(path.to_vec(), entry.metadata, Sink::Check));
-            let mut index = batch.file(Arc::clone(&task));
-            let mut runs = reader.runs(&entry.content);
-            while let Some((mut at, piece)) = runs.next_piece().await? {
-                for run in &piece {
-                    if let Run::Chunk(chunk) = run {
-                        batch.add(index, at, chunk)?;
-                    }
-                    at += run.length();
-                }
-                if batch.size() >= limit {
-                    check_batch(mem::take(&mut batch), &shared, &root).await?;
-                    index = batch.file(Arc::clone(&task));
-                }
-            }
-            right += 1;
-        }
-    }
-    check_batch(batch, &shared, &root).await?;
-    Ok(right - shared.failed_files())
-}
-
-async fn check_batch(batch: Batch, shared: &Arc<Shared>, root: &Arc<std::os::fd::OwnedFd>) -> Result<()> {
-    let (shared, root) = (Arc::clone(shared), Arc::clone(root));
-    tokio::task::spawn_blocking(move || {
-        super::compare::verify(&batch, &shared, &root);
-        shared.check()
-    })
-    .await
-    .map_err(|error| Error::internal("comparing did not finish").with_source(error))?
 }

@@ -149,6 +149,7 @@ fn write(shared: &Shared, task: &FileTask, at: u64, bytes: &[u8]) -> Result<()> 
     }
     shared.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     Progress::add(&shared.monitor.progress().bytes_moved, bytes.len() as u64);
+    task.tell(shared.monitor.progress(), bytes.len() as u64);
     Ok(())
 }
 
@@ -161,7 +162,7 @@ pub(crate) fn complete(shared: &Shared, task: &FileTask) {
         return shared.fail(task, &error);
     }
     Progress::add(&shared.monitor.progress().entries, 1);
-    Progress::add(&shared.monitor.progress().bytes, task.metadata.size);
+    task.tell_rest(shared.monitor.progress());
 }
 
 fn finish(shared: &Shared, task: &FileTask) -> Result<()> {

@@ -15,6 +15,10 @@ use crate::format::metadata::Xattr;
 /// Linux's limits: a list of names and a value are at most 64 KiB each.
 const LIST_MAX: usize = 65_536;
 
+/// How XFS shows its lists of rights a second time to root. They are kept and set under their names of every file
+/// system, and these would mean nothing elsewhere.
+const RIGHTS_OF_XFS: [&[u8]; 2] = [b"trusted.SGI_ACL_FILE", b"trusted.SGI_ACL_DEFAULT"];
+
 /// The inode flags that a person can set and that have a meaning elsewhere; the others (extents, indexed
 /// directory, …) describe how one file system stores the inode.
 pub const KEPT_FLAGS: u32 = IFlags::SYNC
@@ -66,7 +70,7 @@ impl<'fd> Inode<'fd> {
         }
     }
 
-    /// The names of all extended attributes; empty where the file system has none.
+    /// The names of all extended attributes that are kept; empty where the file system has none.
     pub fn names(&self) -> io::Result<Vec<CString>> {
         let mut small = [0_u8; 256];
         let listed = match self.list(&mut small) {
@@ -80,7 +84,8 @@ impl<'fd> Inode<'fd> {
             Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
             Err(errno) => return Err(errno.into()),
         };
-        let names = listed.split(|&byte| byte == 0).filter(|name| !name.is_empty());
+        let names =
+            listed.split(|&byte| byte == 0).filter(|name| !name.is_empty() && !RIGHTS_OF_XFS.contains(name));
         Ok(names.map(|name| CString::new(name).expect("split at every NUL")).collect())
     }
 

@@ -78,6 +78,11 @@ impl<'file> Extents<'file> {
         Self { fd: file.as_fd(), position: 0, size, telling }
     }
 
+    /// The runs from `start` up to `end`.
+    pub fn within(file: &'file impl AsFd, start: u64, end: u64) -> Self {
+        Self { fd: file.as_fd(), position: start, size: end, telling: true }
+    }
+
     fn rest(&mut self) -> Option<Extent> {
         let extent = Extent { offset: self.position, length: self.size - self.position };
         self.position = self.size;

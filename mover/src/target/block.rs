@@ -80,7 +80,11 @@ impl BlockTarget {
     }
 
     fn open_file(path: &Path, size: u64, options: BlockTargetOptions, fresh: bool) -> Result<Self> {
-        let failed = |error| Error::io(error, format!("cannot prepare {}", path.display()));
+        let failed = |error: io::Error| {
+            let missing = error.kind() == io::ErrorKind::NotFound;
+            let error = Error::io(error, format!("cannot prepare {}", path.display()));
+            if missing { error.with_hint("make the directory of the image first") } else { error }
+        };
         let mut how = File::options();
         how.read(true).write(true).create_new(fresh).mode(0o600);
         let file = how.open(path).map_err(failed)?;

@@ -22,7 +22,22 @@ impl TargetTree {
     /// are removed, never followed.
     pub fn remove(&self, path: &[u8]) -> Result<u64> {
         self.forget_directories();
-        let mut removed = 0;
+        let removed = self.bottom_up(path, unlink)?;
+        self.forget_directories();
+        Ok(removed)
+    }
+
+    /// How many entries [`Self::remove`] would remove.
+    pub fn count(&self, path: &[u8]) -> Result<u64> {
+        self.bottom_up(path, |_, _, _| Ok(()))
+    }
+
+    fn bottom_up(
+        &self,
+        path: &[u8],
+        act: impl Fn(&DirectoryHandle, &CStr, bool) -> io::Result<()>,
+    ) -> Result<u64> {
+        let mut count = 0;
         let mut waiting = vec![(path.to_vec(), false)];
         while let Some((path, emptied)) = waiting.pop() {
             let (parent, name) = self.locate(&path)?;
@@ -40,11 +55,10 @@ impl TargetTree {
                 }
                 continue;
             }
-            unlink(&parent, &name, directory).map_err(|error| failed(error, "remove", &path))?;
-            removed += 1;
+            act(&parent, &name, directory).map_err(|error| failed(error, "remove", &path))?;
+            count += 1;
         }
-        self.forget_directories();
-        Ok(removed)
+        Ok(count)
     }
 
     /// Clears the name if the options allow it, and calls `make` again.

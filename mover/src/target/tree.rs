@@ -91,11 +91,22 @@ pub struct TargetTree {
 impl TargetTree {
     /// Opens the directory at `root`, making it if need be.
     pub fn open(root: &Path, options: TargetOptions) -> Result<Self> {
-        let failed = |error| Error::io(error, format!("cannot open the target {}", root.display()));
-        std::fs::create_dir_all(root).map_err(failed)?;
-        let name = to_c_string(root.as_os_str().as_bytes()).map_err(failed)?;
+        std::fs::create_dir_all(root).map_err(|error| cannot_open(error, root))?;
+        Self::open_root(root, options).map_err(|error| cannot_open(error, root))
+    }
+
+    /// Opens the directory at `root` if there is one.
+    pub fn open_existing(root: &Path, options: TargetOptions) -> Result<Option<Self>> {
+        match Self::open_root(root, options) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => other.map(Some).map_err(|error| cannot_open(error, root)),
+        }
+    }
+
+    fn open_root(root: &Path, options: TargetOptions) -> io::Result<Self> {
+        let name = to_c_string(root.as_os_str().as_bytes())?;
         Ok(Self {
-            root: open_trusted_directory(&name).map_err(failed)?,
+            root: open_trusted_directory(&name)?,
             options,
             directories: Mutex::default(),
             files: FdCache::with_default_limit(),
@@ -300,6 +311,10 @@ impl TargetTree {
     pub(super) fn forget_directories(&self) {
         *lock(&self.directories) = Directories::default();
     }
+}
+
+fn cannot_open(error: io::Error, root: &Path) -> Error {
+    Error::io(error, format!("cannot open the target {}", root.display()))
 }
 
 /// Names come from the repository, which may be hostile.

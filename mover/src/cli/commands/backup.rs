@@ -23,6 +23,7 @@ use crate::cli::{
     dry_run::DryRunStore,
     engine,
     exit::Outcome,
+    progress::Watch,
     units,
 };
 
@@ -170,7 +171,12 @@ pub(crate) async fn run(context: &Context, args: &BackupArgs) -> Result<Outcome>
         checkpoint_interval: Duration::from_secs(args.checkpoint_interval),
         ..BackupOptions::new(source)
     };
-    let watch = context.watch("backup");
+    let watch = if args.other.stdin {
+        // What feeds it may never say more, and then nobody would look at a request to stop: it ends at once.
+        Watch::start("backup", &context.output, &context.world)
+    } else {
+        context.watch("backup")
+    };
     let report = backup(&repository, options, watch.monitor(), context.cancel.clone()).await;
     let elapsed = watch.elapsed();
     drop(watch);

@@ -31,7 +31,7 @@ pub(crate) async fn run(context: &Context, args: &MountArgs) -> Result<Outcome> 
     use carrack_mover::mount::{self, MountOptions};
 
     use super::snapshots;
-    use crate::cli::engine;
+    use crate::cli::{engine, exit, units};
 
     let repository = engine::open(context).await?;
     let list = repository.snapshots().await?;
@@ -41,12 +41,20 @@ pub(crate) async fn run(context: &Context, args: &MountArgs) -> Result<Outcome> 
         return Err(Error::not_found("there is no snapshot to show").with_hint("see: carrack snapshots"));
     }
     context.begin_graceful();
-    let shown = args.mountpoint.display();
-    context.output.note(format_args!("{} snapshots on {shown}, until ctrl-C or umount", chosen.len()));
+    let count = units::count(chosen.len() as u64, "snapshot", "snapshots");
+    let note = format!("{count} on {}, until ctrl-C or umount", args.mountpoint.display());
     let options = MountOptions { allow_other: args.allow_other };
-    let (point, cancel) = (args.mountpoint.clone(), context.cancel.clone());
+    let (point, cancel, output) = (args.mountpoint.clone(), context.cancel.clone(), context.output.clone());
     let handle = tokio::runtime::Handle::current();
-    let work = move || mount::mount(repository, chosen, &point, options, handle, cancel);
+    let mounted = move |place: mount::MountPlace| {
+        exit::before_ending_at_once(move || {
+            if let Err(error) = place.detach() {
+                tracing::error!(hint = error.hint().unwrap_or_default(), "{error}");
+            }
+        });
+        output.note(note);
+    };
+    let work = move || mount::mount(repository, chosen, &point, options, (handle, cancel), mounted);
     tokio::task::spawn_blocking(work).await.map_err(|error| {
         Error::internal("the mounted file system ended unexpectedly").with_source(error)
     })??;

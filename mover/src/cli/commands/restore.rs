@@ -105,6 +105,8 @@ pub(crate) enum OverwriteArg {
     Always,
     /// Believe size and modification time, and leave files alone where both agree
     IfChanged,
+    /// Leave files alone that are as new as in the snapshot, or newer; write the others as always does
+    IfNewer,
     /// Leave every file alone that is there
     Never,
 }
@@ -163,9 +165,10 @@ fn refuse_tree_options(args: &RestoreArgs, target: &str) -> Result<()> {
         .any(|list| !list.is_empty())
         || !select.include_file.is_empty()
         || !select.exclude_file.is_empty();
-    if selects || args.delete || args.dry_run || args.verify {
+    let newer = args.overwrite == OverwriteArg::IfNewer;
+    if selects || args.delete || args.dry_run || args.verify || newer {
         return Err(Error::invalid(format!(
-            "patterns, --delete, --verify and --dry-run do not go with {target} as the target"
+            "patterns, --delete, --verify, --dry-run and --overwrite if-newer do not go with {target} as the target"
         ))
         .with_hint("leave them out, or restore to a directory"));
     }
@@ -253,6 +256,7 @@ async fn to_directory(
     let existing = match args.overwrite {
         OverwriteArg::Always => Existing::Compare,
         OverwriteArg::IfChanged => Existing::Trust,
+        OverwriteArg::IfNewer => Existing::KeepNewer,
         OverwriteArg::Never => Existing::Keep,
     };
     let options = RestoreOptions {

@@ -1,0 +1,98 @@
+//! Reads restored files back and compares every byte with the snapshot, holes too.
+
+use std::{mem, os::fd::OwnedFd, sync::Arc};
+
+use super::{
+    RestoreOptions,
+    batch::{Batch, FileTask, Sink},
+    compare,
+    execute::Shared,
+    plan::BATCH_SHARE,
+    select::relative,
+};
+use crate::{
+    cancel::Cancel,
+    error::{Error, Result},
+    format::{entry::Run, metadata::Kind},
+    monitor::Monitor,
+    reader::SnapshotReader,
+};
+
+/// A range of a file that must read as zeros; of no bytes, for a file that only must be there.
+#[derive(Debug)]
+pub(crate) struct Zeros {
+    pub file: Arc<FileTask>,
+    pub at: u64,
+    pub length: u64,
+}
+
+/// What is compared together.
+#[derive(Debug, Default)]
+struct Work {
+    batch: Batch,
+    zeros: Vec<Zeros>,
+}
+
+impl Work {
+    fn size(&self) -> usize {
+        self.batch.size() + self.zeros.len() * mem::size_of::<Zeros>()
+    }
+}
+
+/// Compares what was selected; gives the number of files that are right.
+pub(crate) async fn verify(
+    reader: &SnapshotReader,
+    options: &RestoreOptions,
+    monitor: Arc<dyn Monitor>,
+    cancel: Cancel,
+) -> Result<u64> {
+    let prefix = options.selection.prefix(reader).await?;
+    let root = std::fs::File::open(&options.target)
+        .map_err(|error| Error::io(error, format!("open the target {}", options.target.display())))?;
+    let root = Arc::new(OwnedFd::from(root));
+    let shared = Arc::new(Shared::new(reader, None, monitor, cancel));
+    let limit = usize::try_from(options.memory_bytes / BATCH_SHARE).unwrap_or(usize::MAX);
+    let mut walk = reader.entries(options.selection.part())?;
+    let mut work = Work::default();
+    let mut files = 0;
+    while let Some(leaf) = walk.next_leaf().await? {
+        for entry in leaf {
+            let Some(path) = relative(&entry.path, &prefix) else { continue };
+            if entry.kind != Kind::File || !options.selection.wants(&entry.path) {
+                continue;
+            }
+            let task = Arc::new(FileTask::new(path.to_vec(), entry.metadata, Sink::Check));
+            let mut index = work.batch.file(Arc::clone(&task));
+            work.zeros.push(Zeros { file: Arc::clone(&task), at: 0, length: 0 });
+            let mut runs = reader.runs(&entry.content);
+            while let Some((mut at, piece)) = runs.next_piece().await? {
+                for run in &piece {
+                    match run {
+                        Run::Chunk(chunk) => work.batch.add(index, at, chunk)?,
+                        Run::Hole(length) => {
+                            work.zeros.push(Zeros { file: Arc::clone(&task), at, length: *length });
+                        }
+                    }
+                    at += run.length();
+                }
+                if work.size() >= limit {
+                    check(mem::take(&mut work), &shared, &root).await?;
+                    index = work.batch.file(Arc::clone(&task));
+                }
+            }
+            files += 1;
+        }
+    }
+    check(work, &shared, &root).await?;
+    Ok(files - shared.failed_files())
+}
+
+async fn check(work: Work, shared: &Arc<Shared>, root: &Arc<OwnedFd>) -> Result<()> {
+    let (shared, root) = (Arc::clone(shared), Arc::clone(root));
+    tokio::task::spawn_blocking(move || {
+        compare::verify(&work.batch, &work.zeros, &shared, &root);
+        shared.check()
+    })
+    .await
+    .map_err(|error| Error::internal("comparing did not finish").with_source(error))?
+}

@@ -1,0 +1,156 @@
+//! The program under test, with a repository of its own.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+
+/// How long a run may take that is waited for; seen: a few seconds.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// An ordinary user: `nobody` of every Linux system.
+pub const NOBODY: u32 = 65_534;
+
+/// A repository in a directory, a copy of the program that everybody may run, and whom it runs as.
+#[derive(Debug)]
+pub struct Program {
+    directory: TempDir,
+    path: PathBuf,
+    user: Option<u32>,
+    /// The password that is given.
+    pub password: String,
+}
+
+/// What a run printed.
+#[derive(Debug)]
+pub struct Printed {
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+impl Printed {
+    /// The message of this type, of a run with `--json`.
+    pub fn message(&self, message_type: &str) -> serde_json::Value {
+        let messages =
+            self.out.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let mut wanted = messages.filter(|message| message["message_type"] == message_type);
+        wanted.next_back().unwrap_or_default()
+    }
+}
+
+impl Program {
+    /// Makes a repository; `program` is what `cargo build -p carrack-mover` has built.
+    pub fn new(program: PathBuf) -> Result<Self> {
+        Self::of(program, None)
+    }
+
+    /// The same, run by an ordinary user.
+    pub fn as_nobody(program: PathBuf) -> Result<Self> {
+        Self::of(program, Some(NOBODY))
+    }
+
+    fn of(program: PathBuf, user: Option<u32>) -> Result<Self> {
+        let directory = TempDir::with_prefix("carrack-test-")?;
+        let mut path = program;
+        if let Some(user) = user {
+            // A checkout may lie where nobody else can go.
+            let copy = directory.path().join("carrack");
+            fs::copy(&path, &copy).with_context(|| format!("copy {}", path.display()))?;
+            path = copy;
+            fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
+            chown(directory.path(), Some(user), Some(user))?;
+        }
+        let made = Self { directory, path, user, password: "correct".to_owned() };
+        made.run(["init"], 0);
+        Ok(made)
+    }
+
+    /// A path beside the repository.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// The command, not started yet.
+    pub fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
+        let mut command = Command::new(&self.path);
+        command.args(arguments).env_clear().stdin(Stdio::null());
+        command.env("CARRACK_PASSWORD", &self.password).env("CARRACK_REPOSITORY", self.path("repository"));
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
+        command
+    }
+
+    /// Runs the program, which must end with this code.
+    pub fn run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>, code: i32) -> Printed {
+        ended(&mut self.command(arguments), code)
+    }
+
+    /// Starts the program with its output to pipes.
+    pub fn start<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Child {
+        let mut command = self.command(arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
+    }
+
+    /// Restores the newest snapshot into a directory that does not exist yet; gives where `source` is in it.
+    pub fn restored(&self, source: &Path, target: &Path, code: i32) -> PathBuf {
+        self.run([OsStr::new("restore"), "latest".as_ref(), "--target".as_ref(), target.as_ref()], code);
+        target.join(source.strip_prefix("/").expect("an absolute path"))
+    }
+}
+
+/// Runs a command, which must end with this code and without a panic.
+pub fn ended(command: &mut Command, code: i32) -> Printed {
+    let output = command.output().expect("the program was built: cargo build -p carrack-mover");
+    judged(command, output, code)
+}
+
+fn judged(command: &Command, output: Output, code: i32) -> Printed {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let printed = Printed { out: text(&output.stdout), err: text(&output.stderr) };
+    assert_eq!(
+        output.status.code(),
+        Some(code),
+        "{command:?}: {}\n{}\n{}",
+        output.status,
+        printed.out,
+        printed.err
+    );
+    printed
+}
+
+/// Sends a signal to a process that this test has started.
+pub fn signal(child: &Child, signal: rustix::process::Signal) -> Result<()> {
+    let id =
+        i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw).context("a process id")?;
+    rustix::process::kill_process(id, signal).context("send a signal")
+}
+
+/// Waits for the end of a process that this test has started.
+pub fn wait(mut child: Child, code: i32) -> Printed {
+    let done = wait_until(|| child.try_wait().is_ok_and(|ended| ended.is_some()));
+    if done.is_err() {
+        child.kill().expect("it can be killed");
+    }
+    let output = child.wait_with_output().expect("it ends");
+    done.expect("it ends by itself in time");
+    judged(&Command::new("carrack"), output, code)
+}
+
+/// Waits until something holds.
+pub fn wait_until(mut holds: impl FnMut() -> bool) -> Result<()> {
+    let start = Instant::now();
+    while !holds() {
+        ensure!(start.elapsed() < LIMIT, "waited for {LIMIT:?} in vain");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
