@@ -261,11 +261,20 @@ impl Keys {
 
     /// Signs what takes something out of view or condemns it. `Denied` for a process that may only write.
     pub fn sign_maintenance(&self, context: &str, message: &[u8]) -> Result<Vec<u8>> {
-        let pair = self.generation(self.newest())?.maintenance_private.as_ref().ok_or_else(|| {
+        let pair = self.maintenance_pair()?;
+        Ok(pair.sign(&signed_message(context, message)).as_ref().to_vec())
+    }
+
+    /// Fails with kind `Denied` for a process that may only write.
+    pub fn check_can_maintain(&self) -> Result<()> {
+        self.maintenance_pair().map(|_pair| ())
+    }
+
+    fn maintenance_pair(&self) -> Result<&Ed25519KeyPair> {
+        self.generation(self.newest())?.maintenance_private.as_ref().ok_or_else(|| {
             Error::denied("these keys can write to the repository, but not forget or delete")
                 .with_hint("run this with the repository's password or root key")
-        })?;
-        Ok(pair.sign(&signed_message(context, message)).as_ref().to_vec())
+        })
     }
 
     /// Whether a maintenance signature is true, by any generation's key.

@@ -97,14 +97,18 @@ async fn run_session(
     monitor.phase("reading what the repository knows");
     let plan = Plan::new(repository, &options, Arc::clone(session), parent, started).await?;
     let (repository, handle) = (repository.clone(), tokio::runtime::Handle::current());
+    let stop = cancel.clone();
     let noted = Arc::new(Noting { inner: monitor, kept: CollectMonitor::default() });
     let scope = Arc::clone(&noted);
     let engine = tokio::task::spawn_blocking(move || -> Result<(Outcome, BackupOptions)> {
         let outcome = run(&repository, &options, plan, handle, scope, cancel)?;
         Ok((outcome, options))
     });
-    let (outcome, options) =
-        engine.await.map_err(|error| Error::internal("the backup's threads broke").with_source(error))??;
+    let done =
+        engine.await.map_err(|error| Error::internal("the backup's threads broke").with_source(error))?;
+    // Asked to stop, nothing is committed; and threads that stopped each other speak with one voice.
+    stop.check()?;
+    let (outcome, options) = done?;
     finish(outcome, &options, &noted, started, paths).await
 }
 

@@ -131,8 +131,9 @@ impl Repository {
         &self.inner.format
     }
 
-    /// Fails if maintenance must know something that this program does not.
+    /// Fails if these keys may not maintain, or if maintenance must know something that this program does not.
     pub(crate) fn check_maintainable(&self) -> Result<()> {
+        self.keys().check_can_maintain()?;
         match self.format().maintain_features.first() {
             None => Ok(()),
             Some(unknown) => {

@@ -31,8 +31,6 @@ pub(crate) struct CheckArgs {
     /// Snapshots to check, with what they need [default: everything]
     #[arg(value_name = "SNAPSHOT")]
     pub(crate) snapshots: Vec<String>,
-    #[command(flatten)]
-    pub(crate) filter: FilterArgs,
     /// Read the footer of every pack and compare it with the size that the store tells
     #[arg(long)]
     pub(crate) sizes: bool,
@@ -45,6 +43,8 @@ pub(crate) struct CheckArgs {
     /// Do not mark snapshots as verified
     #[arg(long)]
     pub(crate) no_mark: bool,
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
 }
 
 pub(crate) async fn run(context: &Context, args: &CheckArgs) -> Result<Outcome> {
