@@ -151,7 +151,7 @@ impl Dispatcher<'_> {
 
     fn stored_large(&mut self, mut entry: Entry, hints: Vec<Found>, begun: Option<Begun>) -> Result<()> {
         let (size, content) = (entry.metadata.size, std::mem::take(&mut entry.content));
-        let too_long = wrong_size(&entry);
+        let mismatch = wrong_size(&entry);
         let grid = match entry.kind {
             Kind::Image => grid(&self.options.source).unwrap_or(0),
             _ => 0,
@@ -166,7 +166,7 @@ impl Dispatcher<'_> {
             buffer: Vec::new(),
         };
         let result = self.cut_large(&content, &mut cutter, &pieces, &mut hints);
-        let result = result.and_then(|()| if cutter.at == size { Ok(()) } else { Err(too_long) });
+        let result = result.and_then(|()| if cutter.at == size { Ok(()) } else { Err(mismatch) });
         match result {
             Err(error) if is_damage(&error) => {
                 let (answer, lost) = promise(|| Err(Failure::Store(stopped())));
@@ -215,8 +215,8 @@ impl Dispatcher<'_> {
         pieces: &Sender<Piece>,
         hints: &mut Hints,
     ) -> Result<()> {
-        if cutter.buffer.capacity() == 0 {
-            cutter.buffer.reserve_exact(self.segment_bytes + chunk.len());
+        if cutter.buffer.capacity() < self.segment_bytes {
+            cutter.buffer.reserve_exact(self.segment_bytes);
         }
         cutter.buffer.extend_from_slice(chunk);
         if cutter.buffer.len() >= self.segment_bytes {

@@ -24,7 +24,7 @@ use crate::{
         metadata::Kind,
         records::Statistics,
     },
-    monitor::{Monitor, Problem, Progress, escape_path},
+    monitor::{Monitor, Problem, escape_path},
     pipeline::{cut, frames::Shared, promise::promise},
     source::{
         self,
