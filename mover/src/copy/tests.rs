@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Two repositories with keys of their own, and a tree.
-struct World2 {
+struct Pair {
     directory: tempfile::TempDir,
     stores: [Arc<MemStore>; 2],
     from: Repository,
@@ -51,7 +51,7 @@ async fn new_repository(store: &Arc<MemStore>, key: u8) -> Repository {
     Repository::create(store, World::system(), &unlock, &CreateOptions::default()).await.unwrap()
 }
 
-impl World2 {
+impl Pair {
     async fn new() -> Self {
         let stores = [Arc::new(MemStore::new()), Arc::new(MemStore::new())];
         let (from, to) = (new_repository(&stores[0], 1).await, new_repository(&stores[1], 2).await);
@@ -153,7 +153,7 @@ async fn contents(repository: &Repository, snapshot: &Snapshot) -> Vec<(Entry, V
     all
 }
 
-async fn assert_same(world: &World2, original: &Snapshot, copied: &Snapshot) {
+async fn assert_same(world: &Pair, original: &Snapshot, copied: &Snapshot) {
     let (then, now) = (contents(&world.from, original).await, contents(&world.to, copied).await);
     assert_eq!(then.len(), now.len());
     for (then, now) in then.iter().zip(&now) {
@@ -165,7 +165,7 @@ async fn assert_same(world: &World2, original: &Snapshot, copied: &Snapshot) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_is_equal_and_says_where_it_comes_from() {
-    let world = World2::new().await;
+    let world = Pair::new().await;
     let source = world.tree();
     let original = world.back_up(&world.from, files(&source)).await;
     let (report, problems) = world.copy(&original).await;
@@ -201,7 +201,7 @@ async fn a_copy_is_equal_and_says_where_it_comes_from() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_next_copy_reads_what_changed_and_no_more() {
-    let world = World2::new().await;
+    let world = Pair::new().await;
     let source = world.tree();
     // Younger times than that prove nothing.
     tokio::time::sleep(Duration::from_millis(3100)).await;
@@ -223,7 +223,7 @@ async fn the_next_copy_reads_what_changed_and_no_more() {
 /// A newer snapshot proves nothing of a file that was too young when the older one was made.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_snapshot_is_compared_as_of_its_own_time() {
-    let world = World2::new().await;
+    let world = Pair::new().await;
     let source = world.path("source");
     fs::create_dir(&source).unwrap();
     let file = source.join("file");
@@ -240,7 +240,7 @@ async fn an_older_snapshot_is_compared_as_of_its_own_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_backed_up_here_is_not_stored_again() {
-    let world = World2::new().await;
+    let world = Pair::new().await;
     let source = world.tree();
     world.back_up(&world.to, files(&source)).await;
     let original = world.back_up(&world.from, files(&source)).await;
@@ -252,7 +252,7 @@ async fn what_was_backed_up_here_is_not_stored_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_keeps_its_grid_and_its_holes() {
-    let world = World2::new().await;
+    let world = Pair::new().await;
     let image = world.path("image");
     let mut bytes = noise(5, (9 << 20) + 100);
     bytes[2 << 20..5 << 20].fill(0);
@@ -279,7 +279,7 @@ async fn data_packs(store: &MemStore) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_read_is_left_out_and_named() {
     for damage in [None, Some(Bytes::from_static(b"damaged"))] {
-        let world = World2::new().await;
+        let world = Pair::new().await;
         let source = world.tree();
         let first = world.back_up(&world.from, files(&source)).await;
         write_old(&source.join("small 001"), &noise(77, 5000));
@@ -315,14 +315,14 @@ async fn what_cannot_be_read_is_left_out_and_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refused_is_what_makes_no_sense() {
-    let world = World2::new().await;
+    let world = Pair::new().await;
     let source = world.path("source");
     fs::create_dir(&source).unwrap();
     let original = world.back_up(&world.from, files(&source)).await;
     let there = world.from.snapshots().await.unwrap();
     let error = plan(&world.from, &world.from, vec![original.clone()], &there).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
-    world.from.mark_snapshot(original.session, "forgotten").await.unwrap();
+    world.from.forget(&[original.session]).await.unwrap();
     let options = CopyOptions::default();
     let monitor = Arc::new(CollectMonitor::default());
     let gone = copy(&world.from, &world.to, &original, &options, monitor, Cancel::default()).await;
