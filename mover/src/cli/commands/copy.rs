@@ -6,7 +6,7 @@ use carrack_mover::{
     backup::BackupReport,
     copy::{self, CopyOptions, CopyPlan},
     error::{Error, ErrorKind, Result},
-    format::records::Snapshot,
+    format::{records::Snapshot, session::SessionKind},
     repo::Repository,
     store::open_url,
 };
@@ -168,9 +168,12 @@ async fn plan(
         true => snapshots::tell_unreadable(&context.output, &list) as u64,
         false => 0,
     };
-    let chosen = snapshots::choose(from, &list, &args.snapshots, &engine::filter(&args.filter)?).await?;
+    let chosen = snapshots::choose(from, &list, &args.snapshots, &engine::filter(&args.filter)?).await;
+    let chosen = chosen.map_err(|error| error.context(format!("in {}", from.store().describe())))?;
     let there = to.snapshots().await?;
-    for (session, error) in &there.unreadable {
+    // Of repacks the target speaks by itself, as soon as it is written to.
+    let snapshots = there.unreadable.iter().filter(|(session, _)| session.kind == SessionKind::Backup);
+    for (session, error) in snapshots {
         let what = format!("snapshot {} in {}", session.nonce.short(), to.store().describe());
         context.output.problem(&what, &format!("{error}; what it is a copy of may be copied again"));
         unreadable += 1;
