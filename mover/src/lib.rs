@@ -7,6 +7,7 @@ pub mod check;
 pub mod chunker;
 pub mod clock;
 pub mod codec;
+pub mod copy;
 pub mod diff;
 pub mod error;
 pub mod find;

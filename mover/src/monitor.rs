@@ -114,3 +114,46 @@ pub fn escape_path(path: &[u8]) -> String {
     }
     out
 }
+
+/// The bytes that [`escape_path`] wrote down; none if it did not write this.
+pub fn unescape_path(text: &str) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        rest = match (byte, after) {
+            (b'\\', [b'\\', after @ ..]) => {
+                out.push(b'\\');
+                after
+            }
+            (b'\\', [b'x', high, low, after @ ..]) => {
+                let mut decoded = [0];
+                hex::decode_to_slice([*high, *low], &mut decoded).ok()?;
+                out.extend_from_slice(&decoded);
+                after
+            }
+            (b'\\', _) => return None,
+            (plain, after) => {
+                out.push(*plain);
+                after
+            }
+        };
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_escaped_comes_back() {
+        for path in
+            [&b"/home/a b"[..], b"", b"/\\x41\\", b"/\xff\xfe\n\x7f", "/ä/\u{85}/日".as_bytes(), b"/\xc3"]
+        {
+            assert_eq!(unescape_path(&escape_path(path)).as_deref(), Some(path), "{path:?}");
+        }
+        for other in ["\\", "/\\n", "/\\x4", "/\\xzz"] {
+            assert_eq!(unescape_path(other), None, "{other}");
+        }
+    }
+}

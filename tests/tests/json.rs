@@ -143,6 +143,7 @@ fn every_verb_speaks_as_documented() {
     place.run(&["repo", "info"], 0);
     place.run(&["repo", "merge-index"], 2);
     place.run(&["copy"], 2);
+    copies_speak_as_documented(&place, &source);
     let added = place.run(&["key", "add", "--label", "second", "--new-password-file", text(&second)], 0);
     place.run(&["key", "list"], 0);
     place.run(&["key", "remove", added[0]["key"].as_str().expect("an id")], 0);
@@ -159,6 +160,38 @@ fn every_verb_speaks_as_documented() {
     place.run(&["prune"], 0);
     place.run(&["key", "rotate", "--dry-run"], 0);
     place.run(&["key", "rotate"], 0);
+}
+
+/// From the repository into a second one.
+fn copies_speak_as_documented(place: &Place, source: &Path) {
+    let (copies, password) = (place.path("copies"), place.path("password"));
+    fs::write(&password, "correct").expect("writes");
+    let copy = ["copy", "-r", text(&copies), "--from-repo", text(&place.path("repository"))]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(["--from-password-file".to_owned(), text(&password).to_owned()])
+        .collect::<Vec<_>>();
+    let copy = |more: &[&str], code| {
+        let arguments: Vec<&str> = copy.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        place.run(&arguments, code)
+    };
+    copy(&[], 10);
+    place.run(&["init", "-r", text(&copies)], 0);
+    let planned = copy(&["--dry-run"], 0);
+    assert_eq!(planned[0]["copy"].as_array().map(Vec::len), Some(2), "{planned:?}");
+    assert_eq!(planned[0]["copy"][0]["paths"][0], text(source));
+    let copied = copy(&[], 0);
+    let kinds: Vec<&str> = copied
+        .iter()
+        .filter_map(|message| message["message_type"].as_str())
+        .filter(|kind| *kind != "status")
+        .collect();
+    assert_eq!(kinds, ["copied", "copied", "summary"]);
+    let again = copy(&[], 0);
+    assert_eq!(
+        again.last().map(|summary| (&summary["copied"], &summary["present"])),
+        Some((&0.into(), &2.into()))
+    );
 }
 
 #[test]

@@ -44,7 +44,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("check", &["pipeline", "repo", "reader", "store", "format", "codec", "keys", "chunker"]),
     ("diff", &["repo", "reader", "format"]),
     ("find", &["repo", "reader", "format", "source"]),
-    ("copy", &["pipeline", "repo", "reader", "backup", "store", "format", "codec", "keys", "chunker"]),
+    ("copy", &["backup", "repo", "reader", "format"]),
     ("mount", &["repo", "reader", "format"]),
     (
         "cli",

@@ -59,6 +59,10 @@ pub(crate) struct Assembled {
     pub(crate) root: Option<PageRef>,
     pub(crate) depth: u8,
     pub(crate) statistics: Statistics,
+    /// Entries in the tree.
+    pub(crate) entries: u64,
+    /// Large contents that could not be read, each of which was reported.
+    pub(crate) left_out: u64,
 }
 
 /// Takes items until there are no more, and writes the tree.
@@ -68,6 +72,8 @@ pub(crate) struct Assembler {
     pub(crate) monitor: Arc<dyn Monitor>,
     pub(super) checkpoints: Checkpoints,
     pub(crate) statistics: Statistics,
+    pub(crate) entries: u64,
+    pub(crate) left_out: u64,
     /// Whether the tree holds whole entries only: not so after an error in the middle of one.
     pub(crate) is_whole: bool,
 }
@@ -89,7 +95,8 @@ impl Assembler {
             return Err(super::dispatch::stopped());
         }
         let (root, depth) = self.tree.finish(&mut self.pages)?;
-        Ok((Assembled { root, depth, statistics: self.statistics }, self.pages))
+        let Self { statistics, entries, left_out, .. } = self;
+        Ok((Assembled { root, depth, statistics, entries, left_out }, self.pages))
     }
 
     fn item(&mut self, item: Item) -> Result<()> {
@@ -146,6 +153,7 @@ impl Assembler {
         Progress::add(&self.monitor.progress().entries, 1);
         self.is_whole = false;
         self.tree.push(entry, &mut self.pages)?;
+        self.entries += 1;
         self.is_whole = true;
         Ok(())
     }
@@ -207,6 +215,7 @@ impl Assembler {
                 return Err(error);
             }
         }
+        self.left_out += 1;
         self.report(entry, describe(error));
         Ok(())
     }

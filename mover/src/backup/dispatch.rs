@@ -7,7 +7,10 @@ use crossbeam_channel::{Sender, bounded};
 use super::{
     BackupOptions,
     assemble::{Item, Large, Piece},
+    compare::Met,
+    copied::Wanted,
     earlier::{Earlier, Found},
+    fetch::Fetch,
     hints::Hints,
     resume::{Begun, Continued},
     worker::{BatchItem, Cutting, Failure, Input, Segment, Task},
@@ -18,10 +21,10 @@ use crate::{
     error::{Error, Result},
     format::{
         entry::{Content, Entry, Run},
-        metadata::{FileTime, Kind, Metadata},
+        metadata::Kind,
         records::Statistics,
     },
-    monitor::{Monitor, Problem, Progress, escape_path},
+    monitor::{Monitor, Problem, escape_path},
     pipeline::{cut, frames::Shared, promise::promise},
     source::{
         self,
@@ -42,6 +45,10 @@ const PIECES_AHEAD: usize = 64;
 pub(super) struct Dispatched {
     pub(super) statistics: Statistics,
     pub(super) continued: Continued,
+    /// Entries that the source had.
+    pub(super) met: u64,
+    /// Those that it reported instead of handing them out.
+    pub(super) left_out: u64,
 }
 
 /// Hands out the work of one backup.
@@ -56,11 +63,25 @@ pub(super) struct Dispatcher<'d> {
     pub(super) segment_bytes: usize,
     /// How files and streams are cut.
     pub(super) cut: CutSizes,
-    pub(super) batch: Vec<BatchItem>,
+    /// What fetches from the snapshot that is copied; none for other sources.
+    pub(super) fetch: Option<Fetch>,
+    pub(super) batch: Vec<Gathered>,
     pub(super) batch_bytes: u64,
     pub(super) statistics: Statistics,
     /// What a checkpoint saved.
     pub(super) continued: Continued,
+    /// Entries that the source had.
+    pub(super) met: u64,
+    /// Those that were reported instead of handed out.
+    pub(super) left_out: u64,
+}
+
+/// An entry that waits for its neighbours.
+pub(super) enum Gathered {
+    /// To be handed out as it is.
+    Ready(BatchItem),
+    /// Its contents are still to be fetched from the snapshot that is copied.
+    Wanted(Box<Wanted>),
 }
 
 impl Dispatcher<'_> {
@@ -70,15 +91,10 @@ impl Dispatcher<'_> {
         for event in walk.by_ref() {
             self.cancel.check()?;
             match event {
-                WalkEvent::Entry(walked) => self.entry(walked)?,
+                WalkEvent::Entry(walked) => self.meet(Met::Walked(walked))?,
                 WalkEvent::Problem(problem) => self.report(problem),
             }
-            if let Some(error) = self.earlier.take_error() {
-                self.monitor.problem(Problem {
-                    what: "parent snapshot".to_owned(),
-                    message: format!("{error}: what it would have told is read again"),
-                });
-            }
+            self.note_lost_parent();
         }
         self.flush_batch()?;
         let excluded = walk.excluded();
@@ -86,96 +102,29 @@ impl Dispatcher<'_> {
         Ok(self.done())
     }
 
-    fn entry(&mut self, walked: Walked) -> Result<()> {
-        let path = walked.path();
-        let racy_from = self.earlier.parent.racy_from;
-        let parent = self.earlier.parent.find(&path);
-        match parent {
-            Some(parent)
-                if self.is_unchanged(&parent.entry.metadata, &parent.entry.kind, &walked, racy_from) =>
-            {
-                if matches!(walked.kind, Kind::File) {
-                    self.statistics.files_unmodified += 1;
-                }
-                match parent.is_sound() {
-                    true => self.take_over(parent.entry, walked),
-                    // What it names is about to be deleted, or was moved: it is read again, once.
-                    false => self.not_as_parent(&path, walked, Some(parent)),
-                }
-            }
-            parent => {
-                if matches!(walked.kind, Kind::File) {
-                    match &parent {
-                        Some(_) => self.statistics.files_changed += 1,
-                        None => self.statistics.files_new += 1,
-                    }
-                }
-                self.not_as_parent(&path, walked, parent)
-            }
+    /// A parent that cannot be read costs work, and is told of.
+    pub(super) fn note_lost_parent(&mut self) {
+        if let Some(error) = self.earlier.take_error() {
+            self.monitor.problem(Problem {
+                what: "parent snapshot".to_owned(),
+                message: format!("{error}: what it would have told is read again"),
+            });
         }
-    }
-
-    /// Takes an entry from an unfinished run if it is as it was then; otherwise it is read.
-    fn not_as_parent(&mut self, path: &[u8], walked: Walked, parent: Option<Found>) -> Result<()> {
-        let mut hints: Vec<Found> = Vec::new();
-        let mut begun = None;
-        for index in 0..self.earlier.checkpoints.len() {
-            let Some(mut found) = self.earlier.checkpoints[index].find(path) else { continue };
-            let tree = &self.earlier.checkpoints[index];
-            let (unfinished, racy_from) = (tree.unfinished_size(path), tree.racy_from);
-            let covered = found.entry.metadata.size;
-            found.entry.metadata.size = unfinished.unwrap_or(covered);
-            let unchanged = self.is_unchanged(&found.entry.metadata, &found.entry.kind, &walked, racy_from);
-            match unfinished {
-                None if unchanged && found.is_sound() => {
-                    self.continued.file(&found.entry, covered);
-                    return self.take_over(found.entry, walked);
-                }
-                Some(_) if unchanged && begun.is_none() => begun = Some(Begun { found, covered }),
-                _ => hints.push(found),
-            }
-        }
-        hints.extend(parent);
-        self.changed(walked, hints, begun)
-    }
-
-    fn take_over(&mut self, mut entry: Entry, walked: Walked) -> Result<()> {
-        if matches!(walked.kind, Kind::File) {
-            Progress::add(&self.monitor.progress().bytes, entry.metadata.size);
-        }
-        // Hard-link groups are told by device and inode of one and the same walk, never by an older one's.
-        let xattrs = std::mem::take(&mut entry.metadata.xattrs);
-        entry.metadata = Metadata { xattrs, flags: entry.metadata.flags, ..walked.metadata };
-        self.push(BatchItem::Done(entry), 0)
-    }
-
-    /// Kind, size and times as the earlier run has them, and not so young that a change could hide.
-    fn is_unchanged(&self, old: &Metadata, kind: &Kind, walked: &Walked, racy_from: FileTime) -> bool {
-        let new = &walked.metadata;
-        let same = *kind == walked.kind
-            && old.size == new.size
-            && old.mtime == new.mtime
-            && (self.options.ignore_ctime || old.ctime == new.ctime)
-            && (self.options.ignore_inode || old.inode == new.inode)
-            && old.mode == new.mode
-            && (old.uid, old.gid) == (new.uid, new.gid);
-        same && !self.options.force
-            && old.mtime < racy_from
-            && (self.options.ignore_ctime || old.ctime < racy_from)
     }
 
     /// Reads what changed. Of earlier runs' contents (`hints`, the likeliest first) chunks may be found again.
-    fn changed(&mut self, walked: Walked, hints: Vec<Found>, begun: Option<Begun>) -> Result<()> {
+    pub(super) fn changed(&mut self, walked: Walked, hints: Vec<Found>, begun: Option<Begun>) -> Result<()> {
         let size = if walked.kind == Kind::File { walked.metadata.size } else { 0 };
         if size <= SMALL_FILE_BYTES {
             let parent = hints.into_iter().find_map(Found::into_inline);
-            return self.push(BatchItem::Read { walked: Box::new(walked), parent }, size);
+            let item = BatchItem::Read { walked: Box::new(walked), parent };
+            return self.push(Gathered::Ready(item), size);
         }
         self.flush_batch()?;
         self.large_file(&walked, hints, begun)
     }
 
-    fn push(&mut self, item: BatchItem, bytes: u64) -> Result<()> {
+    pub(super) fn push(&mut self, item: Gathered, bytes: u64) -> Result<()> {
         if self.batch_bytes + bytes > self.segment_bytes as u64 {
             self.flush_batch()?;
         }
@@ -184,22 +133,23 @@ impl Dispatcher<'_> {
         if self.batch.len() >= BATCH_ENTRIES { self.flush_batch() } else { Ok(()) }
     }
 
-    fn flush_batch(&mut self) -> Result<()> {
+    pub(super) fn flush_batch(&mut self) -> Result<()> {
         let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH_ENTRIES));
         self.batch_bytes = 0;
+        let batch = self.fetch(batch)?;
         if batch.is_empty() {
             return Ok(());
         }
         // A worker must see a batch with anything to read. Asked of the batch itself: a flag beside it could speak of
         // the batch before.
-        if batch.iter().any(|item| matches!(item, BatchItem::Read { .. })) {
+        if batch.iter().any(|item| !matches!(item, BatchItem::Done(_))) {
             let (answer, promised) = promise(|| Err(stopped()));
             self.task(Task::Batch(batch, answer))?;
             return self.item(Item::Batch(promised));
         }
         let done = batch.into_iter().filter_map(|item| match item {
             BatchItem::Done(entry) => Some(entry),
-            BatchItem::Read { .. } => None,
+            BatchItem::Read { .. } | BatchItem::Loaded(_) => None,
         });
         self.item(Item::Entries(done.collect()))
     }
@@ -208,6 +158,7 @@ impl Dispatcher<'_> {
         let file = match SourceFile::open(walked) {
             Ok(file) => Arc::new(file),
             Err(error) => {
+                self.left_out += 1;
                 self.report(source::Problem::new(walked.path(), "contents", error));
                 return Ok(());
             }
@@ -237,7 +188,7 @@ impl Dispatcher<'_> {
         Ok(())
     }
 
-    fn report(&self, problem: source::Problem) {
+    pub(super) fn report(&self, problem: source::Problem) {
         let what = format!("/{}", escape_path(&problem.path));
         self.monitor.problem(Problem { what, message: super::worker::describe(&problem.error) });
     }
@@ -277,7 +228,8 @@ impl Dispatcher<'_> {
 
     /// What it has to say when it has sent everything.
     pub(super) fn done(self) -> Dispatched {
-        Dispatched { statistics: self.statistics, continued: self.continued }
+        let Self { statistics, continued, met, left_out, .. } = self;
+        Dispatched { statistics, continued, met, left_out }
     }
 
     pub(super) fn piece(&self, pieces: &Sender<Piece>, piece: Piece) -> Result<()> {

@@ -107,6 +107,14 @@ impl Earlier {
         Self { parent: tree, checkpoints: checkpoints.iter().map(unfinished).collect() }
     }
 
+    /// What is compared is as of this moment, not of now: what an earlier run read later than that may differ from
+    /// it without a trace.
+    pub(super) fn compare_as_of(&mut self, moment: Timestamp) {
+        for tree in self.checkpoints.iter_mut().chain([&mut self.parent]) {
+            tree.racy_from = tree.racy_from.min(racy_from(moment));
+        }
+    }
+
     /// What ended the parent's tree early, once. That of a checkpoint only is a hint less.
     pub(super) fn take_error(&mut self) -> Option<Error> {
         for tree in &mut self.checkpoints {

@@ -16,8 +16,10 @@ use super::{
     BackupOptions, BackupSource, CompressionChoice, Noting, ParentChoice,
     assemble::{Assembled, Assembler},
     checkpoint::{About, Checkpoints},
+    copied,
     dispatch::{Dispatched, Dispatcher},
     earlier::{self, Earlier},
+    fetch::Fetch,
     image,
     memory::Memory,
     options::source_kind,
@@ -122,7 +124,8 @@ pub(super) fn run(
         interval: options.checkpoint_interval,
         rows: memory.own_rows,
     };
-    let (source, grid) = (about.source, about.image.as_ref().map_or(0, |image| image.grid));
+    let (source, image_grid) = (about.source, about.image.as_ref().map_or(0, |image| image.grid));
+    let grid = copied::grid(&options.source).unwrap_or(image_grid);
     let packing = (Arc::clone(&shared), Arc::clone(&metadata));
     let parts = Parts::new(about, memory, packing, (parent.as_ref(), &checkpoints), monitor.clone(), cancel);
     let (mut assembled, pages, dispatched) = drive(options, memory, parts)?;
@@ -188,11 +191,14 @@ impl Parts {
             monitor: Arc::clone(&monitor),
             checkpoints,
             statistics: Statistics::default(),
+            entries: 0,
+            left_out: 0,
             is_whole: true,
         };
         let slab_bytes = memory.segment_bytes + (limits::CHUNK_LIMIT.min(cut.maximum)) as usize;
         let chunker = repository.chunker();
-        let context = worker::Context { shared, chunker, monitor, cancel, slab_bytes };
+        let left_out = AtomicU64::new(0);
+        let context = worker::Context { shared, chunker, monitor, cancel, slab_bytes, left_out };
         Self { context, assembler, earlier, image, cut }
     }
 }
@@ -203,6 +209,7 @@ fn drive(options: &BackupOptions, memory: Memory, parts: Parts) -> Result<(Assem
     let (monitor, shared) = (Arc::clone(&context.monitor), Arc::clone(&context.shared));
     monitor.phase("backing up");
     let stop_tuning = Cancel::default();
+    let fetch = Fetch::of(&options.source, memory.fetch_bytes);
     thread::scope(|scope| {
         let (tasks, task_queue) = bounded(tasks_ahead(options, memory.threads));
         let (items, item_queue) = bounded(ITEMS_AHEAD);
@@ -223,10 +230,13 @@ fn drive(options: &BackupOptions, memory: Memory, parts: Parts) -> Result<(Assem
             earlier,
             segment_bytes: memory.segment_bytes,
             cut,
+            fetch,
             batch: Vec::new(),
             batch_bytes: 0,
             statistics: Statistics::default(),
             continued: Continued::default(),
+            met: 0,
+            left_out: 0,
         };
         let dispatched = match (&options.source, &image) {
             (BackupSource::Files(walk_options), _) => {
@@ -237,6 +247,7 @@ fn drive(options: &BackupOptions, memory: Memory, parts: Parts) -> Result<(Assem
             (BackupSource::Block { path, changed, .. }, Some(image)) => {
                 dispatcher.block(path, changed.as_deref(), image)
             }
+            (BackupSource::Snapshot { reader, .. }, _) => dispatcher.snapshot(reader),
             (BackupSource::Block { .. }, None) => Err(Error::internal("a device was not examined")),
         };
         let assembled = assembling.join();
@@ -244,13 +255,30 @@ fn drive(options: &BackupOptions, memory: Memory, parts: Parts) -> Result<(Assem
         tuner.thread().unpark();
         let assembled =
             assembled.unwrap_or_else(|_| Err(Error::internal("the thread that writes the tree broke")));
-        worst_of(assembled, dispatched)
+        let (assembled, pages, dispatched) = worst_of(assembled, dispatched)?;
+        let left_out = dispatched.left_out + context.left_out.load(Ordering::Relaxed) + assembled.left_out;
+        account_for_all(dispatched.met, assembled.entries, left_out)?;
+        Ok((assembled, pages, dispatched))
     })
 }
 
-/// Tasks that wait for a worker. Those of a stream hold what was read, so they are no more than workers.
+/// Invariant 9: every entry that the source had is in the tree, or was left out and reported.
+fn account_for_all(met: u64, in_tree: u64, left_out: u64) -> Result<()> {
+    if met == in_tree + left_out {
+        return Ok(());
+    }
+    Err(Error::internal(format!(
+        "the source had {met} entries, {in_tree} are in the tree and {left_out} were left out: nothing is committed"
+    ))
+    .with_hint("run it again, and report this: it is a fault of the program"))
+}
+
+/// Tasks that wait for a worker. Those of a stream or a snapshot hold what was read, so they are no more than workers.
 fn tasks_ahead(options: &BackupOptions, threads: usize) -> usize {
-    if matches!(options.source, BackupSource::Stdin { .. }) { threads } else { 2 * threads }
+    match options.source {
+        BackupSource::Stdin { .. } | BackupSource::Snapshot { .. } => threads,
+        BackupSource::Files(_) | BackupSource::Block { .. } => 2 * threads,
+    }
 }
 
 /// Items between dispatcher and tree: each holds at most 256 entries or one large file.
@@ -298,3 +326,17 @@ fn tune(choice: CompressionChoice, shared: &Shared, stop: &Cancel) {
 
 /// Often enough to follow a store that slows down, rarely enough to cost nothing.
 const TUNE_INTERVAL: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_that_is_nowhere_ends_the_backup() {
+        assert!(account_for_all(5, 3, 2).is_ok());
+        for (met, in_tree, left_out) in [(5, 3, 1), (5, 6, 0), (0, 1, 0)] {
+            let error = account_for_all(met, in_tree, left_out).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Internal);
+        }
+    }
+}

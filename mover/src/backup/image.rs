@@ -71,6 +71,7 @@ impl Dispatcher<'_> {
         let (size, grid) = (file.size(), state.grid);
         let changed = changed.map(|list| changed_blocks_of(list, size, grid)).transpose()?;
         let entry = image_entry(path.as_os_str().as_encoded_bytes(), size);
+        self.met += 1;
         let parent = self.earlier.parent.find(&entry.path);
         match parent {
             Some(_) => self.statistics.files_changed += 1,
@@ -226,6 +227,7 @@ impl Dispatcher<'_> {
     /// Reads a stream to its end; it is cut here, because what comes cannot be asked for again.
     pub(super) fn stream(mut self, input: &mut dyn Read, name: &str) -> Result<Dispatched> {
         let entry = image_entry(name.as_bytes(), 0);
+        self.met += 1;
         let (pieces, receiver) = bounded(PIECES_AHEAD);
         self.statistics.files_new += 1;
         let (mut hints, _) = self.unfinished_images(&entry.path, None);

@@ -25,6 +25,8 @@ pub(super) struct Memory {
     pub(super) pages_bytes: usize,
     /// Entries that are read ahead.
     pub(super) window_entries: usize,
+    /// Bytes of frames that are read ahead of a copy, which reads no entries ahead.
+    pub(super) fetch_bytes: u64,
 }
 
 /// Bytes of one row of the index in memory.
@@ -60,6 +62,7 @@ impl Memory {
             own_rows: count(memory_bytes / 32 / OWN_ROW_BYTES),
             pages_bytes: count(memory_bytes / 32),
             window_entries: count(memory_bytes / 24 / WINDOW_ENTRY_BYTES),
+            fetch_bytes: memory_bytes / 24,
         }
     }
 }

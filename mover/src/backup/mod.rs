@@ -22,9 +22,12 @@ pub(crate) const CHANGED_WHILE_READ: &str =
 
 mod assemble;
 mod checkpoint;
+mod compare;
+mod copied;
 mod dispatch;
 mod earlier;
 mod engine;
+mod fetch;
 mod hints;
 mod image;
 mod memory;
@@ -65,7 +68,7 @@ pub async fn backup(
             limits::MEMORY_MIN >> 20
         )));
     }
-    let started = repository.world().clock.now();
+    let started = copied::started(&options.source).unwrap_or_else(|| repository.world().clock.now());
     let paths = source_paths(&options.source)?;
     let lineage = repository.lineage(&options.host, &paths);
     let session = Arc::new(repository.begin(SessionKind::Backup, lineage, suite(options.cipher)).await?);
@@ -128,7 +131,7 @@ async fn finish(
     }
     noted.phase("committing");
     session.put_segment(&segment).await?;
-    let snapshot = Snapshot {
+    let mut snapshot = Snapshot {
         version: 1,
         session: session.name(),
         source,
@@ -156,7 +159,9 @@ async fn finish(
             .map(|problem| ProblemRecord { path: problem.what, message: problem.message })
             .collect(),
         program: concat!("carrack ", env!("CARGO_PKG_VERSION")).to_owned(),
+        copied_from: None,
     };
+    copied::keep_record(&mut snapshot, &options.source);
     session.commit(&snapshot).await?;
     Ok(BackupReport { snapshot: Some(snapshot), problems, continued })
 }

@@ -4,8 +4,14 @@ use std::{path::PathBuf, time::Duration};
 
 use crate::{
     error::{Error, Result},
-    format::{frame::Suite, records::SourceKind, session::SessionName},
+    format::{
+        frame::Suite,
+        records::{CopiedFrom, SourceKind},
+        session::SessionName,
+    },
     limits,
+    monitor::unescape_path,
+    reader::SnapshotReader,
     source::walk,
 };
 
@@ -27,6 +33,13 @@ pub enum BackupSource {
     Stdin {
         /// The name in the snapshot.
         name: String,
+    },
+    /// A snapshot of another repository: what its record says of its making is kept.
+    Snapshot {
+        /// Reads it.
+        reader: SnapshotReader,
+        /// Where it was made.
+        origin: CopiedFrom,
     },
 }
 
@@ -132,6 +145,7 @@ pub(super) fn source_kind(source: &BackupSource) -> SourceKind {
         BackupSource::Files(_) => SourceKind::Files,
         BackupSource::Block { .. } => SourceKind::Block,
         BackupSource::Stdin { .. } => SourceKind::Stdin,
+        BackupSource::Snapshot { reader, .. } => reader.snapshot().source,
     }
 }
 
@@ -146,6 +160,12 @@ pub(super) fn source_paths(source: &BackupSource) -> Result<Vec<Vec<u8>>> {
         BackupSource::Files(options) => options.roots.iter().map(absolute).collect::<Result<_>>()?,
         BackupSource::Block { path, .. } => vec![absolute(path)?],
         BackupSource::Stdin { name } => vec![format!("/{name}").into_bytes()],
+        BackupSource::Snapshot { reader, .. } => {
+            let unreadable =
+                || Error::corrupt(format!("snapshot {}: its paths cannot be", reader.snapshot().session));
+            let paths = reader.snapshot().paths.iter();
+            return paths.map(|path| unescape_path(path).ok_or_else(unreadable)).collect();
+        }
     };
     paths.sort();
     paths.dedup();

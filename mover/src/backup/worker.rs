@@ -1,6 +1,9 @@
 //! Workers: each carries a task from reading to the pack.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use crossbeam_channel::Receiver;
 
@@ -33,7 +36,24 @@ pub(crate) enum BatchItem {
         /// The parent's entry, whose contents may be the same.
         parent: Option<Entry>,
     },
+    /// Its contents were fetched from the snapshot that is copied.
+    Loaded(Box<Loaded>),
 }
+
+/// A small file with its contents.
+pub(crate) struct Loaded {
+    /// Everything but the contents.
+    pub(crate) entry: Entry,
+    /// The contents, holes as zeros.
+    pub(crate) data: Vec<u8>,
+    /// Data and holes.
+    pub(crate) extents: Vec<Extent>,
+    /// The parent's entry, whose contents may be the same.
+    pub(crate) parent: Option<Entry>,
+}
+
+/// A stretch of a small file: `(offset, length, is a hole)`.
+pub(crate) type Extent = (usize, usize, bool);
 
 /// A large thing to read from.
 #[derive(Debug, Clone)]
@@ -97,6 +117,8 @@ pub(crate) struct Context {
     pub(crate) monitor: Arc<dyn Monitor>,
     pub(crate) cancel: Cancel,
     pub(crate) slab_bytes: usize,
+    /// Entries that could not be read, each of which was reported.
+    pub(crate) left_out: AtomicU64,
 }
 
 /// Works until there are no more tasks.
@@ -144,12 +166,16 @@ impl Worker<'_> {
         for item in items {
             match item {
                 BatchItem::Done(entry) => entries.push(entry),
+                BatchItem::Loaded(loaded) => {
+                    self.context.cancel.check()?;
+                    entries.push(self.loaded(*loaded, &mut slab)?);
+                }
                 BatchItem::Read { walked, parent } => {
                     self.context.cancel.check()?;
                     let path = walked.path();
                     match self.read(*walked, &path, parent.as_ref(), &mut slab) {
                         Ok(entry) => entries.push(entry),
-                        Err(Failure::Source(error)) => self.report(&path, &error),
+                        Err(Failure::Source(error)) => self.leave_out(&path, &error),
                         Err(Failure::Store(error)) => return Err(error),
                     }
                 }
@@ -158,6 +184,11 @@ impl Worker<'_> {
         self.framer.flush(&slab)?;
         self.slab = slab;
         Ok(entries)
+    }
+
+    fn leave_out(&self, path: &[u8], error: &Error) {
+        self.context.left_out.fetch_add(1, Ordering::Relaxed);
+        self.report(path, error);
     }
 
     fn report(&self, path: &[u8], error: &Error) {
@@ -211,23 +242,33 @@ impl Worker<'_> {
         let progress = self.context.monitor.progress();
         Progress::add(&progress.bytes, read);
         Progress::add(&progress.bytes_moved, read);
-        let content = self.small_content(&file, slab, start, parent)?;
+        let extents = extents_of(&file, &slab[start..]);
+        let content = self.small_content(&extents, slab, start, parent).map_err(Failure::Store)?;
         Ok(Entry { path: path.to_vec(), kind: Kind::File, metadata, content })
+    }
+
+    /// Cuts a file that was fetched, behind what is in the slab already.
+    fn loaded(&mut self, loaded: Loaded, slab: &mut Vec<u8>) -> Result<Entry> {
+        let Loaded { entry, data, extents, parent } = loaded;
+        let start = slab.len();
+        slab.extend_from_slice(&data);
+        let content = self.small_content(&extents, slab, start, parent.as_ref())?;
+        Ok(Entry { content, ..entry })
     }
 
     fn small_content(
         &mut self,
-        file: &SourceFile,
+        extents: &[Extent],
         slab: &[u8],
         start: usize,
         parent: Option<&Entry>,
-    ) -> Result<Content, Failure> {
+    ) -> Result<Content> {
         let parent = match parent.map(|entry| &entry.content) {
             Some(Content::Inline(runs)) => &runs[..],
             _ => &[],
         };
         let mut runs = Vec::new();
-        for (at, length, hole) in extents_of(file, &slab[start..]) {
+        for (at, length, hole) in extents.iter().copied() {
             if hole {
                 runs.push(Run::Hole(length as u64));
                 continue;
@@ -242,7 +283,7 @@ impl Worker<'_> {
                         self.context.shared.counts.chunks_known.fetch_add(1, Ordering::Relaxed);
                         known.clone()
                     }
-                    None => self.framer.chunk_with_id(slab, id, at, next).map_err(Failure::Store)?,
+                    None => self.framer.chunk_with_id(slab, id, at, next)?,
                 };
                 runs.push(Run::Chunk(chunk));
                 at = next;
@@ -340,8 +381,8 @@ fn same_chunk<'r>(parent: &'r [Run], id: &crate::id::ChunkId) -> Option<&'r Chun
     })
 }
 
-/// Data and holes of a small file: `(offset, length, is a hole)`.
-fn extents_of(file: &SourceFile, data: &[u8]) -> Vec<(usize, usize, bool)> {
+/// Data and holes of a small file.
+fn extents_of(file: &SourceFile, data: &[u8]) -> Vec<Extent> {
     let mut pieces = Vec::new();
     let mut at = 0;
     for extent in file.extents() {

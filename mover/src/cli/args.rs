@@ -63,7 +63,7 @@ pub(crate) enum Command {
     Forget(Box<commands::forget::ForgetArgs>),
     Prune(commands::prune::PruneArgs),
     Key(commands::key::KeyArgs),
-    Copy(commands::copy::CopyArgs),
+    Copy(Box<commands::copy::CopyArgs>),
     Stats(commands::stats::StatsArgs),
     Repo(commands::repo::RepoArgs),
     Completions(commands::completions::CompletionsArgs),

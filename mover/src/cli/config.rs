@@ -69,7 +69,37 @@ impl Config {
     }
 }
 
+/// What a verb is told of a second repository, from which it reads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FromArgs<'a> {
+    pub(crate) repo: Option<&'a str>,
+    pub(crate) password_file: Option<&'a Path>,
+    pub(crate) password_command: Option<&'a str>,
+    pub(crate) key_file: Option<&'a Path>,
+}
+
 impl Place {
+    /// The repository that is copied from.
+    pub(crate) fn resolve_from(args: FromArgs<'_>, environment: Environment<'_>) -> Result<Self> {
+        let url = match args.repo {
+            Some(url) => url.to_owned(),
+            None => text_variable(environment, "CARRACK_FROM_REPOSITORY")?.ok_or_else(|| {
+                Error::invalid("no repository to copy from is given").with_hint(
+                    "say where it is: --from-repo /path/to/repository or --from-repo s3://bucket/prefix, \
+                     or set CARRACK_FROM_REPOSITORY",
+                )
+            })?,
+        };
+        let typed = args.password_file.map(|file| SecretSource::PasswordFile(file.to_owned()));
+        let typed = typed
+            .or_else(|| {
+                args.password_command.map(|command| SecretSource::PasswordCommand(command.to_owned()))
+            })
+            .or_else(|| args.key_file.map(|file| SecretSource::KeyFile(file.to_owned())));
+        let secret = typed.unwrap_or_else(|| secret_of_environment(environment, &FROM_VARIABLES));
+        Ok(Self { url: checked_url(url)?, secret })
+    }
+
     fn resolve(args: &RepositoryArgs, environment: Environment<'_>) -> Result<Self> {
         let url = match (&args.repo, &args.repository_file) {
             (Some(url), _) => url.clone(),
@@ -139,6 +169,14 @@ const VARIABLES: SecretVariables = SecretVariables {
     password_command: "CARRACK_PASSWORD_COMMAND",
     key_file: "CARRACK_KEY_FILE",
     bundle: Some("CARRACK_WRITER_BUNDLE"),
+};
+
+const FROM_VARIABLES: SecretVariables = SecretVariables {
+    password: "CARRACK_FROM_PASSWORD",
+    password_file: "CARRACK_FROM_PASSWORD_FILE",
+    password_command: "CARRACK_FROM_PASSWORD_COMMAND",
+    key_file: "CARRACK_FROM_KEY_FILE",
+    bundle: None,
 };
 
 pub(crate) fn secret_of_environment(environment: Environment<'_>, names: &SecretVariables) -> SecretSource {

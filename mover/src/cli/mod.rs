@@ -85,12 +85,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<Outcome> {
         Command::Check(args) => commands::check::run(context, &args).await,
         Command::Forget(args) => commands::forget::run(context, &args).await,
         Command::Prune(args) => commands::prune::run(context, &args).await,
-        Command::Copy(_) => Err(unfinished("copy")),
+        Command::Copy(args) => commands::copy::run(context, &args).await,
     };
     result.map_err(signals::explain)
-}
-
-/// A verb whose engine this version does not have.
-fn unfinished(verb: &str) -> Error {
-    Error::invalid(format!("this version cannot {verb} yet")).with_hint("see CHANGELOG.md for what it can do")
 }

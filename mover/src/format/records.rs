@@ -243,6 +243,18 @@ pub struct Snapshot {
     pub problems: Vec<ProblemRecord>,
     /// Program that wrote it.
     pub program: String,
+    /// The snapshot that it is a copy of; of a copy of a copy, the first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copied_from: Option<CopiedFrom>,
+}
+
+/// Names a snapshot in all the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct CopiedFrom {
+    /// The repository that it was made in.
+    pub repository: RepositoryId,
+    /// Its name there.
+    pub session: SessionName,
 }
 
 /// Counts and bytes of a backup.

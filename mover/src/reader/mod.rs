@@ -245,15 +245,25 @@ impl SnapshotReader {
             Some(frame) => frame,
             None => {
                 let stored = self.stored_frame(&place).await?;
-                let frame = Bytes::from(self.open(FrameKind::Data, &place, stored)?);
+                let frame = self.open_data(&place, stored)?;
                 let mut frames = self.inner.frames.lock().unwrap_or_else(PoisonError::into_inner);
                 frames.insert(key(&place), frame.clone(), frame.len());
                 frame
             }
         };
-        let bytes = piece(&frame, chunk.offset, chunk.length)?;
+        self.cut_out(&frame, &place, chunk)
+    }
+
+    /// Opens the stored bytes of a frame of data.
+    pub(crate) fn open_data(&self, place: &FramePlace, stored: Bytes) -> Result<Bytes> {
+        self.open(FrameKind::Data, place, stored).map(Bytes::from)
+    }
+
+    /// One chunk of an open frame, compared with its id.
+    pub(crate) fn cut_out(&self, frame: &Bytes, place: &FramePlace, chunk: &ChunkRef) -> Result<Bytes> {
+        let bytes = piece(frame, chunk.offset, chunk.length)?;
         if self.keys().chunk_id(bytes) != chunk.id {
-            return Err(frame::wrong_id(&place, chunk.offset));
+            return Err(frame::wrong_id(place, chunk.offset));
         }
         Ok(frame.slice_ref(bytes))
     }

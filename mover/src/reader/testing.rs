@@ -232,6 +232,7 @@ impl Writer {
             statistics: Statistics::default(),
             problems: Vec::new(),
             program: "test".into(),
+            copied_from: None,
         }
     }
 }

@@ -113,3 +113,22 @@ fn store_options_reach_the_store() {
     let plain = resolve(&["-r", "/r"], &[("AWS_CA_BUNDLE", "/other")]).expect("resolves").store;
     assert_eq!((plain.path_style, plain.ca_file.as_deref()), (None, Some(Path::new("/other"))));
 }
+
+#[test]
+fn the_repository_that_is_copied_from_has_settings_of_its_own() {
+    let from = |repo, password_file, variables: &[(&str, &str)]| {
+        let variables: HashMap<&str, &str> = variables.iter().copied().collect();
+        let args = FromArgs { repo, password_file, password_command: None, key_file: None };
+        Place::resolve_from(args, &|name| variables.get(name).map(OsString::from))
+    };
+    let target = [("CARRACK_REPOSITORY", "/to"), ("CARRACK_PASSWORD", "x")];
+    let error = from(None, None, &target).expect_err("the target's settings are not the source's");
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert_eq!(from(Some("/from"), None, &target).expect("resolves").secret, SecretSource::Prompt);
+    let source = [("CARRACK_FROM_REPOSITORY", "/from"), ("CARRACK_FROM_PASSWORD", "x")];
+    let place = from(None, None, &source).expect("resolves");
+    assert_eq!(place.url, "/from");
+    assert_eq!(place.secret, SecretSource::PasswordVariable("CARRACK_FROM_PASSWORD"));
+    let place = from(Some("/typed"), Some(Path::new("/p")), &source).expect("resolves");
+    assert_eq!((place.url, place.secret), ("/typed".into(), SecretSource::PasswordFile("/p".into())));
+}

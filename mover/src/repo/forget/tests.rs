@@ -32,6 +32,7 @@ fn snapshot(number: u8, time: &str, tags: &[&str]) -> Snapshot {
         statistics: Statistics::default(),
         problems: Vec::new(),
         program: String::new(),
+        copied_from: None,
     }
 }
 
