@@ -21,7 +21,7 @@ use crate::{
     format::{
         entry::Run,
         metadata::Kind,
-        pack::parse_pack_object,
+        pack::{PackSending, parse_pack_object},
         records::{self, Condemned, RecordKind},
     },
     id::RandomId,
@@ -120,7 +120,8 @@ impl Place {
     /// As a collector that has published its list, and may delete at any moment.
     async fn condemn_every_other_pack(&self) -> Vec<String> {
         let condemned: Vec<String> = self.names("packs/").await.into_iter().step_by(2).collect();
-        let packs = condemned.iter().filter_map(|name| Some(parse_pack_object(name)?.0)).collect();
+        let sending = |(pack, attempt)| PackSending { pack, attempt };
+        let packs = condemned.iter().filter_map(|name| parse_pack_object(name).map(sending)).collect();
         let collection = RandomId([3; 16]);
         let list =
             Condemned { collection, created: World::system().clock.now(), packs, relocations: Vec::new() };

@@ -1,5 +1,9 @@
 //! Packs: frames, padding, a sealed footer and a plain trailer of 64 bytes.
 
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
 use super::{
     bytes::{Reader, put_varint},
     frame::{Compression, FrameKind, FramePlace, Suite},
@@ -206,6 +210,63 @@ fn read_frame(reader: &mut Reader<'_>, sessions: &[SessionKeyInfo], pack: PackId
     Ok(FooterFrame { kind, place, chunks })
 }
 
+/// One sending of a pack: what a collector condemns and deletes. Its object is sent in one PUT ever, so what was seen,
+/// condemned and deleted does not come back; another sending of the same pack that lands later is another thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PackSending {
+    /// The pack.
+    pub pack: PackId,
+    /// Which sending of it, from 0.
+    pub attempt: u8,
+}
+
+impl PackSending {
+    /// The object.
+    pub fn object(self) -> String {
+        pack_object(self.pack, self.attempt)
+    }
+}
+
+impl fmt::Display for PackSending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.attempt {
+            0 => write!(f, "{}", self.pack),
+            attempt => write!(f, "{}.{attempt}", self.pack),
+        }
+    }
+}
+
+impl FromStr for PackSending {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        parse_sending(text)
+            .map(|(pack, attempt)| Self { pack, attempt })
+            .ok_or_else(|| Error::corrupt(format!("{text:?} does not name a pack")))
+    }
+}
+
+impl Serialize for PackSending {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for PackSending {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+fn parse_sending(text: &str) -> Option<(PackId, u8)> {
+    let (hex, attempt) = match text.split_once('.') {
+        Some((hex, attempt)) => (hex, attempt.parse().ok().filter(|attempt| *attempt > 0)?),
+        None => (text, 0),
+    };
+    Some((PackId::from_hex(hex)?, attempt))
+}
+
 /// The object of a pack at its `attempt`-th sending: an unclear answer abandons a name for the next one, and every
 /// copy that did arrive has the same bytes.
 pub fn pack_object(pack: PackId, attempt: u8) -> String {
@@ -217,11 +278,6 @@ pub fn pack_object(pack: PackId, attempt: u8) -> String {
 
 /// The pack and attempt of an object's name.
 pub fn parse_pack_object(name: &str) -> Option<(PackId, u8)> {
-    let file = name.strip_prefix("packs/")?.split_once('/')?.1;
-    let (hex, attempt) = match file.split_once('.') {
-        Some((hex, attempt)) => (hex, attempt.parse().ok().filter(|attempt| *attempt > 0)?),
-        None => (file, 0),
-    };
-    let pack = PackId::from_hex(hex)?;
+    let (pack, attempt) = parse_sending(name.strip_prefix("packs/")?.split_once('/')?.1)?;
     (pack_object(pack, attempt) == name).then_some((pack, attempt))
 }

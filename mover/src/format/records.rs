@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     frame::{ChunkRef, Frame, FramePlace},
+    pack::PackSending,
     session::{SessionKeyInfo, SessionName},
 };
 use crate::{
@@ -333,8 +334,8 @@ pub struct Condemned {
     pub collection: RandomId,
     /// When, for people.
     pub created: Timestamp,
-    /// The packs.
-    pub packs: Vec<PackId>,
+    /// The sendings of packs that were there when it was written.
+    pub packs: Vec<PackSending>,
     /// Repacks whose relocations nobody needs any more (R4).
     pub relocations: Vec<SessionName>,
 }
@@ -344,8 +345,8 @@ pub struct Condemned {
 pub struct Final {
     /// The collection; must be the one in the object's name.
     pub collection: RandomId,
-    /// The packs.
-    pub packs: Vec<PackId>,
+    /// The sendings of packs: these objects and no others are deleted, however late.
+    pub packs: Vec<PackSending>,
     /// Repacks whose relocations go.
     pub relocations: Vec<SessionName>,
 }

@@ -60,7 +60,7 @@ pub async fn repack(
     // What a list of others condemns, nobody may move.
     monitor.phase("finishing what others began");
     let watch = Watch { monitor: monitor.as_ref(), cancel };
-    repository.finish_abandoned(watch).await?.into_iter().for_each(|problem| monitor.problem(problem));
+    repository.finish_abandoned(plan, watch).await?.into_iter().for_each(|problem| monitor.problem(problem));
     // R1 with W1, W2 and W5: a session of its own.
     let session =
         repository.begin(SessionKind::Repack, LineageId::default(), Suite::ChaCha20Poly1305).await?;

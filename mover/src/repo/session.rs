@@ -139,7 +139,7 @@ impl Repository {
             };
             match read_unverified::<Condemned>(&object.name, RecordKind::Condemned, &bytes) {
                 Ok(list) if list.collection == id => {
-                    absent.packs.extend(list.packs);
+                    absent.packs.extend(list.packs.iter().map(|sending| sending.pack));
                     absent.relocations.extend(list.relocations);
                 }
                 Ok(_) => {

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use super::table::PackTable;
+use super::{PrunePlan, PruneReport, table::PackTable};
 use crate::{
     error::{Error, ErrorKind, Result},
     format::{
-        pack::{pack_object, parse_pack_object},
+        pack::PackSending,
         records::{Condemned, Final, RecordKind},
         session::SessionName,
     },
-    id::{PackId, RandomId},
+    id::RandomId,
     limits,
     monitor::{Problem, Progress},
     repo::{Repository, ends::untrue, mark::Watch, session::condemned_id},
@@ -23,7 +23,7 @@ const PARALLEL_DELETES: usize = 16;
 /// What a list names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Doomed {
-    pub(super) packs: Vec<PackId>,
+    pub(super) packs: Vec<PackSending>,
     pub(super) relocations: Vec<SessionName>,
 }
 
@@ -104,23 +104,17 @@ impl Repository {
         self.exists(&condemned_object(collection)).await
     }
 
-    /// C8: deletes what a final names, until every name has a confirmed reply. `listed` has the sendings that were
-    /// seen; a pack that is not in it is looked for.
-    pub(super) async fn carry_out(
-        &self,
-        doomed: &Doomed,
-        listed: &PackTable,
-        watch: Watch<'_>,
-    ) -> Result<()> {
+    /// C8: deletes the objects that a final names, and no others, until every name has a confirmed reply. A sending of
+    /// a pack that lands later is not in it: somebody may have reused it since the list was dropped.
+    pub(super) async fn carry_out(&self, doomed: &Doomed, watch: Watch<'_>) -> Result<()> {
         let mut running = tokio::task::JoinSet::new();
-        for pack in &doomed.packs {
+        for sending in &doomed.packs {
             watch.cancel.check()?;
             while running.len() >= PARALLEL_DELETES {
                 joined(running.join_next().await)?;
             }
-            let (repository, pack) = (self.clone(), *pack);
-            let attempts = listed.get(pack).map_or(0, |row| row.attempts);
-            running.spawn(async move { repository.delete_pack(pack, attempts).await });
+            let (repository, object) = (self.clone(), sending.object());
+            running.spawn(async move { repository.store().delete(&object).await.map(|_was_there| ()) });
             Progress::add(&watch.monitor.progress().entries, 1);
         }
         while !running.is_empty() {
@@ -134,21 +128,6 @@ impl Repository {
         Ok(())
     }
 
-    async fn delete_pack(&self, pack: PackId, attempts: u8) -> Result<()> {
-        if attempts != 0 {
-            for attempt in (0..8).filter(|attempt| attempts & 1 << attempt != 0) {
-                self.store().delete(&pack_object(pack, attempt)).await?;
-            }
-            return Ok(());
-        }
-        for object in list_all(self.store().as_ref(), &pack_object(pack, 0)).await? {
-            if parse_pack_object(&object.name).is_some_and(|(found, _)| found == pack) {
-                self.store().delete(&object.name).await?;
-            }
-        }
-        Ok(())
-    }
-
     /// C9: condemned first, then final.
     pub(super) async fn drop_list(&self, collection: RandomId) -> Result<()> {
         self.store().delete(&condemned_object(collection)).await?;
@@ -158,7 +137,7 @@ impl Repository {
 
     /// C10: lists that another collector left, or is still at work on: it repeats what is made void here. Two
     /// collectors that finish the same list do the same. Answers with what could not be believed.
-    pub(crate) async fn finish_abandoned(&self, watch: Watch<'_>) -> Result<Vec<Problem>> {
+    pub(crate) async fn finish_abandoned(&self, plan: &PrunePlan, watch: Watch<'_>) -> Result<Vec<Problem>> {
         let mut problems = Vec::new();
         let objects = list_all(self.store().as_ref(), "gc/").await?;
         let names: BTreeSet<&str> = objects.iter().map(|object| object.name.as_str()).collect();
@@ -170,8 +149,10 @@ impl Repository {
                     true => self.read_final(collection, &mut problems).await?,
                     false => self.create_final(collection, Doomed::default(), &mut problems).await?,
                 };
-                if !doomed.is_empty() && self.exists(name).await? {
-                    self.finish_list(name, &doomed, watch).await?;
+                let is_open = !doomed.is_empty() && self.exists(name).await?;
+                if is_open && !self.finish_list(name, &doomed, plan, watch).await? {
+                    // Sessions are at work: what is decided stays decided, for the next prune.
+                    continue;
                 }
                 self.drop_list(collection).await?;
             } else if let Some(collection) = final_id(name) {
@@ -199,17 +180,30 @@ impl Repository {
         Ok(Some(untrue(name, &error.to_string())))
     }
 
-    /// What a true final names is needed by nobody. If it is, somebody has put an old list back.
-    async fn finish_list(&self, name: &str, doomed: &Doomed, watch: Watch<'_>) -> Result<()> {
-        let mut table = PackTable::of(doomed.packs.iter().copied());
+    /// What a true final names is needed by nobody, and nobody who is at work reuses it. If it is needed, somebody has
+    /// put an old list back; so sessions are waited for and everything is marked once more (C3 to C5) before anything
+    /// goes. False: a session is still at work.
+    async fn finish_list(
+        &self,
+        name: &str,
+        doomed: &Doomed,
+        plan: &PrunePlan,
+        watch: Watch<'_>,
+    ) -> Result<bool> {
+        if !self.all_ended(plan, watch, &mut PruneReport::default()).await? {
+            return Ok(false);
+        }
+        let mut table = PackTable::of(doomed.packs.iter().map(|sending| sending.pack));
         let marked = self.mark(&mut table, watch).await?;
-        let pack = doomed.packs.iter().find(|pack| table.needs(**pack)).map(|pack| format!("pack {pack}"));
+        let needed = doomed.packs.iter().find(|sending| table.needs(sending.pack));
+        let pack = needed.map(|sending| format!("pack {sending}"));
         let repack = doomed.relocations.iter().find(|repack| marked.relocations_needed.contains(repack));
         if let Some(needed) = pack.or_else(|| repack.map(|repack| format!("repack {repack}"))) {
             return Err(Error::corrupt(format!("{name} would delete {needed}, which a snapshot needs"))
                 .with_hint("somebody put an old list back: delete both objects of it by hand, and look who can write"));
         }
-        self.carry_out(doomed, &PackTable::default(), watch).await
+        self.carry_out(doomed, watch).await?;
+        Ok(true)
     }
 }
 

@@ -182,13 +182,13 @@ impl Repository {
         let segments = self.segment_names().await?;
         let table = PackTable::list(self.store().as_ref()).await?;
         monitor.phase("finishing what others began");
-        let mut problems = self.finish_abandoned(watch).await?;
+        let mut problems = self.finish_abandoned(plan, watch).await?;
         for session in &plan.fence {
             if self.is_overdue(*session, plan.fence_after_seconds).await? {
                 report.fenced += u64::from(self.fence(*session, "it was overdue").await?);
             }
         }
-        for doomed in plan.rounds() {
+        for doomed in plan.rounds(&table) {
             monitor.phase("deleting packs");
             self.collect(doomed, plan, &table, watch, &mut report, &mut problems).await?;
         }
@@ -227,11 +227,12 @@ impl Repository {
                 return Ok(());
             }
             // C5: marked again, what is needed by now is taken back.
-            let mut needed = PackTable::of(condemned.iter().flat_map(|(_, list)| list.packs.iter().copied()));
+            let names = condemned.iter().flat_map(|(_, list)| &list.packs);
+            let mut needed = PackTable::of(names.map(|sending| sending.pack));
             let marked = self.mark(&mut needed, watch).await?;
             for (collection, mut doomed) in condemned {
                 let named = doomed.packs.len();
-                doomed.packs.retain(|pack| !needed.needs(*pack));
+                doomed.packs.retain(|sending| !needed.needs(sending.pack));
                 doomed.relocations.retain(|repack| !marked.relocations_needed.contains(repack));
                 report.taken_back += (named - doomed.packs.len()) as u64;
                 let done = self.finish(collection, doomed.clone(), table, watch, report, problems).await?;
@@ -262,10 +263,11 @@ impl Repository {
         // C7.
         let there = self.is_condemned(collection).await?;
         if there {
-            self.carry_out(&decided, table, watch).await?;
+            self.carry_out(&decided, watch).await?;
             report.deleted += decided.packs.len() as u64;
-            let bytes = decided.packs.iter().filter_map(|pack| table.get(*pack)).map(|row| row.bytes);
-            report.deleted_bytes += bytes.sum::<u64>();
+            let packs = decided.packs.chunk_by(|one, next| one.pack == next.pack);
+            let rows = packs.filter_map(|sendings| table.get(sendings[0].pack));
+            report.deleted_bytes += rows.map(|row| row.bytes).sum::<u64>();
             report.relocations_dropped += decided.relocations.len() as u64;
             self.drop_list(collection).await?;
         }
@@ -362,11 +364,11 @@ impl PrunePlan {
     }
 
     /// What is condemned together: lists of bounded length, a few to a round.
-    fn rounds(&self) -> Vec<Vec<Doomed>> {
+    fn rounds(&self, table: &PackTable) -> Vec<Vec<Doomed>> {
         let mut lists: Vec<Doomed> = self
             .delete
             .chunks(limits::CONDEMNED_PACKS)
-            .map(|packs| Doomed { packs: packs.to_vec(), relocations: Vec::new() })
+            .map(|packs| Doomed { packs: table.sendings(packs), relocations: Vec::new() })
             .collect();
         for relocations in self.relocations.chunks(limits::CONDEMNED_PACKS) {
             lists.push(Doomed { packs: Vec::new(), relocations: relocations.to_vec() });

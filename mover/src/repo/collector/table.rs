@@ -1,7 +1,13 @@
 //! All packs of a repository with what is needed of each, in 48 bytes a pack: three million packs, 100 TiB, fit into
 //! the memory that a prune has.
 
-use crate::{error::Result, format::pack::parse_pack_object, id::PackId, repo::mark::Needs, store};
+use crate::{
+    error::Result,
+    format::pack::{PackSending, parse_pack_object},
+    id::PackId,
+    repo::mark::Needs,
+    store,
+};
 
 /// Parts that a pack is divided into for the question of what is needed of it.
 const SLOTS: u64 = 128;
@@ -18,7 +24,7 @@ pub(super) struct PackRow {
     /// Bytes of the longest sending.
     length: u32,
     /// Sendings that were listed, one bit each.
-    pub(super) attempts: u8,
+    attempts: u8,
     needed: [u64; 2],
 }
 
@@ -53,6 +59,12 @@ impl PackTable {
         Ok(Self { rows })
     }
 
+    /// The sendings that were listed of these packs.
+    pub(super) fn sendings(&self, packs: &[PackId]) -> Vec<PackSending> {
+        let rows = packs.iter().filter_map(|pack| self.get(*pack));
+        rows.flat_map(PackRow::sendings).collect()
+    }
+
     /// Only these packs, of which nothing but "needed or not" will be asked.
     pub(super) fn of(packs: impl IntoIterator<Item = PackId>) -> Self {
         let row = |pack| PackRow { pack, bytes: 0, length: 0, attempts: 0, needed: [0; 2] };
@@ -85,6 +97,13 @@ impl Needs for PackTable {
 }
 
 impl PackRow {
+    fn sendings(&self) -> impl Iterator<Item = PackSending> + use<> {
+        let (pack, attempts) = (self.pack, self.attempts);
+        (0..8)
+            .filter(move |attempt| attempts & 1 << attempt != 0)
+            .map(move |attempt| PackSending { pack, attempt })
+    }
+
     pub(super) fn is_needed(&self) -> bool {
         self.needed != [0; 2]
     }
