@@ -1,0 +1,126 @@
+//! Named runs: who takes part, and which rules show there what they prevent.
+
+use crate::commit::{Commit, Via};
+use crate::rules::Rules;
+use crate::search::{Outcome, search};
+
+/// A run of one of the models.
+#[derive(Debug, Clone, Copy)]
+pub struct Scenario {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is about.
+    pub about: &'static str,
+    /// Whether it ends within seconds.
+    pub small: bool,
+    model: Kind,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Commit(Commit),
+}
+
+impl Scenario {
+    /// Explores it under these rules.
+    #[must_use]
+    pub fn run(&self, rules: Rules, limit: usize) -> Outcome {
+        match self.model {
+            Kind::Commit(model) => search(&Commit { rules, ..model }, limit),
+        }
+    }
+
+    /// The scenario of this name.
+    pub fn named(name: &str) -> anyhow::Result<&'static Self> {
+        let found = SCENARIOS.iter().find(|scenario| scenario.name == name);
+        found.ok_or_else(|| anyhow::anyhow!("no scenario is named {name}; see --list"))
+    }
+}
+
+const fn commit(name: &'static str, about: &'static str, model: Commit) -> Scenario {
+    Scenario { name, about, small: true, model: Kind::Commit(model) }
+}
+
+const fn large(name: &'static str, about: &'static str, model: Commit) -> Scenario {
+    Scenario { name, about, small: false, model: Kind::Commit(model) }
+}
+
+const NOBODY: Commit = Commit::NOBODY;
+const HINT: Commit = Commit { writers: &[Via::Hint(0)], collectors: 1, forget: 1, ..NOBODY };
+const TWO: Commit = Commit { writers: &[Via::Hint(0), Via::Parent(1)], forget: 3, ..HINT };
+
+/// All of them.
+pub const SCENARIOS: &[Scenario] = &[
+    commit(
+        "hint",
+        "a writer reuses by a hint; others finish lists; clean-up",
+        Commit { finish: true, cleanup: 3, ..HINT },
+    ),
+    commit(
+        "parent",
+        "a writer reuses through its parent; clean-up",
+        Commit { writers: &[Via::Parent(0)], finish: true, cleanup: 3, ..HINT },
+    ),
+    commit(
+        "lost",
+        "replies are lost, requests land late, writers give up",
+        Commit { lost: true, abandon: true, finish: true, cleanup: 2, orphans: true, own: true, ..HINT },
+    ),
+    commit(
+        "forgotten",
+        "the writer's own snapshot is forgotten",
+        Commit { lost: true, cleanup: 2, forget: 2, ..HINT },
+    ),
+    commit("paged", "listings come in two pages", Commit { paged: true, ..TWO }),
+    commit(
+        "two-writers",
+        "the parent of the second writer is the first's snapshot",
+        Commit { finish: true, ..TWO },
+    ),
+    commit(
+        "two-collectors",
+        "two collectors and others who finish lists",
+        Commit { collectors: 2, finish: true, ..HINT },
+    ),
+    commit(
+        "copies",
+        "two packs hold the same chunk",
+        Commit { packs: 3, collectors: 2, forget: 0, ..NOBODY },
+    ),
+    commit(
+        "again",
+        "a collector whose list became void takes another",
+        Commit { lists: 2, finish: true, lost: true, ..HINT },
+    ),
+    commit(
+        "split",
+        "one mark serves two lists",
+        Commit { lists: 2, split: true, packs: 3, finish: true, ..HINT },
+    ),
+    commit(
+        "names",
+        "what N1 is for: names that two would use",
+        Commit { collectors: 2, one_name: true, ..HINT },
+    ),
+    commit(
+        "thief",
+        "somebody with a mover's rights forges",
+        Commit { thief: true, finish: true, cleanup: 2, ..HINT },
+    ),
+    commit("replay", "the thief puts old objects back", Commit { replay: true, finish: true, ..HINT }),
+    commit(
+        "old-keys",
+        "one who finishes lists has keys from before a rotation",
+        Commit { old_keys: true, finish: true, ..HINT },
+    ),
+    commit(
+        "quiet",
+        "wherever all others die, one collector cleans up",
+        Commit { quiet: true, lost: true, finish: true, cleanup: 3, own: true, ..HINT },
+    ),
+    large(
+        "two-by-two",
+        "two writers, two collectors, others who finish lists, clean-up",
+        Commit { collectors: 2, finish: true, cleanup: 7, ..TWO },
+    ),
+];
