@@ -114,6 +114,18 @@ pub const SCENARIOS: &[Scenario] = &[
         Commit { old_keys: true, finish: true, ..HINT },
     ),
     commit(
+        "foreign",
+        "the second writer reuses the first's pack, which nobody may need any more",
+        Commit {
+            writers: &[Via::Nothing, Via::Hint(2)],
+            collectors: 2,
+            forget: 2,
+            finish: true,
+            cleanup: 2,
+            ..NOBODY
+        },
+    ),
+    commit(
         "quiet",
         "wherever all others die, one collector cleans up",
         Commit { quiet: true, lost: true, finish: true, cleanup: 3, own: true, ..HINT },

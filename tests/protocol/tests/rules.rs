@@ -2,7 +2,7 @@
 
 use carrack_protocol_model::{rules::Rules, scenarios::SCENARIOS};
 
-const LIMIT: usize = 1_500_000;
+const LIMIT: usize = 6_000_000;
 
 #[test]
 fn all_rules_on_have_no_counter_example() {

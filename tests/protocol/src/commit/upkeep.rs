@@ -1,6 +1,6 @@
 //! Finishing lists of others (C10), forgetting, clean-up, orphan ends, and the thief.
 
-use super::{Commit, FENCED, FORGED, LISTS, State, Steps, THERE, bit, collector::believed};
+use super::{Commit, DONE, FENCED, FORGED, LISTS, State, Steps, THERE, bit, collector::believed};
 use crate::{rules::Rule, search::Step};
 
 /// The bit of a final that the thief made.
@@ -192,12 +192,12 @@ fn put_back(state: &State, out: &mut Steps) {
             push("puts this list and its final back", next);
         }
     }
-    if state.packs & 1 == 0 {
-        out.push(Step {
-            who: "thief",
-            number: 0,
-            what: "puts this pack back",
-            next: State { packs: state.packs | 1, ..*state },
-        });
+    let lists = state.condemned.iter().chain(&state.finals).any(|list| *list != 0);
+    let at_work = state.collectors.iter().any(|collector| !matches!(collector.at, 0 | DONE));
+    if state.packs & 1 == 0 && !lists && !at_work {
+        // Deletes that somebody has yet to send, or that are in flight, would hit what was put back, whatever the
+        // rules: they are left out.
+        let next = State { packs: state.packs | 1, sent: state.sent & !1, ..*state };
+        out.push(Step { who: "thief", number: 0, what: "puts this pack back", next });
     }
 }
