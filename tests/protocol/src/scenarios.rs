@@ -1,6 +1,7 @@
 //! Named runs: who takes part, and which rules show there what they prevent.
 
 use crate::commit::{Commit, Via};
+use crate::repack::Repack;
 use crate::rules::Rules;
 use crate::search::{Outcome, search};
 
@@ -19,6 +20,7 @@ pub struct Scenario {
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     Commit(Commit),
+    Repack(Repack),
 }
 
 impl Scenario {
@@ -27,6 +29,7 @@ impl Scenario {
     pub fn run(&self, rules: Rules, limit: usize) -> Outcome {
         match self.model {
             Kind::Commit(model) => search(&Commit { rules, ..model }, limit),
+            Kind::Repack(model) => search(&Repack { rules, ..model }, limit),
         }
     }
 
@@ -45,6 +48,20 @@ const fn large(name: &'static str, about: &'static str, model: Commit) -> Scenar
     Scenario { name, about, small: false, model: Kind::Commit(model) }
 }
 
+const fn repack(name: &'static str, about: &'static str, small: bool, model: Repack) -> Scenario {
+    Scenario { name, about, small, model: Kind::Repack(model) }
+}
+
+const MOVED: Repack = Repack {
+    rules: Rules::all(),
+    hint: Some(0),
+    writer: true,
+    repackers: 1,
+    collectors: 1,
+    forget: true,
+    restore: false,
+    cleanup: true,
+};
 const NOBODY: Commit = Commit::NOBODY;
 const HINT: Commit = Commit { writers: &[Via::Hint(0)], collectors: 1, forget: 1, ..NOBODY };
 const TWO: Commit = Commit { writers: &[Via::Hint(0), Via::Parent(1)], forget: 3, ..HINT };
@@ -134,5 +151,36 @@ pub const SCENARIOS: &[Scenario] = &[
         "two-by-two",
         "two writers, two collectors, others who finish lists, clean-up",
         Commit { collectors: 2, finish: true, cleanup: 7, ..TWO },
+    ),
+    repack("repack", "a repacker, a writer with a hint, a collector", true, MOVED),
+    repack(
+        "repack-parent",
+        "the writer reuses through its parent; two collectors",
+        true,
+        Repack { hint: None, collectors: 2, ..MOVED },
+    ),
+    repack(
+        "repack-collectors",
+        "the writer reuses by a hint; two collectors",
+        true,
+        Repack { collectors: 2, ..MOVED },
+    ),
+    repack(
+        "repackers",
+        "two repackers, two collectors",
+        true,
+        Repack { writer: false, repackers: 2, collectors: 2, forget: false, ..MOVED },
+    ),
+    repack(
+        "restore",
+        "somebody restores what two repackers move",
+        true,
+        Repack { writer: false, repackers: 2, restore: true, ..MOVED },
+    ),
+    repack(
+        "repack-all",
+        "a writer, two repackers, two collectors",
+        false,
+        Repack { repackers: 2, collectors: 2, ..MOVED },
     ),
 ];
