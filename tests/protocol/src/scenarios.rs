@@ -61,6 +61,7 @@ const MOVED: Repack = Repack {
     forget: true,
     restore: false,
     cleanup: true,
+    parts: [0x3F; 2],
 };
 const NOBODY: Commit = Commit::NOBODY;
 const HINT: Commit = Commit { writers: &[Via::Hint(0)], collectors: 1, forget: 1, ..NOBODY };
@@ -175,7 +176,22 @@ pub const SCENARIOS: &[Scenario] = &[
         "restore",
         "somebody restores what two repackers move",
         true,
-        Repack { writer: false, repackers: 2, restore: true, ..MOVED },
+        Repack {
+            writer: false,
+            repackers: 2,
+            restore: true,
+            collectors: 2,
+            forget: false,
+            cleanup: false,
+            parts: [0b01, 0b110],
+            ..MOVED
+        },
+    ),
+    repack(
+        "repack-lists",
+        "one list names the old pack, another the relocation and the new pack",
+        true,
+        Repack { collectors: 2, parts: [0b0_1001, 0b11_0110], ..MOVED },
     ),
     repack(
         "repack-all",

@@ -32,7 +32,7 @@ pub(super) fn steps(model: &Repack, state: &State, who: usize, out: &mut Vec<Ste
             let (needed, moves) = needed(model, state, c.places, who);
             // Packs 1 and 2 are of sessions 2 and 3, pack 3 is of session 1.
             let busy = c.open >> 1 & 6 | c.open << 2 & 8;
-            let doomed = (c.packs & !busy | moves) & !needed;
+            let doomed = (c.packs & !busy | moves) & !needed & model.parts[who];
             *c = Collector { at: if doomed == 0 { DONE } else { 3 }, doomed, ..Collector::default() };
             if !model.rules.on(Rule::R4) {
                 next.sent |= doomed & 0x30;

@@ -39,6 +39,8 @@ pub struct Repack {
     pub restore: bool,
     /// Sessions that were shut out are cleaned up.
     pub cleanup: bool,
+    /// What the list of each collector may name: long lists are cut.
+    pub parts: [u8; 2],
 }
 
 /// Where each relocation leads from, if it is visible.
