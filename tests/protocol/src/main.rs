@@ -15,15 +15,21 @@ struct Args {
     /// Rule to switch off; none by default.
     #[arg(long)]
     without: Option<Rule>,
-    /// Takes the large scenarios in as well.
-    #[arg(long)]
-    large: bool,
+    /// Which scenarios to explore if none is named: small ones, or large ones as well.
+    #[arg(long, value_enum, default_value_t = Size::Small)]
+    size: Size,
     /// States to visit at most in each scenario; a million need about 150 MiB.
     #[arg(long, default_value_t = 10_000_000)]
     limit: usize,
     /// Names scenarios and rules instead.
     #[arg(long)]
     list: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Size {
+    Small,
+    Large,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -39,7 +45,7 @@ fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     let chosen: Vec<&Scenario> = if args.scenario.is_empty() {
-        SCENARIOS.iter().filter(|scenario| scenario.small || args.large).collect()
+        SCENARIOS.iter().filter(|scenario| scenario.small || args.size == Size::Large).collect()
     } else {
         args.scenario.iter().map(|name| Scenario::named(name)).collect::<anyhow::Result<_>>()?
     };

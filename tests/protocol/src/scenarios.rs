@@ -118,12 +118,12 @@ pub const SCENARIOS: &[Scenario] = &[
     commit(
         "names",
         "what N1 is for: names that two would use",
-        Commit { collectors: 2, one_name: true, ..HINT },
+        Commit { collectors: 2, one_name: true, finish: true, ..HINT },
     ),
     commit(
         "thief",
         "somebody with a mover's rights forges",
-        Commit { thief: true, finish: true, cleanup: 2, ..HINT },
+        Commit { forge_ends: true, forge_lists: true, finish: true, cleanup: 2, ..HINT },
     ),
     commit("replay", "the thief puts old objects back", Commit { replay: true, finish: true, ..HINT }),
     commit(
@@ -131,7 +131,7 @@ pub const SCENARIOS: &[Scenario] = &[
         "one who finishes lists has keys from before a rotation",
         Commit { old_keys: true, finish: true, ..HINT },
     ),
-    commit(
+    large(
         "foreign",
         "the second writer reuses the first's pack, which nobody may need any more",
         Commit {
@@ -142,6 +142,11 @@ pub const SCENARIOS: &[Scenario] = &[
             cleanup: 2,
             ..NOBODY
         },
+    ),
+    commit(
+        "sendings",
+        "a pack whose first sending lands late, one collector, others who finish lists",
+        Commit { twice: true, finish: true, ..HINT },
     ),
     commit(
         "quiet",

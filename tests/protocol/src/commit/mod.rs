@@ -24,6 +24,8 @@ const THERE: u8 = 0x80;
 const FENCED: u8 = 1;
 /// An end that does not verify.
 const FORGED: u8 = 2;
+/// The other sending of pack 0.
+const SECOND: u8 = 0x10;
 /// A client that is done.
 const DONE: u8 = 99;
 
@@ -71,12 +73,16 @@ pub struct Commit {
     pub paged: bool,
     /// Both collectors would give a list the same name: what rule N1 is there for.
     pub one_name: bool,
-    /// Somebody with a mover's rights tries to do harm.
-    pub thief: bool,
+    /// Somebody with a mover's rights forges ends and markers.
+    pub forge_ends: bool,
+    /// Somebody with a mover's rights forges lists and finals.
+    pub forge_lists: bool,
     /// The thief puts copies of old objects back.
     pub replay: bool,
-    /// The last collector, and one who finishes lists, were started before a key rotation.
+    /// Those who finish lists of the first collector were started before a key rotation, that collector after it.
     pub old_keys: bool,
+    /// Pack 0 was sent twice, under two names; the first request was given up and may still land.
+    pub twice: bool,
     /// From every state: everyone else dies, one collector alone must leave exactly what is needed.
     pub quiet: bool,
 }
@@ -99,14 +105,21 @@ impl Commit {
         abandon: false,
         paged: false,
         one_name: false,
-        thief: false,
+        forge_ends: false,
+        forge_lists: false,
         replay: false,
         old_keys: false,
+        twice: false,
         quiet: false,
     };
 
     fn on(&self, rule: Rule) -> bool {
         self.rules.on(rule)
+    }
+
+    /// Whether any sending of a pack serves.
+    fn either(&self) -> bool {
+        self.twice && !self.on(Rule::SENDINGS)
     }
 
     fn sessions(&self) -> std::ops::Range<usize> {
@@ -134,6 +147,8 @@ pub struct State {
     late_packs: u8,
     writers: [Writer; 2],
     collectors: [Collector; 2],
+    /// Lists that somebody who finishes them found there, and whose packs it is about to delete.
+    finishing: u8,
     /// How far each list is dropped by somebody who finishes it.
     dropping: [u8; LISTS],
     /// What the thief has kept of each list.
@@ -176,7 +191,8 @@ impl Model for Commit {
     type State = State;
 
     fn initial(&self) -> State {
-        let doubled = !self.on(Rule::N1);
+        let doubled = !self.on(Rule::N1) && !self.one_name;
+        let late = if self.twice { SECOND } else { 0 };
         State {
             packs: self.packs,
             sessions: 1,
@@ -188,9 +204,10 @@ impl Model for Commit {
             sent: 0,
             late_sessions: 0,
             late_ends: 0,
-            late_packs: u8::from(doubled),
+            late_packs: late | u8::from(doubled),
             writers: [Writer::default(); 2],
             collectors: [Collector::default(); 2],
+            finishing: 0,
             dropping: [0; LISTS],
             copies: [0; LISTS],
             cleanup: [0; SESSIONS],
@@ -218,8 +235,9 @@ impl Model for Commit {
                 if state.forgotten & bit(session) != 0 {
                     return Some("a forgotten snapshot is visible again");
                 }
+                let packs = if self.either() { first_of(state.packs) } else { state.packs };
                 let copy = !self.on(Rule::W6) && state.packs & needed_copies(needed) != 0;
-                if state.packs & needed != needed && !copy {
+                if packs & needed != needed && !copy {
                     return Some("a visible snapshot lost a pack");
                 }
             } else if state.success & !state.forgotten & bit(session) != 0 {
@@ -230,6 +248,11 @@ impl Model for Commit {
     }
 }
 
+/// Whichever sending of pack 0 is there, as pack 0.
+const fn first_of(packs: u8) -> u8 {
+    packs & !SECOND | packs >> 4 & 1
+}
+
 /// Packs 0 and 1 hold the same chunk: without W6 either serves.
 const fn needed_copies(needed: u8) -> u8 {
     if needed & 3 != 0 { needed | 3 } else { needed }
@@ -237,14 +260,16 @@ const fn needed_copies(needed: u8) -> u8 {
 
 /// Requests that were sent take effect.
 fn landings(model: &Commit, state: &State, out: &mut Steps) {
-    for pack in 0..4u8 {
+    for pack in 0..5u8 {
         if state.sent & state.packs & 1 << pack != 0 {
             let next = State { packs: state.packs & !(1 << pack), ..*state };
             out.push(Step { who: "network", number: pack, what: "a delete of this pack lands", next });
         }
         if state.late_packs & !state.packs & 1 << pack != 0 {
-            let next = State { packs: state.packs | 1 << pack, ..*state };
-            out.push(Step { who: "network", number: pack, what: "a second PUT of this pack lands", next });
+            let mut next = State { packs: state.packs | 1 << pack, ..*state };
+            // This one was sent once; a doubled one may come again and again.
+            next.late_packs &= !SECOND;
+            out.push(Step { who: "network", number: pack, what: "a late PUT of this pack lands", next });
         }
     }
     for session in model.sessions() {

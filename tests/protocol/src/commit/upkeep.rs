@@ -1,6 +1,6 @@
 //! Finishing lists of others (C10), forgetting, clean-up, orphan ends, and the thief.
 
-use super::{Commit, DONE, FENCED, FORGED, LISTS, State, Steps, THERE, bit, collector::believed};
+use super::{Commit, DONE, FENCED, FORGED, LISTS, SECOND, State, Steps, THERE, bit, collector::believed};
 use crate::{rules::Rule, search::Step};
 
 /// The bit of a final that the thief made.
@@ -23,8 +23,11 @@ pub(super) fn steps(model: &Commit, state: &State, out: &mut Steps) {
     if model.orphans {
         orphans(model, state, out);
     }
-    if model.thief {
-        forge(model, state, out);
+    if model.forge_ends {
+        forge_ends(model, state, out);
+    }
+    if model.forge_lists {
+        forge_lists(model, state, out);
     }
     if model.replay {
         put_back(state, out);
@@ -36,6 +39,10 @@ pub(super) fn steps(model: &Commit, state: &State, out: &mut Steps) {
 fn finish(model: &Commit, state: &State, list: usize, out: &mut Steps) {
     let mut push = |what, next| out.push(Step { who: "who finishes list", number: list as u8, what, next });
     let (there, stored, dropping) = (state.condemned[list] != 0, state.finals[list], state.dropping[list]);
+    if state.finishing & 1 << list != 0 {
+        let (sent, finishing) = (state.sent | state.packs & (1 | SECOND), state.finishing & !(1 << list));
+        push("C8 list the sendings and delete them", State { sent, finishing, ..*state });
+    }
     let mut next = *state;
     if dropping != 0 {
         next.dropping[list] = if dropping == 1 { 2 } else { 0 };
@@ -60,7 +67,13 @@ fn finish(model: &Commit, state: &State, list: usize, out: &mut Steps) {
     }
     let doomed = if doubted { 0 } else { believed(model, stored) };
     if there && doomed & !state.sent != 0 && may_finish(model, state, doomed) {
-        push("C10 finish C8", State { sent: state.sent | doomed, ..*state });
+        // Who has to list the sendings first may stall before; who need not is covered by what lands late.
+        let next = if model.either() {
+            State { finishing: state.finishing | 1 << list, ..*state }
+        } else {
+            State { sent: state.sent | doomed, ..*state }
+        };
+        push("C10 finish C8", next);
     }
     let confirmed = state.packs & doomed == 0 || !model.on(Rule::C10);
     if (there || stored != 0) && confirmed && (stored != 0 || !model.on(Rule::C10)) {
@@ -150,7 +163,7 @@ fn orphans(model: &Commit, state: &State, out: &mut Steps) {
 }
 
 /// Creates whatever a mover may create under any name that is free.
-fn forge(model: &Commit, state: &State, out: &mut Steps) {
+fn forge_ends(model: &Commit, state: &State, out: &mut Steps) {
     for session in model.sessions() {
         let mut push = |what, next| out.push(Step { who: "thief", number: session as u8, what, next });
         if state.ends[session] == 0 {
@@ -163,6 +176,9 @@ fn forge(model: &Commit, state: &State, out: &mut Steps) {
             push("forges a marker for this session", State { forged_markers, ..*state });
         }
     }
+}
+
+fn forge_lists(model: &Commit, state: &State, out: &mut Steps) {
     for list in 0..LISTS.min(usize::from(model.collectors) * 2) {
         let mut push = |what, next| out.push(Step { who: "thief", number: list as u8, what, next });
         if state.finals[list] == 0 {

@@ -1,6 +1,6 @@
 //! Rules W1 to W7.
 
-use super::{Commit, DONE, FENCED, State, Steps, THERE, Via, bit, record};
+use super::{Commit, DONE, FENCED, State, Steps, THERE, Via, bit, first_of, record};
 use crate::{rules::Rule, search::Step};
 
 /// What a writer has in memory.
@@ -83,7 +83,7 @@ fn begin(model: &Commit, state: &State, who: usize, push: &mut impl FnMut(&'stat
     let mut next = *state;
     next.sessions |= session;
     next.writers[who].at = 1;
-    if !model.on(Rule::N1) {
+    if !model.on(Rule::N1) && !model.one_name {
         next.late_sessions |= session;
     }
     push("W1 create the session", next);
@@ -139,7 +139,7 @@ fn read(model: &Commit, next: &mut State, who: usize, via: Via, what: Read) -> &
         }
         Read::Footer => {
             let Via::Hint(pack) = via else { return "reads nothing" };
-            writer.parent = packs & 1 << pack;
+            writer.parent = if model.either() { first_of(packs) } else { packs } & 1 << pack;
             "W4 get the footer"
         }
     }

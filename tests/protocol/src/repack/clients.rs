@@ -132,16 +132,13 @@ pub(super) fn repack(model: &Repack, state: &State, who: usize, out: &mut Vec<St
         }
         _ => return,
     };
-    let given_up = r_done(&next, who) && next.ends[session] == 0 && next.sessions & 1 << session != 0;
+    let given_up =
+        next.repackers[who].at == DONE && next.ends[session] == 0 && next.sessions & 1 << session != 0;
+    // It says so by an abandoned end.
     if given_up {
         next.ends[session] = FENCED;
     }
     out.push(Step { who: "repacker", number: session as u8, what, next });
-}
-
-/// Whether it gave up, and says so by an abandoned end.
-fn r_done(state: &State, who: usize) -> bool {
-    state.repackers[who].at == DONE
 }
 
 /// V, the place in the snapshot; on 404 the relocations; on another 404 once more.

@@ -49,15 +49,9 @@ pub(super) fn steps(model: &Repack, state: &State, who: usize, out: &mut Vec<Ste
             "C3 list sessions"
         }
         5 => {
-            let open = (1..SESSIONS).find(|s| c.open & state.sessions & 1 << s != 0 && state.ends[*s] == 0);
-            if let Some(session) = open {
-                next.ends[session] = FENCED;
-                c.at = at;
-                "C4 shut a session out"
-            } else {
-                c.open = 0;
-                "C4 every session has an end"
-            }
+            let what = fence(state, &mut next, who);
+            out.push(Step { who: "collector", number: who as u8, what, next });
+            return;
         }
         6 => {
             c.places = state.places();
@@ -87,6 +81,19 @@ pub(super) fn steps(model: &Repack, state: &State, who: usize, out: &mut Vec<Ste
         _ => return,
     };
     out.push(Step { who: "collector", number: who as u8, what, next });
+}
+
+/// C4: one session after the other is shut out.
+fn fence(state: &State, next: &mut State, who: usize) -> &'static str {
+    let c = &mut next.collectors[who];
+    let is_open = |s: &usize| c.open & state.sessions & 1 << s != 0 && state.ends[*s] == 0;
+    if let Some(session) = (1..SESSIONS).find(is_open) {
+        c.at -= 1;
+        next.ends[session] = FENCED;
+        return "C4 shut a session out";
+    }
+    c.open = 0;
+    "C4 every session has an end"
 }
 
 /// Sessions that have not ended.
