@@ -144,6 +144,36 @@ pub const SCENARIOS: &[Scenario] = &[
         },
     ),
     commit(
+        "thief-lists",
+        "somebody with a mover's rights forges lists and finals",
+        Commit { forge_lists: true, finish: true, lists: 2, ..HINT },
+    ),
+    commit(
+        "collectors-clean",
+        "two collectors, clean-up, others who finish lists",
+        Commit { collectors: 2, cleanup: 1, finish: true, ..HINT },
+    ),
+    commit(
+        "writers-lost",
+        "two writers, replies are lost, writers give up",
+        Commit { lost: true, abandon: true, ..TWO },
+    ),
+    commit(
+        "paged-clean",
+        "two pages, clean-up, orphan ends, others who finish lists",
+        Commit { paged: true, finish: true, cleanup: 3, orphans: true, ..HINT },
+    ),
+    commit(
+        "quiet-two",
+        "the same with two collectors",
+        Commit { quiet: true, collectors: 2, finish: true, ..HINT },
+    ),
+    large(
+        "collectors-again",
+        "two collectors, a second list for what was made void",
+        Commit { collectors: 2, lists: 2, finish: true, ..HINT },
+    ),
+    commit(
         "sendings",
         "a pack whose first sending lands late, one collector, others who finish lists",
         Commit { twice: true, finish: true, ..HINT },
@@ -152,6 +182,22 @@ pub const SCENARIOS: &[Scenario] = &[
         "quiet",
         "wherever all others die, one collector cleans up",
         Commit { quiet: true, lost: true, finish: true, cleanup: 3, own: true, ..HINT },
+    ),
+    large("two-by-two-bare", "two writers and two collectors alone", Commit { collectors: 2, ..TWO }),
+    large(
+        "two-by-two-finish",
+        "two writers, two collectors, others who finish lists",
+        Commit { collectors: 2, finish: true, ..TWO },
+    ),
+    large(
+        "two-by-two-clean",
+        "two writers, two collectors, clean-up",
+        Commit { collectors: 2, cleanup: 7, ..TWO },
+    ),
+    large(
+        "paged-all",
+        "two pages, two writers, clean-up, others who finish lists",
+        Commit { paged: true, finish: true, cleanup: 7, ..TWO },
     ),
     large(
         "two-by-two",

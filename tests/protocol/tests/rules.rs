@@ -43,6 +43,7 @@ const BROKEN: &[(Rule, &str, usize)] = &[
     (Rule::ORPHANS, "lost", 9),
     (Rule::LISTING, "paged", 22),
     (Rule::AUTH, "thief", 1),
+    (Rule::AUTH, "thief-lists", 4),
     (Rule::KEYS, "old-keys", 22),
     (Rule::SENDINGS, "sendings", 24),
     (Rule::REPLAY, "replay", 28),
