@@ -62,10 +62,12 @@ const MOVED: Repack = Repack {
     restore: false,
     cleanup: true,
     parts: [0x3F; 2],
+    void: false,
+    forge: false,
 };
 const NOBODY: Commit = Commit::NOBODY;
-const HINT: Commit = Commit { writers: &[Via::Hint(0)], collectors: 1, forget: 1, ..NOBODY };
-const TWO: Commit = Commit { writers: &[Via::Hint(0), Via::Parent(1)], forget: 3, ..HINT };
+const HINT: Commit = Commit { writers: &[Via::Hint(1)], collectors: 1, forget: 1, ..NOBODY };
+const TWO: Commit = Commit { writers: &[Via::Hint(1), Via::Parent(1)], forget: 3, ..HINT };
 
 /// All of them.
 pub const SCENARIOS: &[Scenario] = &[
@@ -135,7 +137,7 @@ pub const SCENARIOS: &[Scenario] = &[
         "foreign",
         "the second writer reuses the first's pack, which nobody may need any more",
         Commit {
-            writers: &[Via::Nothing, Via::Hint(2)],
+            writers: &[Via::Nothing, Via::Hint(4)],
             collectors: 2,
             forget: 2,
             finish: true,
@@ -172,6 +174,20 @@ pub const SCENARIOS: &[Scenario] = &[
         "collectors-again",
         "two collectors, a second list for what was made void",
         Commit { collectors: 2, lists: 2, finish: true, ..HINT },
+    ),
+    commit(
+        "chunks",
+        "the writer reuses chunks of two packs; each pack has its own list",
+        Commit {
+            writers: &[Via::Hint(3)],
+            packs: 3,
+            named: 3,
+            lists: 2,
+            split: true,
+            finish: true,
+            cleanup: 1,
+            ..HINT
+        },
     ),
     commit(
         "sendings",
@@ -243,6 +259,24 @@ pub const SCENARIOS: &[Scenario] = &[
         "one list names the old pack, another the relocation and the new pack",
         true,
         Repack { collectors: 2, parts: [0b0_1001, 0b11_0110], ..MOVED },
+    ),
+    repack(
+        "repack-void",
+        "packs and the relocation have lists of their own, and others make lists void",
+        true,
+        Repack { collectors: 2, parts: [0b00_1111, 0b11_0000], void: true, ..MOVED },
+    ),
+    repack(
+        "repackers-void",
+        "two repackers, and others make lists void",
+        true,
+        Repack { writer: false, repackers: 2, collectors: 2, void: true, ..MOVED },
+    ),
+    repack(
+        "thief-repack",
+        "somebody with a mover's rights forges relocations",
+        true,
+        Repack { forge: true, ..MOVED },
     ),
     repack(
         "repack-all",

@@ -44,6 +44,7 @@ const BROKEN: &[(Rule, &str, usize)] = &[
     (Rule::LISTING, "paged", 22),
     (Rule::AUTH, "thief", 1),
     (Rule::AUTH, "thief-lists", 4),
+    (Rule::AUTH, "thief-repack", 12),
     (Rule::KEYS, "old-keys", 22),
     (Rule::SENDINGS, "sendings", 24),
     (Rule::REPLAY, "replay", 28),

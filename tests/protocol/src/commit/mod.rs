@@ -34,7 +34,7 @@ const DONE: u8 = 99;
 pub enum Via {
     /// It reuses nothing.
     Nothing,
-    /// Something names this pack, however stale.
+    /// Something names these packs, however stale.
     Hint(u8),
     /// The snapshot of this session is its parent.
     Parent(u8),
@@ -57,6 +57,8 @@ pub struct Commit {
     pub split: bool,
     /// Old packs that exist.
     pub packs: u8,
+    /// Those that the old snapshot names.
+    pub named: u8,
     /// Sessions that may be forgotten.
     pub forget: u8,
     /// Sessions that are cleaned up.
@@ -97,6 +99,7 @@ impl Commit {
         lists: 1,
         split: false,
         packs: 1,
+        named: 1,
         forget: 0,
         cleanup: 0,
         orphans: false,
@@ -196,7 +199,7 @@ impl Model for Commit {
         State {
             packs: self.packs,
             sessions: 1,
-            ends: [THERE | 1, 0, 0],
+            ends: [THERE | self.named, 0, 0],
             markers: 0,
             forged_markers: 0,
             condemned: [0; LISTS],

@@ -23,15 +23,17 @@ enum Read {
     End,
     Marker,
     Session,
-    Footer,
+    Footer(u8),
 }
 
 fn reads(model: &Commit, via: Via) -> Vec<Read> {
     let lists = if model.paged { vec![Read::Lists, Read::MoreLists] } else { vec![Read::Lists] };
     match via {
         Via::Nothing => Vec::new(),
-        Via::Hint(_) if !model.on(Rule::W4) => [vec![Read::Footer], lists].concat(),
-        Via::Hint(_) => [lists, vec![Read::Footer]].concat(),
+        Via::Hint(packs) => {
+            let footers = (0..4).filter(|pack| packs & 1 << pack != 0).map(Read::Footer).collect();
+            if model.on(Rule::W4) { [lists, footers].concat() } else { [footers, lists].concat() }
+        }
         Via::Parent(_) => {
             let parent = if model.on(Rule::V) {
                 vec![Read::End, Read::Marker, Read::Session]
@@ -137,9 +139,8 @@ fn read(model: &Commit, next: &mut State, who: usize, via: Via, what: Read) -> &
             }
             "W3 read the parent's session"
         }
-        Read::Footer => {
-            let Via::Hint(pack) = via else { return "reads nothing" };
-            writer.parent = if model.either() { first_of(packs) } else { packs } & 1 << pack;
+        Read::Footer(pack) => {
+            writer.parent |= if model.either() { first_of(packs) } else { packs } & 1 << pack;
             "W4 get the footer"
         }
     }
@@ -153,7 +154,9 @@ fn upload(model: &Commit, state: &State, who: usize, via: Via, push: &mut impl F
         Via::Nothing => 0,
         _ => writer.parent & !writer.absent,
     };
-    let own = if reused == 0 || model.own { 1 << (who + 2) } else { 0 };
+    // What it hoped to reuse and cannot, it uploads.
+    let missing = if let Via::Hint(packs) = via { packs & !reused != 0 } else { reused == 0 };
+    let own = if missing || model.own { 1 << (who + 2) } else { 0 };
     writer.record = THERE | reused | own;
     writer.at += 1;
     // They are not read any more: states that differ in them alone are one.

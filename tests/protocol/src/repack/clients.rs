@@ -141,6 +141,23 @@ pub(super) fn repack(model: &Repack, state: &State, who: usize, out: &mut Vec<St
     out.push(Step { who: "repacker", number: session as u8, what, next });
 }
 
+/// What does not verify shuts its session out; a person removes it.
+pub(super) fn forge(model: &Repack, state: &State, out: &mut Vec<Step<State>>) {
+    for session in 2..4u8 {
+        let mut next = *state;
+        let what = if state.sessions & 1 << session == 0 && session == 3 {
+            next.sessions |= 1 << session;
+            "begins a repack"
+        } else if state.sessions & 1 << session != 0 && state.ends[usize::from(session)] == 0 {
+            next.ends[usize::from(session)] = if model.rules.on(Rule::AUTH) { FENCED } else { THERE };
+            "forges a relocation"
+        } else {
+            continue;
+        };
+        out.push(Step { who: "thief", number: session, what, next });
+    }
+}
+
 /// V, the place in the snapshot; on 404 the relocations; on another 404 once more.
 pub(super) fn restore(model: &Repack, state: &State, out: &mut Vec<Step<State>>) {
     let mut next = *state;

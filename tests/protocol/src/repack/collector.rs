@@ -83,6 +83,19 @@ pub(super) fn steps(model: &Repack, state: &State, who: usize, out: &mut Vec<Ste
     out.push(Step { who: "collector", number: who as u8, what, next });
 }
 
+/// C10: the list of a collector that has not decided yet is made void and dropped.
+pub(super) fn make_void(state: &State, out: &mut Vec<Step<State>>) {
+    for who in 0..2u8 {
+        let at = state.collectors[usize::from(who)].at;
+        if (4..8).contains(&at) {
+            let mut next = *state;
+            next.lists[usize::from(who)] = 0;
+            next.collectors[usize::from(who)] = Collector { at: DONE, ..Collector::default() };
+            out.push(Step { who: "who finishes list", number: who, what: "C10 make it void, drop it", next });
+        }
+    }
+}
+
 /// C4: one session after the other is shut out.
 fn fence(state: &State, next: &mut State, who: usize) -> &'static str {
     let c = &mut next.collectors[who];

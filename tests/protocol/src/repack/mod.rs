@@ -41,6 +41,10 @@ pub struct Repack {
     pub cleanup: bool,
     /// What the list of each collector may name: long lists are cut.
     pub parts: [u8; 2],
+    /// Others make lists void that have no final yet (C10); their collector then stops.
+    pub void: bool,
+    /// Somebody with a mover's rights begins a repack, and forges ends of those that have none.
+    pub forge: bool,
 }
 
 /// Where each relocation leads from, if it is visible.
@@ -129,6 +133,12 @@ impl Model for Repack {
         }
         for who in 0..usize::from(self.collectors) {
             collector::steps(self, state, who, out);
+        }
+        if self.forge {
+            clients::forge(self, state, out);
+        }
+        if self.void {
+            collector::make_void(state, out);
         }
         if self.restore {
             clients::restore(self, state, out);
