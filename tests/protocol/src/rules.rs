@@ -47,7 +47,7 @@ rules! {
     LISTING "a listing that fails half-way stops whoever made it";
     AUTH "what does not verify is never believed";
     KEYS "who meets what does not verify sees first whether the keys changed";
-    SENDINGS "each sending of a pack is a pack of its own";
+    SENDINGS "a list names the sendings of a pack, and only these are deleted";
     REPLAY "who finishes a list of others does C3 to C5 again before C8";
 }
 

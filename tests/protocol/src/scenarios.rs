@@ -191,8 +191,8 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     commit(
         "sendings",
-        "a pack whose first sending lands late, one collector, others who finish lists",
-        Commit { twice: true, finish: true, ..HINT },
+        "a pack whose first sending lands late, two collectors, others who finish lists",
+        Commit { twice: true, collectors: 2, finish: true, ..HINT },
     ),
     commit(
         "quiet",

@@ -1,8 +1,6 @@
 //! Rules C1 to C9.
 
-use super::{
-    Commit, DONE, FENCED, FORGED, LISTS, SECOND, SESSIONS, State, Steps, THERE, bit, first_of, record,
-};
+use super::{Commit, DONE, FENCED, FORGED, LISTS, SECOND, SESSIONS, State, Steps, THERE, bit, record};
 use crate::{rules::Rule, search::Step};
 
 /// What a collector has in memory.
@@ -20,8 +18,6 @@ pub(super) struct Collector {
     condemned: u8,
     last: u8,
     decided: u8,
-    /// Which sendings of pack 0 were listed.
-    sendings: u8,
 }
 
 const PACKS: u8 = 0;
@@ -49,10 +45,6 @@ pub(super) fn steps(model: &Commit, state: &State, who: usize, out: &mut Steps) 
         PACKS => {
             let c = &mut next.collectors[who];
             (c.packs, c.at) = (state.packs, ENDS);
-            if model.either() {
-                c.sendings = state.packs & (1 | SECOND);
-                c.packs = first_of(state.packs);
-            }
             push("C1 list packs", next);
         }
         ENDS | MARKERS | SEE | OPEN | ENDS_AGAIN | MARKERS_AGAIN | SEE_AGAIN => {
@@ -163,7 +155,8 @@ fn needed(model: &Commit, c: &Collector, who: usize) -> Option<u8> {
         let free = !model.on(Rule::W6) && packs & 3 != 0;
         needed |= if free { packs & !3 | 1 << (who & 1) } else { packs };
     }
-    Some(needed)
+    // A needed pack is needed in each of its sendings.
+    Some(needed | needed << 4 & SECOND)
 }
 
 fn first_mark(model: &Commit, c: &mut Collector, who: usize) {
@@ -172,12 +165,11 @@ fn first_mark(model: &Commit, c: &mut Collector, who: usize) {
     let busy = if model.on(Rule::C1) { open << 1 & 0b1100 } else { 0 };
     let condemned = needed(model, c, who).map_or(0, |needed| c.packs & !needed & !busy);
     let kept = if model.on(Rule::C3) { 0 } else { c.sessions };
-    let (list, sendings) = (c.list, c.sendings);
+    let list = c.list;
     *c = Collector {
         at: if condemned == 0 { DONE } else { CONDEMN },
         condemned,
         list,
-        sendings,
         ..Collector::default()
     };
     if condemned != 0 {
@@ -191,8 +183,8 @@ fn second_mark(model: &Commit, c: &mut Collector, who: usize) {
     } else {
         Some(c.condemned)
     };
-    let (at, list, sendings) = (if last.is_some() { FINAL } else { DONE }, c.list, c.sendings);
-    *c = Collector { at, list, sendings, last: last.unwrap_or(0), ..Collector::default() };
+    let (at, list) = (if last.is_some() { FINAL } else { DONE }, c.list);
+    *c = Collector { at, list, last: last.unwrap_or(0), ..Collector::default() };
 }
 
 /// The name of the list that a collector is at.
@@ -286,11 +278,11 @@ fn decide(model: &Commit, state: &State, next: &mut State, who: usize) -> Option
             "C7 get the list"
         }
         SEND => {
-            next.sent |= to_delete(model, c);
+            next.sent |= c.decided;
             "C8 send the deletes"
         }
         CONFIRM => {
-            if model.on(Rule::C8) && state.packs & to_delete(model, c) != 0 {
+            if model.on(Rule::C8) && state.packs & c.decided != 0 {
                 return None;
             }
             "C8 every delete is confirmed"
@@ -308,11 +300,6 @@ fn decide(model: &Commit, state: &State, next: &mut State, who: usize) -> Option
         }
         _ => return None,
     })
-}
-
-/// The objects to delete: of a pack that was sent more than once, those that were listed.
-fn to_delete(model: &Commit, c: &Collector) -> u8 {
-    if model.either() { c.decided & !1 | c.sendings & SECOND | c.decided & c.sendings } else { c.decided }
 }
 
 /// The next list: that of the other half, or a new one for what was made void.

@@ -83,7 +83,8 @@ pub struct Commit {
     pub replay: bool,
     /// Those who finish lists of the first collector were started before a key rotation, that collector after it.
     pub old_keys: bool,
-    /// Pack 0 was sent twice, under two names; the first request was given up and may still land.
+    /// Pack 0 was sent twice, under two names of which either serves; the first request was given up and may land
+    /// late.
     pub twice: bool,
     /// From every state: everyone else dies, one collector alone must leave exactly what is needed.
     pub quiet: bool,
@@ -118,11 +119,6 @@ impl Commit {
 
     fn on(&self, rule: Rule) -> bool {
         self.rules.on(rule)
-    }
-
-    /// Whether any sending of a pack serves.
-    fn either(&self) -> bool {
-        self.twice && !self.on(Rule::SENDINGS)
     }
 
     fn sessions(&self) -> std::ops::Range<usize> {
@@ -238,7 +234,7 @@ impl Model for Commit {
                 if state.forgotten & bit(session) != 0 {
                     return Some("a forgotten snapshot is visible again");
                 }
-                let packs = if self.either() { first_of(state.packs) } else { state.packs };
+                let packs = first_of(state.packs);
                 let copy = !self.on(Rule::W6) && state.packs & needed_copies(needed) != 0;
                 if packs & needed != needed && !copy {
                     return Some("a visible snapshot lost a pack");
@@ -251,7 +247,7 @@ impl Model for Commit {
     }
 }
 
-/// Whichever sending of pack 0 is there, as pack 0.
+/// Pack 0 by whichever of its sendings.
 const fn first_of(packs: u8) -> u8 {
     packs & !SECOND | packs >> 4 & 1
 }

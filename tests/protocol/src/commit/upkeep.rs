@@ -68,7 +68,7 @@ fn finish(model: &Commit, state: &State, list: usize, out: &mut Steps) {
     let doomed = if doubted { 0 } else { believed(model, stored) };
     if there && doomed & !state.sent != 0 && may_finish(model, state, doomed) {
         // Who has to list the sendings first may stall before; who need not is covered by what lands late.
-        let next = if model.either() {
+        let next = if model.twice && !model.on(Rule::SENDINGS) {
             State { finishing: state.finishing | 1 << list, ..*state }
         } else {
             State { sent: state.sent | doomed, ..*state }

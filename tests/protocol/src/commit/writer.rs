@@ -116,11 +116,11 @@ fn read(model: &Commit, next: &mut State, who: usize, via: Via, what: Read) -> &
         Read::Lists | Read::MoreLists if !model.on(Rule::W2) => "reads no lists",
         Read::Lists => {
             let lists = if model.paged { 0..2 } else { 0..4 };
-            writer.absent |= names(lists) & !THERE;
+            writer.absent |= first_of(names(lists) & !THERE);
             "W2 read the lists"
         }
         Read::MoreLists => {
-            writer.absent |= names(2..4) & !THERE;
+            writer.absent |= first_of(names(2..4) & !THERE);
             "W2 read the second page of lists"
         }
         Read::End => {
@@ -140,7 +140,7 @@ fn read(model: &Commit, next: &mut State, who: usize, via: Via, what: Read) -> &
             "W3 read the parent's session"
         }
         Read::Footer(pack) => {
-            writer.parent |= if model.either() { first_of(packs) } else { packs } & 1 << pack;
+            writer.parent |= first_of(packs) & 1 << pack;
             "W4 get the footer"
         }
     }
