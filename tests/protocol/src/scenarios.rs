@@ -206,9 +206,14 @@ pub const SCENARIOS: &[Scenario] = &[
         Commit { collectors: 2, finish: true, ..TWO },
     ),
     large(
+        "two-by-two-fenced",
+        "two writers, two collectors, clean-up of the first writer",
+        Commit { collectors: 2, cleanup: 2, ..TWO },
+    ),
+    large(
         "two-by-two-clean",
-        "two writers, two collectors, clean-up",
-        Commit { collectors: 2, cleanup: 7, ..TWO },
+        "two writers, two collectors, clean-up but of the second writer",
+        Commit { collectors: 2, cleanup: 3, ..TWO },
     ),
     large(
         "paged-all",
