@@ -167,7 +167,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     commit(
         "quiet-two",
-        "the same with two collectors",
+        "as quiet, after two collectors and others who finish lists",
         Commit { quiet: true, collectors: 2, finish: true, ..HINT },
     ),
     large(
