@@ -1,9 +1,10 @@
-//! A checkable model of the core of the repository protocol.
+//! Checkable models of the repository protocol: what its rules say, in every interleaving of clients and network.
 //!
-//! One old snapshot (session 0, pack 0), one writer (session 1, pack 1) that may reuse pack 0, up to two
-//! collectors, forget and clean-up run in every interleaving; a client that stalls is one that is not
-//! scheduled. See `docs/design/0002-protocol.md` for what is and what is not covered.
+//! A client that stalls is one that is not scheduled. There is no clock. See `docs/design/0002-protocol.md` for what
+//! is covered and what is not.
 
-pub mod model;
+pub mod commit;
+pub mod repack;
 pub mod rules;
+pub mod scenarios;
 pub mod search;

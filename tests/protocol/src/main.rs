@@ -1,51 +1,69 @@
-//! Runs the model with one rule switched off, or with all of them on, and prints what it found.
+//! Explores one scenario, with all rules in force or without one, and prints what it found.
 
-use carrack_protocol_model::{model::Scenario, rules::Rules, search::search};
+use carrack_protocol_model::{
+    rules::{RULES, Rule, Rules},
+    scenarios::{SCENARIOS, Scenario},
+};
 use clap::Parser;
 use std::io::Write;
 
 #[derive(Debug, Parser)]
 struct Args {
+    /// Scenario to explore; all small ones by default.
+    #[arg(long)]
+    scenario: Vec<String>,
     /// Rule to switch off; none by default.
     #[arg(long)]
-    without: Option<String>,
-    /// Collectors, one or two.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
-    collectors: u8,
-    /// Reuse through the parent instead of a hint.
-    #[arg(long)]
-    parent: bool,
-    /// Session that may be forgotten, 0 or 1.
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=1))]
-    forget: u8,
-    /// Run clean-up.
-    #[arg(long)]
-    cleanup: bool,
-    /// States to visit at most.
-    #[arg(long, default_value_t = 3_000_000)]
+    without: Option<Rule>,
+    /// Which scenarios to explore if none is named: small ones, or large ones as well.
+    #[arg(long, value_enum, default_value_t = Size::Small)]
+    size: Size,
+    /// States to visit at most in each scenario; a million need about 150 MiB.
+    #[arg(long, default_value_t = 10_000_000)]
     limit: usize,
+    /// Names scenarios and rules instead.
+    #[arg(long)]
+    list: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Size {
+    Small,
+    Large,
 }
 
 fn main() -> anyhow::Result<()> {
-    let a = Args::parse();
-    let rules = match &a.without {
-        None => Rules::all(),
-        Some(name) => Rules::without(name).ok_or_else(|| anyhow::anyhow!("no rule is named {name}"))?,
-    };
-    let scenario = Scenario {
-        collectors: a.collectors.into(),
-        parent: a.parent,
-        forget: a.forget.into(),
-        cleanup: a.cleanup,
-    };
-    let found = search(scenario, rules, a.limit);
+    let args = Args::parse();
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{} states, exhausted: {}", found.states, found.exhausted)?;
-    if let Some((broken, steps)) = found.violation {
-        writeln!(out, "{broken}, {} steps", steps.len())?;
-        for step in steps {
-            writeln!(out, "  {step}")?;
+    if args.list {
+        for scenario in SCENARIOS {
+            writeln!(out, "scenario {}: {}", scenario.name, scenario.about)?;
         }
+        for (_, name, what) in RULES {
+            writeln!(out, "rule {name}: {what}")?;
+        }
+        return Ok(());
+    }
+    let chosen: Vec<&Scenario> = if args.scenario.is_empty() {
+        SCENARIOS.iter().filter(|scenario| scenario.small || args.size == Size::Large).collect()
+    } else {
+        args.scenario.iter().map(|name| Scenario::named(name)).collect::<anyhow::Result<_>>()?
+    };
+    let rules = args.without.map_or(Rules::all(), Rules::without);
+    for scenario in chosen {
+        let found = scenario.run(rules, args.limit);
+        let end = if found.exhausted { "exhausted" } else { "not exhausted" };
+        write!(out, "{}: {} states, {end}", scenario.name, found.states)?;
+        match &found.violation {
+            None => writeln!(out)?,
+            Some((broken, steps)) => {
+                writeln!(out, "; {broken}, {} steps", steps.len())?;
+                if !args.scenario.is_empty() {
+                    steps.iter().try_for_each(|step| writeln!(out, "  {step}"))?;
+                }
+            }
+        }
+        out.flush()?;
     }
     Ok(())
 }

@@ -1,51 +1,77 @@
-//! All rules on: no counter-example. One rule off: a counter-example of the length the document states.
-//! The first kind guards the second: a model that loses data anyway would pass every test of the second.
+//! All rules on: no counter-example. One rule off: a counter-example of the length that the document states. The
+//! first kind guards the second: a model that loses data anyway would pass every test of the second.
 
-use carrack_protocol_model::{model::Scenario, rules::Rules, search::search};
+use carrack_protocol_model::rules::{RULES, Rule, Rules};
+use carrack_protocol_model::scenarios::{SCENARIOS, Scenario};
 
-const LIMIT: usize = 1_000_000;
+const LIMIT: usize = 2_000_000;
 
-fn scenario(parent: bool, forget: usize, cleanup: bool) -> Scenario {
-    Scenario { collectors: 1, parent, forget, cleanup }
-}
+/// Where each rule shows what it prevents, and in how many steps at least.
+const BROKEN: &[(Rule, &str, usize)] = &[
+    (Rule::N1, "hint", 23),
+    (Rule::N1, "lost", 20),
+    (Rule::N1, "names", 28),
+    (Rule::N2, "hint", 14),
+    (Rule::V, "parent", 26),
+    (Rule::W1, "lost", 10),
+    (Rule::W1, "again", 20),
+    (Rule::W2, "hint", 19),
+    (Rule::W2, "repack", 16),
+    (Rule::W3, "two-writers", 29),
+    (Rule::W4, "hint", 21),
+    (Rule::W5, "repack-lists", 32),
+    (Rule::W6, "copies", 28),
+    (Rule::W7, "hint", 16),
+    (Rule::C1, "repack-lists", 32),
+    (Rule::C2, "hint", 19),
+    (Rule::C3, "hint", 19),
+    (Rule::C4, "hint", 19),
+    (Rule::C5, "hint", 19),
+    (Rule::C6, "hint", 23),
+    (Rule::C7, "hint", 24),
+    (Rule::C8, "hint", 22),
+    (Rule::C9, "hint", 24),
+    (Rule::C10, "hint", 21),
+    (Rule::R1, "repackers", 23),
+    (Rule::R2, "repackers", 23),
+    (Rule::R3, "repackers", 31),
+    (Rule::R4, "repack", 23),
+    (Rule::RESTORE, "restore", 36),
+    (Rule::FORGET, "forgotten", 8),
+    (Rule::CLEANUP, "hint", 2),
+    (Rule::CLEANUP, "lost", 17),
+    (Rule::ORPHANS, "lost", 9),
+    (Rule::LISTING, "paged", 22),
+    (Rule::AUTH, "thief", 1),
+    (Rule::AUTH, "thief-lists", 4),
+    (Rule::AUTH, "thief-repack", 12),
+    (Rule::KEYS, "old-keys", 22),
+    (Rule::SENDINGS, "sendings", 24),
+    (Rule::REPLAY, "replay", 28),
+];
 
 #[test]
 fn all_rules_on_have_no_counter_example() {
-    for (parent, forget, cleanup) in
-        [(false, 0, false), (true, 0, false), (false, 0, true), (true, 0, true), (false, 1, true)]
-    {
-        let found = search(scenario(parent, forget, cleanup), Rules::all(), LIMIT);
-        assert_eq!(found.violation, None, "parent {parent}, forget {forget}, clean-up {cleanup}");
-        assert!(found.exhausted, "stopped at {} states", found.states);
+    for scenario in SCENARIOS.iter().filter(|scenario| scenario.small) {
+        let found = scenario.run(Rules::all(), LIMIT);
+        assert_eq!(found.violation, None, "{}", scenario.name);
+        assert!(found.exhausted, "{} stopped at {} states", scenario.name, found.states);
     }
 }
 
-fn breaks(rule: &str, scenario: Scenario, length: usize) {
-    let rules = Rules::without(rule).expect("the rule has a switch");
-    let (_, steps) = search(scenario, rules, LIMIT).violation.expect("a counter-example");
-    assert_eq!(steps.len(), length, "{rule}: {steps:#?}");
+#[test]
+fn each_rule_off_has_a_counter_example() {
+    for (rule, name, length) in BROKEN {
+        let scenario = Scenario::named(name).unwrap();
+        let found = scenario.run(Rules::without(*rule), LIMIT);
+        let Some((broken, steps)) = found.violation else { panic!("{} off in {name}: none", rule.name()) };
+        assert_eq!(steps.len(), *length, "{} off in {name}: {broken}: {steps:#?}", rule.name());
+    }
 }
 
-macro_rules! broken_without {
-    ($($name:ident $rule:literal $parent:literal $forget:literal $cleanup:literal $length:literal;)*) => {$(
-        #[test]
-        fn $name() {
-            breaks($rule, scenario($parent, $forget, $cleanup), $length);
-        }
-    )*};
-}
-
-broken_without! {
-    without_v "V" true 0 true 27;
-    without_w2 "W2" false 0 true 22;
-    without_w4 "W4" false 0 true 24;
-    without_w7 "W7" false 0 true 18;
-    without_c3 "C3" false 0 true 22;
-    without_c4 "C4" false 0 true 22;
-    without_c5 "C5" false 0 true 22;
-    without_c6 "C6" false 0 true 24;
-    without_c7 "C7" false 0 true 25;
-    without_c8 "C8" false 0 true 24;
-    without_forget "FORGET" false 1 false 9;
-    without_cleanup_order "CLEANUP" false 0 true 2;
+#[test]
+fn no_rule_is_left_out() {
+    for (rule, name, _) in RULES {
+        assert!(BROKEN.iter().any(|(broken, _, _)| broken == rule), "{name} is in no scenario");
+    }
 }
