@@ -127,11 +127,11 @@ fn files(source: &Path) -> BackupSource {
     BackupSource::Files(WalkOptions { roots: vec![source.to_owned()], ..WalkOptions::default() })
 }
 
-/// An entry, its bytes, and where its holes are.
-type Seen = (Entry, Vec<u8>, Vec<(u64, u64)>);
+/// An entry without places, its contents, and its holes.
+type Whole = (Entry, Vec<u8>, Vec<(u64, u64)>);
 
 /// Entries without places, with their contents and where their holes are.
-async fn contents(repository: &Repository, snapshot: &Snapshot) -> Vec<Seen> {
+async fn contents(repository: &Repository, snapshot: &Snapshot) -> Vec<Whole> {
     let reader = SnapshotReader::new(repository.clone(), snapshot.clone());
     let mut walk = reader.entries(Part::all()).unwrap();
     let mut all = Vec::new();
@@ -298,7 +298,7 @@ async fn what_cannot_be_read_is_left_out_and_named() {
         assert_eq!((report.problems, problems.len()), (2, 2), "{problems:?}");
         assert_eq!(copied.statistics.problems, 2);
         assert_eq!(copied.problems.len(), 2);
-        let paths = |all: Vec<Seen>| -> Vec<Vec<u8>> {
+        let paths = |all: Vec<Whole>| -> Vec<Vec<u8>> {
             all.into_iter()
                 .filter(|(entry, ..)| entry.kind == Kind::File)
                 .map(|(entry, ..)| entry.path)

@@ -7,6 +7,7 @@ use carrack_mover::{
     copy::{self, CopyOptions, CopyPlan},
     error::{Error, ErrorKind, Result},
     format::{records::Snapshot, session::SessionKind},
+    limits,
     repo::Repository,
     store::open_url,
 };
@@ -40,13 +41,17 @@ pub(crate) struct CopyArgs {
     /// Snapshots to copy [default: all]
     #[arg(value_name = "SNAPSHOT")]
     pub(crate) snapshots: Vec<String>,
+    /// Say what would be copied, and copy nothing
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+    /// Least time between two checkpoints, from which a retry goes on after a kill
+    #[arg(long, value_name = "SECONDS", default_value_t = limits::CHECKPOINT_INTERVAL.as_secs())]
+    #[arg(hide_short_help = true)]
+    pub(crate) checkpoint_interval: u64,
     #[command(flatten)]
     pub(crate) from: FromRepositoryArgs,
     #[command(flatten)]
     pub(crate) filter: FilterArgs,
-    /// Say what would be copied, and copy nothing
-    #[arg(short = 'n', long)]
-    pub(crate) dry_run: bool,
 }
 
 /// Which repository is copied from, and what opens it.
@@ -92,7 +97,7 @@ pub(crate) async fn run(context: &Context, args: &CopyArgs) -> Result<Outcome> {
         compression: engine::compression(config.compression),
         memory_bytes: config.memory_bytes,
         threads: context.threads(),
-        ..CopyOptions::default()
+        checkpoint_interval: Duration::from_secs(args.checkpoint_interval),
     };
     let mut first_error = None;
     for snapshot in &plan.copy {
