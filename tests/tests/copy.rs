@@ -254,7 +254,7 @@ fn errors_say_which_repository_they_speak_of() {
 #[test]
 fn a_killed_copy_goes_on() {
     let place = Place::local();
-    for index in 0..40 {
+    for index in 0..100 {
         fs::write(place.source().join(format!("random {index}")), noise(100 + index, 1 << 20))
             .expect("writes");
     }
@@ -262,7 +262,7 @@ fn a_killed_copy_goes_on() {
     place.backup();
     let copies = Copies::beside(&place);
     let from = place.path("repository");
-    let slow = ["--limit-upload", "4MiB", "--memory", "64MiB", "--checkpoint-interval", "1"];
+    let slow = ["--limit-upload", "8MiB", "--memory", "64MiB", "--checkpoint-interval", "1"];
     let checkpoints = || {
         let names = fs::read_dir(place.path("copies/index")).into_iter().flatten().flatten();
         names.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"c")).count()
@@ -289,7 +289,8 @@ fn a_killed_copy_goes_on() {
     assert!(copies.ids().is_empty());
     let (summary, _) = copies.copy(&[], 0);
     assert_eq!((number(&summary, "copied"), copies.ids().len()), (1, 1));
-    assert!(number(&summary, "bytes_read") < 48_500_000, "it went on from a checkpoint: {summary}");
+    // Ten million bytes are in files that are no noise, and in a hole.
+    assert!(number(&summary, "bytes_read") < 100 << 20, "it went on from a checkpoint: {summary}");
     copies.compare("latest", &place.source(), "restored");
 }
 
