@@ -254,7 +254,7 @@ fn errors_say_which_repository_they_speak_of() {
 #[test]
 fn a_killed_copy_goes_on() {
     let place = Place::local();
-    for index in 0..40 {
+    for index in 0..100 {
         fs::write(place.source().join(format!("random {index}")), noise(100 + index, 1 << 20))
             .expect("writes");
     }
@@ -262,34 +262,25 @@ fn a_killed_copy_goes_on() {
     place.backup();
     let copies = Copies::beside(&place);
     let from = place.path("repository");
-    let slow = ["--limit-upload", "4MiB", "--memory", "64MiB", "--checkpoint-interval", "1"];
-    let checkpoints = || {
-        let names = fs::read_dir(place.path("copies/index")).into_iter().flatten().flatten();
-        names.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"c")).count()
+    let slow = ["--limit-upload", "8MiB", "--memory", "64MiB", "--checkpoint-interval", "1"];
+    let has_checkpoint = || {
+        let mut names = fs::read_dir(place.path("copies/index")).into_iter().flatten().flatten();
+        names.any(|entry| entry.file_name().as_encoded_bytes().starts_with(b"c"))
     };
-    // Runs until it has left another checkpoint.
-    let start = || {
-        let mut command = copies.copying(text(&from), &slow);
-        let before = checkpoints();
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
-        let start = Instant::now();
-        while checkpoints() == before {
-            assert!(start.elapsed() < Duration::from_secs(60), "no checkpoint");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        child
-    };
-    let mut killed = start();
-    killed.kill().expect("it runs still");
-    killed.wait().expect("it ends");
-    let mut interrupted = start();
-    let pid = interrupted.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill").success());
-    assert_eq!(interrupted.wait().expect("it ends").code(), Some(130));
+    let mut command = copies.copying(text(&from), &slow);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
+    let start = Instant::now();
+    while !has_checkpoint() {
+        assert!(start.elapsed() < Duration::from_secs(60), "no checkpoint");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    child.kill().expect("it can be killed");
+    child.wait().expect("it ends");
     assert!(copies.ids().is_empty());
     let (summary, _) = copies.copy(&[], 0);
     assert_eq!((number(&summary, "copied"), copies.ids().len()), (1, 1));
-    assert!(number(&summary, "bytes_read") < 48_500_000, "it went on from a checkpoint: {summary}");
+    // Ten million bytes are in files that are no noise, and in a hole.
+    assert!(number(&summary, "bytes_read") < 100 << 20, "it went on from a checkpoint: {summary}");
     copies.compare("latest", &place.source(), "restored");
 }
 

@@ -48,7 +48,8 @@ fn add(carrack: &Program, password: &str) {
 
 fn keys(carrack: &Program) -> Vec<serde_json::Value> {
     let printed = carrack.run(["key", "list", "--json"], 0);
-    printed.out.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+    let messages = printed.out.lines().map(|line| serde_json::from_str(line).expect("a line of JSON"));
+    messages.filter(|message: &serde_json::Value| message["message_type"] == "key").collect()
 }
 
 fn snapshots(carrack: &Program, password: &str) -> Vec<String> {
