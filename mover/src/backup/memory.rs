@@ -36,8 +36,13 @@ const OWN_ROW_BYTES: u64 = 48 + 32 + 18;
 /// Bytes of one entry that is read ahead: name, attributes, and its share of the queue.
 const WINDOW_ENTRY_BYTES: u64 = 320;
 
-/// What one worker takes, in bytes: a segment, a frame before and after compression, and a compressor.
-const WORKER_BYTES: u64 = 12 << 20;
+/// What one worker takes beside its segment, in bytes: a frame before and after compression, a compressor, and a part
+/// of a segment that waits for it.
+const WORKER_BYTES: u64 = 6 << 20;
+/// Bytes of a segment, and from how much memory on it is the large one. With less it is better that all cores work.
+const SEGMENT_BYTES: u64 = 2 << 20;
+const LARGE_SEGMENT_BYTES: u64 = 4 << 20;
+const LARGE_SEGMENTS_FROM: u64 = 192 << 20;
 /// Packs stay small below this much memory, in bytes: three data packs are in memory at once, two of them under way.
 const SMALL_PACKS_BELOW: u64 = 128 << 20;
 /// The smallest full pack, in bytes.
@@ -49,12 +54,13 @@ impl Memory {
         let count = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         let cores = thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let wanted = if threads == 0 { cores } else { threads };
-        let affordable = count(memory_bytes / 5 / WORKER_BYTES).max(1);
+        let segment = segment_bytes(memory_bytes);
+        let affordable = count(memory_bytes / 5 / (WORKER_BYTES + segment)).max(1);
         let pack_bytes = (memory_bytes.saturating_sub(SMALL_PACKS_BELOW) / 4)
             .clamp(SMALLEST_PACK, limits::PACK_TARGET as u64);
         Self {
             threads: wanted.min(affordable),
-            segment_bytes: if memory_bytes >= 192 << 20 { 4 << 20 } else { 2 << 20 },
+            segment_bytes: count(segment),
             pack_bytes: count(pack_bytes),
             flight_bytes: 2 * (pack_bytes + TAIL_ROOM as u64),
             known_bytes: count(memory_bytes / 10),
@@ -65,6 +71,10 @@ impl Memory {
             fetch_bytes: memory_bytes / 24,
         }
     }
+}
+
+fn segment_bytes(memory_bytes: u64) -> u64 {
+    if memory_bytes >= LARGE_SEGMENTS_FROM { LARGE_SEGMENT_BYTES } else { SEGMENT_BYTES }
 }
 
 #[cfg(test)]
@@ -79,7 +89,12 @@ mod tests {
         let tables = memory.known_bytes + memory.pages_bytes;
         let rows = memory.index_rows as u64 * INDEX_ROW_BYTES + memory.own_rows as u64 * OWN_ROW_BYTES;
         let window = memory.window_entries as u64 * WINDOW_ENTRY_BYTES;
-        (20 << 20) + packs + memory.threads as u64 * WORKER_BYTES + tables as u64 + rows + window
+        (20 << 20)
+            + packs
+            + memory.threads as u64 * (WORKER_BYTES + memory.segment_bytes as u64)
+            + tables as u64
+            + rows
+            + window
     }
 
     #[test]
@@ -87,6 +102,11 @@ mod tests {
         for memory in [96 << 20, 128 << 20, 160 << 20, limits::MEMORY_DEFAULT, 1 << 30, 64 << 30] {
             assert!(worst(memory) <= memory, "{} MiB of {}", worst(memory) >> 20, memory >> 20);
         }
+    }
+
+    #[test]
+    fn little_memory_still_keeps_two_cores_at_work() {
+        assert_eq!(Memory::divide(96 << 20, 2).threads, 2);
     }
 
     #[test]
