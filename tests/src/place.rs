@@ -9,7 +9,10 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::minio::MinioServer;
+use crate::{
+    minio::MinioServer,
+    trees::{noise, rsync_differences},
+};
 
 /// A place with a source tree, and the environment that leads to its repository.
 #[derive(Debug)]
@@ -93,19 +96,12 @@ impl Place {
         command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts")
     }
 
-    /// Restores a snapshot and compares it with `source` by rsync and by a check of every byte stored.
+    /// Restores a snapshot and compares it with `source` by rsync, in both directions.
     pub fn compare(&self, snapshot: &str, source: &Path, name: &str) {
         let target = self.path(name);
         self.run(&["restore", snapshot, "--target", target.to_str().expect("UTF-8")], 0);
         let restored = target.join(source.strip_prefix("/").expect("absolute"));
-        let differences = Command::new("rsync")
-            .args(["-nac", "--delete", "-HAXS", "--itemize-changes"])
-            .arg(format!("{}/", source.display()))
-            .arg(format!("{}/", restored.display()))
-            .output()
-            .expect("rsync is installed: apt-get install rsync");
-        assert!(differences.status.success(), "{differences:?}");
-        assert_eq!(String::from_utf8_lossy(&differences.stdout), "");
+        assert_eq!(rsync_differences(source, &restored, &[]).expect("rsync runs"), "");
     }
 
     /// How many snapshots there are.
@@ -131,16 +127,4 @@ pub fn make_tree(source: &Path) {
     let sparse = fs::File::create(source.join("sparse")).expect("makes");
     sparse.set_len(3_000_000).expect("sets");
     std::os::unix::fs::FileExt::write_all_at(&sparse, &noise(2, 5000), 1_500_000).expect("writes");
-}
-
-/// Bytes that do not compress, the same for the same seed.
-pub fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    };
-    (0..length).map(|_| next()).collect()
 }

@@ -11,7 +11,8 @@ use std::{
 
 use carrack_tests::{
     minio::MinioServer,
-    place::{Place, noise},
+    place::Place,
+    trees::{noise, rsync_differences},
 };
 use serde_json::Value;
 
@@ -80,14 +81,7 @@ impl<'p> Copies<'p> {
 }
 
 fn assert_same(source: &Path, restored: &Path) {
-    let differences = Command::new("rsync")
-        .args(["-nac", "--delete", "-HAXS", "--itemize-changes"])
-        .arg(format!("{}/", source.display()))
-        .arg(format!("{}/", restored.display()))
-        .output()
-        .expect("rsync is installed: apt-get install rsync");
-    assert!(differences.status.success(), "{differences:?}");
-    assert_eq!(String::from_utf8_lossy(&differences.stdout), "");
+    assert_eq!(rsync_differences(source, restored, &[]).expect("rsync runs"), "");
 }
 
 fn checked(output: &Output, code: i32) -> String {

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use carrack_tests::place::{Place, noise};
+use carrack_tests::{place::Place, trees::noise};
 
 /// Files of a megabyte each, which do not compress: a frame or so for each.
 const FILES: u64 = 48;
@@ -79,7 +79,7 @@ fn it_frees_what_is_unused_and_old_snapshots_find_what_moved() {
     // The snapshot was written before anything moved.
     whole(&place, "moved");
     let again = place.run(&["prune"], 0);
-    assert!(again.contains("moved") || !again.contains("to move"), "{again}");
+    assert!(!again.contains("to move"), "{again}");
     assert_eq!(repository_bytes(&place), thin, "there is nothing more to free\n{again}");
 
     // A new backup takes over what did not change, where it is now.

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use carrack_tests::trees::{noise, rsync_differences};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -82,36 +83,18 @@ impl Place {
         let arguments = ["restore", "latest", "--target", target.to_str().expect("UTF-8")];
         assert!(self.command(&arguments).output().expect("starts").status.success());
         let restored = target.join(source.strip_prefix("/").expect("absolute"));
-        let differences = Command::new("rsync")
-            .args(["-nac", "--delete", "-HAXS", "--itemize-changes"])
-            .arg(format!("{}/", source.display()))
-            .arg(format!("{}/", restored.display()))
-            .output()
-            .expect("rsync is installed: apt-get install rsync");
-        assert!(differences.status.success(), "{differences:?}");
-        assert_eq!(String::from_utf8_lossy(&differences.stdout), "");
+        assert_eq!(rsync_differences(source, &restored, &[]).expect("rsync runs"), "");
         assert!(self.command(&["check", "--read-data"]).output().expect("starts").status.success());
     }
-}
-
-fn noise(seed: u64, length: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let words = (0..length / 8).flat_map(|_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes()
-    });
-    words.collect()
 }
 
 /// Forty files of one MiB, and a large one behind them; older than any run.
 fn make_tree(source: &Path, large: u64) {
     fs::create_dir_all(source.join("z")).expect("makes");
     for index in 0..40 {
-        fs::write(source.join(format!("file {index:02}")), noise(index + 1, MIB)).expect("writes");
+        fs::write(source.join(format!("file {index:02}")), noise(index + 1, MIB as usize)).expect("writes");
     }
-    fs::write(source.join("z/large"), noise(100, large)).expect("writes");
+    fs::write(source.join("z/large"), noise(100, large as usize)).expect("writes");
     // The times of what was written just now prove nothing.
     std::thread::sleep(Duration::from_millis(3200));
 }
@@ -124,8 +107,8 @@ fn a_killed_backup_goes_on_where_it_was() {
     let arguments = [source.to_str().expect("UTF-8")];
     place.kill(&arguments);
     // What changed in between is read again, and what is new is found.
-    fs::write(source.join("file 00"), noise(200, MIB)).expect("writes");
-    fs::write(source.join("file 005"), noise(201, MIB)).expect("writes");
+    fs::write(source.join("file 00"), noise(200, MIB as usize)).expect("writes");
+    fs::write(source.join("file 005"), noise(201, MIB as usize)).expect("writes");
     fs::remove_file(source.join("file 01")).expect("removes");
 
     let summary = place.backup(&arguments);
@@ -159,7 +142,7 @@ fn packs_of_a_checkpoint_that_are_gone_are_stored_again() {
 fn an_image_goes_on_in_the_middle() {
     let place = Place::new();
     let image = place.path("image");
-    fs::write(&image, noise(7, 96 * MIB)).expect("writes");
+    fs::write(&image, noise(7, 96 * MIB as usize)).expect("writes");
     std::thread::sleep(Duration::from_millis(3200));
     let arguments = ["--device", image.to_str().expect("UTF-8")];
     place.kill(&arguments);

@@ -5,10 +5,7 @@
 
 use std::{fs, process::Command, time::Duration};
 
-use carrack_tests::{
-    minio::MinioServer,
-    place::{Place, noise},
-};
+use carrack_tests::{minio::MinioServer, place::Place, trees::noise};
 
 #[test]
 fn a_tree_comes_back_as_it_was_at_each_time() {

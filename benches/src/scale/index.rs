@@ -20,14 +20,14 @@ use crate::index::{Rows, create};
 use crate::tools::Name;
 
 /// Rows of one full segment.
-const SEGMENT: usize = 1 << 20;
+const SEGMENT: usize = 1 << 17;
 /// Segments for a TiB of chunks of 64 KiB.
 const SEGMENTS_PER_TIB: u64 = (1 << 40) / (64 << 10) / SEGMENT as u64;
 
 /// An index without its packs.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Index {
-    /// TiB that the index is as long as, at the last point: 16 segments of 18 MB for each.
+    /// TiB that the index is as long as, at the last point: 128 segments of 2.4 MB for each.
     #[arg(long, default_value_t = 4)]
     tib: u64,
     /// Segments with rows of their own; all others are hard links to these. 1600 for 100 TiB of different rows.

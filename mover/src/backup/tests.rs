@@ -26,7 +26,7 @@ use crate::{
     },
     id::RandomId,
     monitor::CollectMonitor,
-    reader::{SnapshotReader, walk::Part},
+    reader::{SnapshotReader, testing::noise, walk::Part},
     repo::{CreateOptions, Repository, Unlock},
     source::walk::WalkOptions,
     store::{ByteRange, Capabilities, ObjectStore, Page, Put, list_all, mem::MemStore},
@@ -89,13 +89,6 @@ fn unlock() -> Unlock {
 struct Place {
     store: Arc<MemStore>,
     directory: tempfile::TempDir,
-}
-
-/// Bytes that do not compress and do not repeat.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut bytes = vec![0; length];
-    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
-    bytes
 }
 
 /// Old enough that no change could hide in its times. The time of the inode's last change cannot be set.

@@ -19,7 +19,7 @@ use crate::{
         metadata::Kind,
     },
     monitor::CollectMonitor,
-    reader::walk::Part,
+    reader::{testing::noise, walk::Part},
     repo::{CreateOptions, Unlock},
     source::walk::WalkOptions,
     store::{ObjectStore, list_all, mem::MemStore},
@@ -31,12 +31,6 @@ struct Pair {
     stores: [Arc<MemStore>; 2],
     from: Repository,
     to: Repository,
-}
-
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut bytes = vec![0; length];
-    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
-    bytes
 }
 
 fn write_old(path: &Path, contents: &[u8]) {

@@ -103,7 +103,7 @@ pub(super) fn decode_hint(body: &[u8]) -> Result<(SessionKeyInfo, &[u8])> {
     Ok((info, reader.take(rest)?))
 }
 
-/// Chunks of all sessions. When there are more than fit, a sample of them: all whose id ends in enough zero bits, the
+/// Chunks of all sessions. When there are more than fit, a sample of them: all whose id has enough zero bits, the
 /// same for everybody, so that what is left still leads to every pack that holds a few hundred chunks.
 #[derive(Debug)]
 pub struct DedupIndex {
@@ -215,7 +215,7 @@ impl DedupIndex {
     }
 }
 
-/// Zero bits at the end of an id's prefix. Ids are keyed hashes: each bit halves their number.
+/// Zero bits of an id's prefix, from its last byte's highest on. Ids are keyed hashes: each bit halves their number.
 fn zero_bits(prefix: &Prefix) -> u32 {
     u128::from_le_bytes(*prefix).leading_zeros()
 }

@@ -143,7 +143,7 @@ impl Repository {
         }
     }
 
-    /// Fails if somebody added or removed a key since this repository was opened. What does not verify may then be
+    /// KEYS: fails if somebody added or removed a key since this repository was opened. What does not verify may then be
     /// signed by a key that this process does not hold, and must not be taken for forged.
     pub(crate) async fn check_keys_unchanged(&self) -> Result<()> {
         if key_objects(self.store().as_ref()).await? == self.inner.key_objects {

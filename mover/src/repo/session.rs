@@ -231,11 +231,6 @@ impl Session {
         self.relocations.lookup(pack, offset)
     }
 
-    /// Whether anything was ever moved.
-    pub fn has_relocations(&self) -> bool {
-        !self.relocations.is_empty()
-    }
-
     /// Whether every frame of others is usable where it was written.
     pub fn all_usable_in_place(&self) -> bool {
         self.relocations.is_empty() && self.absent.packs.is_empty() && !self.absent.unreadable

@@ -49,9 +49,4 @@ impl Survey {
     pub(crate) fn forgotten(&self) -> impl Iterator<Item = SessionName> {
         self.forgotten.iter().copied()
     }
-
-    /// Ends whose session is gone. Ends were listed first, so no session that is being ended is among them.
-    pub(crate) fn orphan_ends(&self) -> impl Iterator<Item = SessionName> {
-        self.ends.difference(&self.sessions).copied()
-    }
 }

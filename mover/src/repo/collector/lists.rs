@@ -104,7 +104,7 @@ impl Repository {
         self.exists(&condemned_object(collection)).await
     }
 
-    /// C8: deletes the objects that a final names, and no others, until every name has a confirmed reply. A sending of
+    /// C8 and SENDINGS: deletes the objects that a final names, and no others, until every name has a confirmed reply. A sending of
     /// a pack that lands later is not in it: somebody may have reused it since the list was dropped.
     pub(super) async fn carry_out(&self, doomed: &Doomed, watch: Watch<'_>) -> Result<()> {
         let mut running = tokio::task::JoinSet::new();
@@ -181,7 +181,7 @@ impl Repository {
     }
 
     /// What a true final names is needed by nobody, and nobody who is at work reuses it. If it is needed, somebody has
-    /// put an old list back; so sessions are waited for and everything is marked once more (C3 to C5) before anything
+    /// put an old list back (REPLAY); so sessions are waited for and everything is marked once more (C3 to C5) before anything
     /// goes. False: a session is still at work.
     async fn finish_list(
         &self,

@@ -133,9 +133,11 @@ impl Repository {
         Ok(existed)
     }
 
-    /// Ends whose session is gone: ends are listed first, then sessions.
+    /// ORPHANS: ends whose session is gone. Ends are listed first, then sessions.
     pub(super) async fn drop_orphan_ends(&self) -> Result<()> {
-        for session in self.survey().await?.orphan_ends() {
+        let ends = self.session_names("snapshots/", "").await?;
+        let sessions = self.session_names("sessions/", "").await?;
+        for session in ends.difference(&sessions) {
             self.store().delete(&session.end_object()).await?;
         }
         Ok(())
