@@ -21,13 +21,14 @@ use crate::{
     },
     id::{ChunkId, PackId},
     limits,
+    sys::direct::AlignedBytes,
 };
 
 /// A pack that is being filled.
 #[derive(Debug)]
 struct OpenPack {
     id: PackId,
-    bytes: Vec<u8>,
+    bytes: AlignedBytes,
     footer: Footer,
 }
 
@@ -45,19 +46,19 @@ pub(crate) struct Packer {
 /// Pack buffers that came back: fresh memory for every pack would cost a page fault per 4 KiB.
 #[derive(Debug)]
 struct Buffers {
-    free: Mutex<Vec<Vec<u8>>>,
+    free: Mutex<Vec<AlignedBytes>>,
     kept: usize,
 }
 
 /// A buffer on its way to the store; it returns when the last reference is gone.
 struct Lent {
-    bytes: Vec<u8>,
+    bytes: AlignedBytes,
     home: Arc<Buffers>,
 }
 
 impl AsRef<[u8]> for Lent {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes
+        self.bytes.as_slice()
     }
 }
 
@@ -161,7 +162,7 @@ impl Packer {
         let session = self.bridge.session();
         OpenPack {
             id: session.new_pack(),
-            bytes: kept.unwrap_or_else(|| Vec::with_capacity(self.target + TAIL_ROOM)),
+            bytes: kept.unwrap_or_else(|| AlignedBytes::with_capacity(self.target + TAIL_ROOM)),
             footer: Footer { sessions: vec![session.key_info().clone()], frames: Vec::new() },
         }
     }
@@ -221,10 +222,8 @@ pub(crate) fn padme(length: usize) -> usize {
 }
 
 /// Appends bytes that look like ciphertext.
-fn pad(bytes: &mut Vec<u8>, count: usize, seed: [u8; 32]) {
-    let start = bytes.len();
-    bytes.resize(start + count, 0);
-    blake3::Hasher::new_keyed(&seed).finalize_xof().fill(&mut bytes[start..]);
+fn pad(bytes: &mut AlignedBytes, count: usize, seed: [u8; 32]) {
+    blake3::Hasher::new_keyed(&seed).finalize_xof().fill(bytes.extend_zeroed(count));
 }
 
 #[cfg(test)]

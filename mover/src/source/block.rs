@@ -9,37 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::OFlags;
 
 use crate::error::{Error, Result};
+use crate::sys::direct::{DIRECT_ALIGNMENT, is_aligned};
 use crate::sys::file::{Extents, advise_sequential, end_of, read_full_at};
-
-/// What direct reads are aligned to, in bytes: the largest sector there is.
-pub const DIRECT_ALIGNMENT: usize = 4096;
-
-/// A buffer whose bytes begin where a direct read wants them.
-#[derive(Debug)]
-pub struct AlignedBuffer {
-    bytes: Vec<u8>,
-    start: usize,
-    length: usize,
-}
-
-impl AlignedBuffer {
-    /// A buffer of `length` zeros.
-    pub fn new(length: usize) -> Self {
-        let bytes = vec![0; length + DIRECT_ALIGNMENT];
-        let start = bytes.as_ptr().align_offset(DIRECT_ALIGNMENT).min(DIRECT_ALIGNMENT);
-        Self { bytes, start, length }
-    }
-
-    /// The bytes.
-    pub fn as_slice(&self) -> &[u8] {
-        &self.bytes[self.start..self.start + self.length]
-    }
-
-    /// The bytes, to fill.
-    pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..self.start + self.length]
-    }
-}
 
 /// An open device or image.
 #[derive(Debug)]
@@ -114,6 +85,6 @@ impl BlockSource {
             && !self.refused.load(Ordering::Relaxed)
             && offset.is_multiple_of(DIRECT_ALIGNMENT as u64)
             && buffer.len().is_multiple_of(DIRECT_ALIGNMENT)
-            && buffer.as_ptr().align_offset(DIRECT_ALIGNMENT) == 0
+            && is_aligned(buffer)
     }
 }

@@ -1,9 +1,9 @@
 //! A repository in a local (or network) directory.
 //!
 //! An object is written to a temporary file under `tmp/` and renamed into its place without replacing: the
-//! rename is the create-if-absent. Packs are not synchronised one by one; their write-back is started at once
-//! and [`flush`](ObjectStore::flush) waits for all of them. Everything else is small, decides something, and is
-//! durable when its put or delete returns.
+//! rename is the create-if-absent. Large bodies go past the page cache where the file system can do that. All
+//! contents are durable when a put returns. So are the names, but for packs: their folders wait for
+//! [`flush`](ObjectStore::flush), which comes before anything that refers to them.
 //!
 //! Every component of a path is opened without following symbolic links, so that nothing below the root can
 //! lead out of it.
@@ -12,15 +12,13 @@ mod list;
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use jiff::Timestamp;
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -28,13 +26,14 @@ use rustix::io::Errno;
 use super::{ByteRange, Capabilities, ObjectStore, Page, Put, check_name, span};
 use crate::clock::World;
 use crate::error::{Error, ErrorKind, Result};
+use crate::sys::{direct, file::write_full_at};
 
 /// Folder of files that are being written; no part of any listing.
 const TEMPORARY: &str = "tmp";
 /// Age in seconds from which a temporary file counts as left over: no write of one object takes a day.
 const STALE_SECONDS: i64 = 24 * 60 * 60;
-/// Size from which write-back is started by hand; smaller objects are left to the kernel or synchronised.
-const EARLY_WRITE_BACK_BYTES: usize = 1024 * 1024;
+/// Size from which a body goes past the page cache: smaller ones are written sooner than their pages are found.
+const DIRECT_FROM_BYTES: usize = 1024 * 1024;
 
 /// A directory as an object store.
 #[derive(Debug)]
@@ -118,7 +117,7 @@ impl ObjectStore for FsStore {
     }
 }
 
-/// Packs wait for a flush; everything else is durable at once.
+/// The names of packs wait for a flush; everything else is durable at once.
 fn is_deferred(name: &str) -> bool {
     name.starts_with("packs/")
 }
@@ -224,22 +223,15 @@ impl Inner {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(tmp, temporary, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|errno| self.fail(errno, "create a temporary file for", name))?;
-        let mut file = File::from(file);
+        let file = File::from(file);
         let fail = |err: std::io::Error| match Errno::from_io_error(&err) {
             Some(errno) => self.fail(errno, "write", name),
             None => Error::io(err, format!("write {}", self.path.join(name).display())),
         };
-        file.write_all(body).map_err(fail)?;
-        if !is_deferred(name) {
-            return file.sync_all().map_err(fail);
-        }
-        if body.len() >= EARLY_WRITE_BACK_BYTES {
-            let length = NonZeroU64::new(body.len() as u64);
-            // Linux starts to write dirty pages back on this advice. It is only a head start for the flush.
-            fs::fadvise(&file, 0, length, fs::Advice::DontNeed)
-                .unwrap_or_else(|errno| tracing::debug!(%errno, name, "no early write-back"));
-        }
-        Ok(())
+        let direct = if body.len() < DIRECT_FROM_BYTES { Ok(0) } else { direct::write_front(&file, body) };
+        let direct = direct.map_err(fail)?;
+        write_full_at(&file, &body[direct..], direct as u64).map_err(fail)?;
+        file.sync_data().map_err(fail)
     }
 
     fn move_in(&self, tmp: &OwnedFd, temporary: &str, place: &Place<'_>, name: &str) -> Result<Put> {
@@ -296,17 +288,14 @@ impl Inner {
             span(size, range).ok_or_else(|| past_end(self.path.join(name), size, range))?;
         let length = usize::try_from(length)
             .map_err(|err| Error::invalid(format!("{name} is too long for memory")).with_source(err))?;
-        let mut file = File::from(file);
         let fail = |err| Error::io(err, format!("read {}", self.path.join(name).display()));
-        if offset > 0 {
-            file.seek(SeekFrom::Start(offset)).map_err(fail)?;
+        let (bytes, start) = direct::read_range(&File::from(file), offset, length).map_err(fail)?;
+        if bytes.len() - start < length {
+            return Err(past_end(self.path.join(name), offset + (bytes.len() - start) as u64, range));
         }
-        let mut bytes = Vec::with_capacity(length);
-        let read = file.take(length as u64).read_to_end(&mut bytes).map_err(fail)?;
-        if read < length {
-            return Err(past_end(self.path.join(name), offset + read as u64, range));
-        }
-        Ok(bytes.into())
+        let mut bytes = Bytes::from(bytes);
+        bytes.advance(start);
+        Ok(bytes)
     }
 
     fn delete(&self, name: &str) -> Result<bool> {
@@ -325,17 +314,15 @@ impl Inner {
     }
 
     fn flush(&self) -> Result<()> {
-        let Some(root) = self.root.get() else { return Ok(()) };
         let touched = std::mem::take(&mut *self.touched.lock().unwrap_or_else(PoisonError::into_inner));
-        let result = self.sync(root, &touched);
+        let result = self.sync(&touched);
         if result.is_err() {
             self.touched.lock().unwrap_or_else(PoisonError::into_inner).extend(touched);
         }
         result
     }
 
-    fn sync(&self, root: &OwnedFd, touched: &BTreeSet<String>) -> Result<()> {
-        fs::syncfs(root).map_err(|errno| self.fail(errno, "sync the file system of", ""))?;
+    fn sync(&self, touched: &BTreeSet<String>) -> Result<()> {
         for folder in touched {
             let inside = format!("{folder}/x");
             let place = self.place(&inside, false)?;

@@ -5,6 +5,7 @@
 //! nobody above builds path strings for the kernel. The only `unsafe` code outside foreign libraries is here.
 
 pub mod attributes;
+pub mod direct;
 pub mod directory;
 pub mod fds;
 pub mod file;

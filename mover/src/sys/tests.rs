@@ -2,9 +2,10 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, symlink};
 
+use super::direct::{AlignedBytes, DIRECT_ALIGNMENT, is_aligned, read_range, write_front};
 use super::directory::{Names, open_directory_beneath, open_trusted_directory, read_names};
 use super::fds::{FdCache, Slot};
-use super::file::{Extent, Extents, punch_hole};
+use super::file::{Extent, Extents, punch_hole, write_full_at};
 
 fn root_of(dir: &tempfile::TempDir) -> std::os::fd::OwnedFd {
     let path = super::directory::to_c_string(dir.path().as_os_str().as_encoded_bytes()).unwrap();
@@ -68,4 +69,36 @@ fn holes_are_not_data() {
     assert_eq!(Extents::new(&file, 3 << 20, false).collect::<Vec<_>>(), [whole]);
     punch_hole(&file, 1 << 20, 1 << 20).unwrap();
     assert_eq!(Extents::new(&file, 3 << 20, true).count(), 0);
+}
+
+#[test]
+fn what_is_written_past_the_cache_is_read_from_anywhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let contents: Vec<u8> = (0..3_000_003u32).map(|index| (index * 7 % 251) as u8).collect();
+    let mut aligned = AlignedBytes::with_capacity(contents.len());
+    aligned.extend_from_slice(&contents);
+    assert!(is_aligned(aligned.as_slice()));
+    let file = File::create(dir.path().join("file")).unwrap();
+    let front = write_front(&file, aligned.as_slice()).unwrap();
+    assert!(front == 0 || front == contents.len() / DIRECT_ALIGNMENT * DIRECT_ALIGNMENT, "{front}");
+    assert_eq!(write_front(&file, &aligned.as_slice()[1..]).unwrap(), 0, "bytes that are not aligned");
+    write_full_at(&file, &contents[front..], front as u64).unwrap();
+    file.sync_all().unwrap();
+    for is_warm in [false, true] {
+        for (offset, length) in
+            [(0, 3_000_003), (1, 200_000), (4096, 131_072), (2_900_001, 200_000), (17, 40)]
+        {
+            let file = File::open(dir.path().join("file")).unwrap();
+            if !is_warm {
+                super::file::advise_done(&file, 0, 0);
+            }
+            let (bytes, start) = read_range(&file, offset, length).unwrap();
+            let wanted = &contents[offset as usize..(offset as usize + length).min(contents.len())];
+            assert!(bytes[start..] == *wanted, "{length} bytes at {offset}");
+        }
+        std::fs::read(dir.path().join("file")).unwrap();
+    }
+    let beyond = File::open(dir.path().join("file")).unwrap();
+    let (bytes, start) = read_range(&beyond, 5_000_000, 200_000).unwrap();
+    assert_eq!(bytes.len(), start);
 }

@@ -1,11 +1,12 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
-use crate::source::block::{AlignedBuffer, BlockSource};
+use crate::source::block::BlockSource;
 use crate::source::changed::ChangedBlocks;
 use crate::source::file::SourceFile;
 use crate::source::stdin::StreamSource;
 use crate::source::walk::{WalkEvent, WalkOptions, walk};
+use crate::sys::direct::AlignedBuffer;
 
 #[test]
 fn a_change_while_reading_is_seen() {
