@@ -9,7 +9,7 @@ use super::{Problem, show_path};
 use crate::error::{Error, Result};
 use crate::format::metadata::Metadata;
 use crate::sys::directory::to_c_string;
-use crate::sys::file::{Extents, advise_done, advise_sequential, open_for_reading, read_full_at, unchanged};
+use crate::sys::file::{Extents, advise_sequential, open_for_reading, read_full_at, unchanged};
 use crate::sys::stat::{file_type, metadata_of, stat_of};
 
 /// Bytes that one `st_blocks` stands for, whatever the file system's block size.
@@ -74,11 +74,6 @@ impl SourceFile {
         read_full_at(&self.file, buffer, offset).map_err(|error| {
             Error::io(error, format!("cannot read /{} at byte {offset}", show_path(&self.path)))
         })
-    }
-
-    /// Lets the kernel forget a range that has been read.
-    pub fn forget(&self, offset: u64, length: u64) {
-        advise_done(&self.file, offset, length);
     }
 
     /// Whether the file is still as it was when it was opened: size, mtime and ctime.

@@ -16,33 +16,6 @@ pub const DIRECT_ALIGNMENT: usize = 4096;
 /// Bytes of one direct write: enough to keep a disk busy, little enough to be told early that it is full.
 const WRITE_BYTES: usize = 8 << 20;
 
-/// A buffer of fixed length whose bytes begin where a direct transfer wants them.
-#[derive(Debug)]
-pub struct AlignedBuffer {
-    bytes: Vec<u8>,
-    start: usize,
-    length: usize,
-}
-
-impl AlignedBuffer {
-    /// A buffer of `length` zeros.
-    pub fn new(length: usize) -> Self {
-        let bytes = vec![0; length + DIRECT_ALIGNMENT];
-        let start = start_in(&bytes);
-        Self { bytes, start, length }
-    }
-
-    /// The bytes.
-    pub fn as_slice(&self) -> &[u8] {
-        &self.bytes[self.start..self.start + self.length]
-    }
-
-    /// The bytes, to fill.
-    pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..self.start + self.length]
-    }
-}
-
 /// Bytes that grow, and begin where a direct transfer wants them as long as they do not outgrow their capacity.
 #[derive(Debug, Default)]
 pub struct AlignedBytes {

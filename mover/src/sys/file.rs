@@ -2,11 +2,12 @@
 
 use std::ffi::CStr;
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 
 use rustix::fs::{Advice, FallocateFlags, Mode, OFlags, SeekFrom};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 
 /// Opens one name for reading, never waiting for the other end of a pipe, never following a link.
 pub fn open_for_reading(directory: impl AsFd, name: &CStr) -> io::Result<File> {
@@ -24,32 +25,82 @@ pub fn open_path_only(directory: impl AsFd, name: &CStr) -> io::Result<OwnedFd> 
     Ok(rustix::fs::openat(directory, name, flags, Mode::empty())?)
 }
 
-/// Fills `buffer` from `offset` as far as the file goes; less only at its end.
+/// Fills `buffer` from `offset` as far as the file goes; less only at its end. Large reads leave nothing behind in the
+/// page cache that was not there before.
 pub fn read_full_at(file: impl AsFd, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut flags = flags_for(buffer.len());
     let mut filled = 0;
     while filled < buffer.len() {
-        match rustix::io::pread(file.as_fd(), &mut buffer[filled..], offset + filled as u64) {
+        let rest = IoSliceMut::new(&mut buffer[filled..]);
+        match rustix::io::preadv2(file.as_fd(), &mut [rest], offset + filled as u64, flags) {
             Ok(0) => break,
             Ok(count) => filled += count,
             Err(Errno::INTR) => {}
+            Err(Errno::OPNOTSUPP | Errno::INVAL) if !flags.is_empty() => flags = ReadWriteFlags::empty(),
             Err(errno) => return Err(errno.into()),
         }
     }
     Ok(filled)
 }
 
-/// Writes all of `bytes` at `offset`.
+/// Writes all of `bytes` at `offset`. Large writes are on their way to the disk when this returns, and leave the page
+/// cache when they are there; but for the pages at both ends, which a neighbour may write the rest of.
 pub fn write_full_at(file: impl AsFd, bytes: &[u8], offset: u64) -> io::Result<()> {
+    let head = (offset.next_multiple_of(PAGE_BYTES) - offset).min(bytes.len() as u64) as usize;
+    let tail = ((offset + bytes.len() as u64) % PAGE_BYTES).min((bytes.len() - head) as u64) as usize;
+    let (head, middle) = bytes.split_at(head);
+    let (middle, tail) = middle.split_at(middle.len() - tail);
+    let flags = flags_for(middle.len());
+    if flags.is_empty() {
+        return write_with(file, bytes, offset, flags);
+    }
+    let behind = offset + head.len() as u64;
+    write_with(file.as_fd(), head, offset, ReadWriteFlags::empty())?;
+    write_with(file.as_fd(), middle, behind, flags)?;
+    write_with(file, tail, behind + middle.len() as u64, ReadWriteFlags::empty())
+}
+
+fn write_with(file: impl AsFd, bytes: &[u8], offset: u64, mut flags: ReadWriteFlags) -> io::Result<()> {
     let mut written = 0;
     while written < bytes.len() {
-        match rustix::io::pwrite(file.as_fd(), &bytes[written..], offset + written as u64) {
+        let rest = IoSlice::new(&bytes[written..]);
+        match rustix::io::pwritev2(file.as_fd(), &[rest], offset + written as u64, flags) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(count) => written += count,
             Err(Errno::INTR) => {}
+            Err(Errno::OPNOTSUPP | Errno::INVAL) if !flags.is_empty() => flags = ReadWriteFlags::empty(),
             Err(errno) => return Err(errno.into()),
         }
     }
     Ok(())
+}
+
+fn flags_for(length: usize) -> ReadWriteFlags {
+    if length >= IN_PASSING_FROM_BYTES && cache_can_let_go() { DONT_CACHE } else { ReadWriteFlags::empty() }
+}
+
+/// Bytes of a page, or a part of one where pages are larger.
+const PAGE_BYTES: u64 = 4096;
+/// `RWF_DONTCACHE`: pages that this transfer brings into the page cache leave it again.
+const DONT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
+/// Length from which a transfer is in passing: what belongs to smaller ones is soon asked for again.
+const IN_PASSING_FROM_BYTES: usize = 256 << 10;
+/// The first Linux on which pages that are written again while they leave are safe: the flag is older (6.14).
+const LETS_GO_SINCE: (u32, u32) = (6, 16);
+
+fn cache_can_let_go() -> bool {
+    static CAN: OnceLock<bool> = OnceLock::new();
+    *CAN.get_or_init(|| {
+        let name = rustix::system::uname();
+        version_of(&name.release().to_string_lossy()).is_some_and(|version| version >= LETS_GO_SINCE)
+    })
+}
+
+/// Major and minor number of a kernel's release, such as `6.12.3-amd64`.
+pub(super) fn version_of(release: &str) -> Option<(u32, u32)> {
+    let (major, rest) = release.split_once('.')?;
+    let digits = rest.find(|character: char| !character.is_ascii_digit()).unwrap_or(rest.len());
+    Some((major.parse().ok()?, rest[..digits].parse().ok()?))
 }
 
 /// A run of a file that the file system keeps data for, in bytes.
@@ -134,12 +185,6 @@ pub fn is_unsupported(error: &io::Error) -> bool {
 /// Tells the kernel that the file is read from front to back. Advice only: a refusal changes nothing.
 pub fn advise_sequential(file: impl AsFd) {
     rustix::fs::fadvise(file, 0, None, Advice::Sequential).unwrap_or_default();
-}
-
-/// Tells the kernel that a range will not be read again, so that a backup does not push out what is in use.
-pub fn advise_done(file: impl AsFd, offset: u64, length: u64) {
-    rustix::fs::fadvise(file, offset, std::num::NonZeroU64::new(length), Advice::DontNeed)
-        .unwrap_or_default();
 }
 
 /// The length of a device or file by seeking to its end; moves the position of the descriptor.

@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileExt, symlink};
 use super::direct::{AlignedBytes, DIRECT_ALIGNMENT, is_aligned, read_range, write_front};
 use super::directory::{Names, open_directory_beneath, open_trusted_directory, read_names};
 use super::fds::{FdCache, Slot};
-use super::file::{Extent, Extents, punch_hole, write_full_at};
+use super::file::{Extent, Extents, punch_hole, read_full_at, version_of, write_full_at};
 
 fn root_of(dir: &tempfile::TempDir) -> std::os::fd::OwnedFd {
     let path = super::directory::to_c_string(dir.path().as_os_str().as_encoded_bytes()).unwrap();
@@ -90,7 +90,7 @@ fn what_is_written_past_the_cache_is_read_from_anywhere() {
         {
             let file = File::open(dir.path().join("file")).unwrap();
             if !is_warm {
-                super::file::advise_done(&file, 0, 0);
+                rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
             }
             let (bytes, start) = read_range(&file, offset, length).unwrap();
             let wanted = &contents[offset as usize..(offset as usize + length).min(contents.len())];
@@ -101,4 +101,32 @@ fn what_is_written_past_the_cache_is_read_from_anywhere() {
     let beyond = File::open(dir.path().join("file")).unwrap();
     let (bytes, start) = read_range(&beyond, 5_000_000, 200_000).unwrap();
     assert_eq!(bytes.len(), start);
+}
+
+#[test]
+fn a_kernel_says_its_version() {
+    assert_eq!(version_of("6.18.44-fc-v445"), Some((6, 18)));
+    assert_eq!(version_of("5.4"), Some((5, 4)));
+    assert_eq!(version_of("6.16-rc1"), Some((6, 16)));
+    assert_eq!(version_of("FreeBSD"), None);
+}
+
+#[test]
+fn large_pieces_are_written_and_read_from_anywhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    let contents: Vec<u8> = (0..2_500_000u32).map(|index| (index * 11 % 253) as u8).collect();
+    let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+    // Neighbours that share pages, the later ones first.
+    let ends = [0, 3, 4096, 5000, 700_001, 700_002, 1_400_832, 2_200_000, 2_500_000];
+    for pair in ends.windows(2).rev() {
+        write_full_at(&file, &contents[pair[0]..pair[1]], pair[0] as u64).unwrap();
+    }
+    assert!(std::fs::read(&path).unwrap() == contents);
+    for (offset, length) in [(0, 2_500_000), (1, 300_000), (2_400_000, 300_000), (3_000_000, 300_000)] {
+        let mut buffer = vec![0; length];
+        let count = read_full_at(&file, &mut buffer, offset as u64).unwrap();
+        let wanted = &contents[offset.min(contents.len())..(offset + length).min(contents.len())];
+        assert!(buffer[..count] == *wanted, "{length} bytes at {offset}");
+    }
 }

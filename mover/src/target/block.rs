@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::file::{write_zeros, zero_range};
 use crate::error::{Error, Result};
-use crate::sys::file::{end_of, is_unsupported};
+use crate::sys::file::{end_of, is_unsupported, write_full_at};
 use crate::sys::ioctl::{is_read_only_device, zero_device_range};
 
 /// How an image is restored.
@@ -96,7 +96,7 @@ impl BlockTarget {
     /// Writes at a place; places may come in any order and from several threads.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         self.check(offset, bytes.len() as u64)?;
-        self.file.write_all_at(bytes, offset).map_err(|error| self.failed(error, "write", offset))
+        write_full_at(&self.file, bytes, offset).map_err(|error| self.failed(error, "write", offset))
     }
 
     /// Reads what is there, to compare it.
