@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
@@ -10,6 +9,7 @@ use std::sync::atomic::AtomicU64;
 use anyhow::{Context, Result, anyhow};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use carrack_mover::limits;
+use carrack_mover::sys::file::write_full_at;
 
 use super::{Cipher, Id, KEY, Place, next};
 
@@ -119,7 +119,7 @@ impl<'a> Writer<'a> {
         self.key
             .seal_in_place_append_tag(nonce(pack, offset), Aad::empty(), &mut self.sealed)
             .map_err(|_| anyhow!("seal a frame"))?;
-        (&file).write_all(&self.sealed).context("write a pack of the limit's store")?;
+        write_full_at(&file, &self.sealed, offset).context("write a pack of the limit's store")?;
         frames.push(Frame {
             pack,
             offset,
