@@ -41,6 +41,7 @@ impl CutSizes {
 pub struct Chunker {
     table: Box<[u64; 256]>,
     sizes: CutSizes,
+    centre: usize,
     mask_before: u64,
     mask_after: u64,
 }
@@ -61,7 +62,8 @@ impl Chunker {
             *value = u64::from_le_bytes(*piece);
         }
         let bits = sizes.average.ilog2();
-        Self { table, sizes, mask_before: high_mask(bits + 1), mask_after: high_mask(bits - 1) }
+        let centre = (sizes.average - sizes.average / 8).max(sizes.minimum) as usize;
+        Self { table, sizes, centre, mask_before: high_mask(bits + 2), mask_after: high_mask(bits - 2) }
     }
 
     /// The sizes it cuts to.
@@ -78,7 +80,7 @@ impl Chunker {
             return data.len();
         }
         let end = data.len().min(self.sizes.maximum as usize);
-        let centre = end.min(self.sizes.average as usize);
+        let centre = end.min(self.centre);
         let mut hash = 0u64;
         if let Some(at) = self.scan(&data[minimum..centre], self.mask_before, &mut hash) {
             return minimum + at;

@@ -54,6 +54,29 @@ fn an_insertion_moves_few_cuts() {
     assert!((4..=16).contains(&lost), "{lost} of {}", after.len());
 }
 
+#[test]
+fn scattered_changes_hit_few_chunks() {
+    const PAGE: usize = 8 << 10;
+    let data = noise(4, 64 << 20);
+    let mut changed = data.clone();
+    for (index, page) in changed.chunks_mut(PAGE).enumerate() {
+        if noise(index as u64, 8)[0] < 5 {
+            page.copy_from_slice(&noise(1000 + index as u64, PAGE));
+        }
+    }
+    let ids = |mut data: &[u8]| {
+        cuts(&chunker(), data)
+            .into_iter()
+            .map(|length| (blake3::hash(data.split_off(..length).expect("cuts lie in the data")), length))
+            .collect::<Vec<_>>()
+    };
+    let before: std::collections::HashSet<_> = ids(&data).into_iter().collect();
+    let again: usize =
+        ids(&changed).iter().filter(|chunk| !before.contains(chunk)).map(|(_, length)| length).sum();
+    let share = again as f64 / data.len() as f64;
+    assert!((0.18..0.24).contains(&share), "{share} of the bytes for 2 % of the pages");
+}
+
 proptest! {
     #[test]
     fn lengths_keep_to_the_sizes(seed: u64, length in 0usize..2_000_000, repeat in 1usize..64) {
