@@ -92,11 +92,40 @@ impl Chunker {
     }
 
     /// The first position behind a byte at which the hash has no bit of `mask`.
+    ///
+    /// Each step waits for the one before, so two halves of a block are hashed side by side: a hash knows only the
+    /// last 64 bytes, so the second half can begin on its own. A block with a hit is gone through once more, in order.
     #[inline]
     fn scan(&self, data: &[u8], mask: u64, hash: &mut u64) -> Option<usize> {
+        let mut at = 0;
+        while let Some((block, _)) = data[at..].split_first_chunk::<{ 2 * LANE }>() {
+            let before = &block[LANE - WINDOW..LANE];
+            let mut first = *hash;
+            let mut second = before.iter().fold(0, |hash, byte| self.step(hash, *byte));
+            let mut is_hit = false;
+            for index in 0..LANE {
+                first = self.step(first, block[index]);
+                second = self.step(second, block[LANE + index]);
+                if (first & mask == 0) | (second & mask == 0) {
+                    is_hit = true;
+                    break;
+                }
+            }
+            if is_hit {
+                break;
+            }
+            *hash = second;
+            at += 2 * LANE;
+        }
+        self.roll(&data[at..], mask, hash).map(|found| at + found)
+    }
+
+    /// The same, byte by byte.
+    #[inline]
+    fn roll(&self, data: &[u8], mask: u64, hash: &mut u64) -> Option<usize> {
         let mut value = *hash;
         for (index, byte) in data.iter().enumerate() {
-            value = (value << 1).wrapping_add(self.table[usize::from(*byte)]);
+            value = self.step(value, *byte);
             if value & mask == 0 {
                 return Some(index + 1);
             }
@@ -104,7 +133,17 @@ impl Chunker {
         *hash = value;
         None
     }
+
+    #[inline]
+    fn step(&self, hash: u64, byte: u8) -> u64 {
+        (hash << 1).wrapping_add(self.table[usize::from(byte)])
+    }
 }
+
+/// Bytes that a hash depends on: a bit for each.
+const WINDOW: usize = 64;
+/// Bytes of half a block.
+const LANE: usize = 1024;
 
 /// The highest `bits` bits: those that depend on the most bytes back.
 fn high_mask(bits: u32) -> u64 {

@@ -77,7 +77,40 @@ fn scattered_changes_hit_few_chunks() {
     assert!((0.18..0.24).contains(&share), "{share} of the bytes for 2 % of the pages");
 }
 
+/// The cut as the format document defines it.
+fn cut_by_definition(chunker: &Chunker, data: &[u8]) -> usize {
+    let (minimum, maximum) = (chunker.sizes.minimum as usize, chunker.sizes.maximum as usize);
+    let end = data.len().min(maximum);
+    let mut hash = 0u64;
+    for at in minimum..end {
+        hash = (hash << 1).wrapping_add(chunker.table[usize::from(data[at])]);
+        let mask = if at < chunker.centre { chunker.mask_before } else { chunker.mask_after };
+        if hash & mask == 0 {
+            return at + 1;
+        }
+    }
+    end
+}
+
 proptest! {
+    #[test]
+    fn halves_side_by_side_cut_as_defined(
+        seed: u64,
+        length in 0usize..200_000,
+        average in 10u32..17,
+        minimum in 64u32..1024,
+    ) {
+        let sizes = CutSizes { minimum, average: 1 << average, maximum: 1 << 18 };
+        let chunker = Chunker::new(&Key::new([9; 32]), sizes);
+        let data = noise(seed, length);
+        let mut at = 0;
+        while at < data.len() {
+            let cut = chunker.cut(&data[at..]);
+            prop_assert_eq!(cut, cut_by_definition(&chunker, &data[at..]));
+            at += cut;
+        }
+    }
+
     #[test]
     fn lengths_keep_to_the_sizes(seed: u64, length in 0usize..2_000_000, repeat in 1usize..64) {
         let mut data = noise(seed, length / repeat);
