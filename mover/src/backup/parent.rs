@@ -115,7 +115,7 @@ impl PageOpener {
         }
         let mut needed = HashSet::new();
         let nonce = self.bridge.session().name().nonce;
-        let looks = self.infos.len() > KEYS_CARRIED && nonce.0[0] % KEYS_LOOKED_UP_EVERY == 0;
+        let looks = self.infos.len() > KEYS_CARRIED && nonce.0[0].is_multiple_of(KEYS_LOOKED_UP_EVERY);
         if !looks || self.keys_below(*depth, pages, &mut needed).is_err() {
             self.all_carried.store(true, atomic::Ordering::Relaxed);
             needed.extend(self.infos.keys());
