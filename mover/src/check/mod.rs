@@ -266,7 +266,7 @@ impl Check<'_> {
                 continue;
             }
             if let Err(error) = self.repository.mark_snapshot(session, VERIFIED).await {
-                self.report.mark_problem = Some(error.to_string());
+                self.report.mark_problem = Some(error.in_one_line());
                 return;
             }
             verdict.marked_verified = true;
@@ -275,7 +275,7 @@ impl Check<'_> {
         if self.report.marked > 0
             && let Err(error) = self.repository.store().flush().await
         {
-            self.report.mark_problem = Some(error.to_string());
+            self.report.mark_problem = Some(error.in_one_line());
         }
     }
 }

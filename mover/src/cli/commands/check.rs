@@ -25,8 +25,8 @@ Examples:
   carrack check --read-data
   carrack check --read-data latest --host db1
 
-A sample of 5 of 100 packs finds damage in a single pack with a probability of 5 %, damage in ten of them with
-42 %, and in twenty with 68 %; the summary says what this run's sample is worth.")]
+A sample of 5 of 100 packs finds damage in a single pack with a probability of 5 %, damage in ten
+of them with 42 %, and in twenty with 68 %; the summary says what this run's sample is worth.")]
 pub(crate) struct CheckArgs {
     /// Snapshots to check, with what they need [default: everything]
     #[arg(value_name = "SNAPSHOT")]
