@@ -175,8 +175,12 @@ impl Repository {
 /// Whether anybody has written sessions here, as they do to a repository only.
 async fn has_data(store: &dyn ObjectStore) -> Result<bool> {
     for folder in ["sessions/", "snapshots/", "packs/"] {
-        if !store.list(folder, None).await?.objects.is_empty() {
-            return Ok(true);
+        match store.list(folder, None).await {
+            Ok(page) if page.objects.is_empty() => {}
+            Ok(_) => return Ok(true),
+            // A directory that does not exist yet.
+            Err(error) if error.kind() == crate::error::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(false)
