@@ -150,6 +150,35 @@ fn secrets_that_do_not_open_are_named() {
     refused(carrack(&at).args(["-p", "/no/such/file", "snapshots"]), 10);
 }
 
+/// A check that looked at nothing must not say that all is well, nor that what it may not read is damaged.
+#[test]
+fn a_check_that_cannot_look_says_so() {
+    let place = repository();
+    let at = place.path().join("repository");
+    refused(carrack(&at).args(["check", "--host", "no such host"]), 10);
+    let source = place.path().join("other");
+    fs::create_dir(&source).expect("makes");
+    let bundle = carrack(&at).args(["key", "bundle", "--path"]).arg(&source).assert().code(0);
+    let file = place.path().join("bundle");
+    fs::write(&file, &bundle.get_output().stdout).expect("writes");
+    let mut check = carrack(&at);
+    let check = check.env_remove("CARRACK_PASSWORD").arg("--writer-bundle").arg(&file).arg("check");
+    let assert = check.assert().code(3);
+    let text = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
+    assert!(text.contains("warning: snapshot"), "{text}");
+}
+
+/// Each page that another names is there.
+#[test]
+fn manual_pages_are_complete() {
+    let place = tempfile::tempdir().expect("a directory");
+    carrack(place.path()).args(["man", "--dir"]).arg(place.path()).assert().code(0);
+    for name in ["carrack", "carrack-backup", "carrack-key-rotate", "carrack-repo-info", "carrack-cat-file"] {
+        let text = fs::read_to_string(place.path().join(format!("{name}.1"))).expect("a page");
+        assert!(text.contains("OPTIONS"), "{name}");
+    }
+}
+
 #[test]
 fn words_of_other_programs_get_an_answer() {
     let place = repository();
