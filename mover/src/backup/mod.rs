@@ -116,15 +116,11 @@ async fn run_session(
     finish(outcome, &options, &noted, started, paths).await
 }
 
-/// How much there will be, as far as known: of a source that nobody counts first, as much as the last time. A device
-/// says its size itself.
+/// How much there will be, as far as known: of a source that nobody counts first, as much as the last time. Devices
+/// and snapshots say their size themselves.
 fn expect(progress: &Progress, source: &BackupSource, parent: Option<&Snapshot>) {
-    let alike = match source {
-        BackupSource::Block { .. } => None,
-        BackupSource::Snapshot { reader, .. } => Some(reader.snapshot()),
-        BackupSource::Files(_) | BackupSource::Stdin { .. } => parent,
-    };
-    if let Some(Snapshot { statistics, .. }) = alike {
+    let uncounted = matches!(source, BackupSource::Files(_) | BackupSource::Stdin { .. });
+    if let Some(Snapshot { statistics, .. }) = parent.filter(|_| uncounted) {
         let files = statistics.files_new + statistics.files_changed + statistics.files_unmodified;
         Progress::add(&progress.bytes_expected, statistics.bytes_total);
         Progress::add(&progress.entries_expected, files + statistics.directories + statistics.others);
