@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -80,8 +81,9 @@ impl Program {
 
     /// The command, not started yet.
     pub fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
-        let mut command = Command::new(&self.path);
-        command.args(arguments).env_clear().stdin(Stdio::null());
+        // Whoever runs the tests may have signals ignored, as nohup does, and programs inherit that.
+        let mut command = Command::new("/usr/bin/env");
+        command.arg("--default-signal").arg(&self.path).args(arguments).env_clear().stdin(Stdio::null());
         command.env("CARRACK_PASSWORD", &self.password).env("CARRACK_REPOSITORY", self.path("repository"));
         if let Some(user) = self.user {
             command.uid(user).gid(user);
@@ -95,9 +97,8 @@ impl Program {
     }
 
     /// Starts the program with its output to pipes.
-    pub fn start<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Child {
-        let mut command = self.command(arguments);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
+    pub fn start<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Running {
+        Running::start(&mut self.command(arguments))
     }
 
     /// Restores the newest snapshot into a directory that does not exist yet; gives where `source` is in it.
@@ -127,6 +128,48 @@ fn judged(command: &Command, output: Output, code: i32) -> Printed {
     printed
 }
 
+/// A program at work; it does not outlive a test that fails.
+#[derive(Debug)]
+pub struct Running(Option<Child>);
+
+impl Running {
+    /// Starts a command with its output to pipes.
+    pub fn start(command: &mut Command) -> Self {
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        Self(Some(child.expect("the program starts")))
+    }
+
+    /// Waits for its end, however long that takes.
+    pub fn wait_with_output(mut self) -> Output {
+        let child = self.0.take().expect("it was not waited for yet");
+        child.wait_with_output().expect("it ends")
+    }
+}
+
+impl Deref for Running {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        self.0.as_ref().expect("it was not waited for yet")
+    }
+}
+
+impl DerefMut for Running {
+    fn deref_mut(&mut self) -> &mut Child {
+        self.0.as_mut().expect("it was not waited for yet")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            // Both fail only where it has ended already.
+            child.kill().ok();
+            child.wait().ok();
+        }
+    }
+}
+
 /// Sends a signal to a process that this test has started.
 pub fn signal(child: &Child, signal: rustix::process::Signal) -> Result<()> {
     let id =
@@ -135,13 +178,10 @@ pub fn signal(child: &Child, signal: rustix::process::Signal) -> Result<()> {
 }
 
 /// Waits for the end of a process that this test has started.
-pub fn wait(mut child: Child, code: i32) -> Printed {
+pub fn wait(mut child: Running, code: i32) -> Printed {
     let done = wait_until(|| child.try_wait().is_ok_and(|ended| ended.is_some()));
-    if done.is_err() {
-        child.kill().expect("it can be killed");
-    }
-    let output = child.wait_with_output().expect("it ends");
     done.expect("it ends by itself in time");
+    let output = child.wait_with_output();
     judged(&Command::new("carrack"), output, code)
 }
 

@@ -66,6 +66,22 @@ fn an_init_does_not_touch_what_is_there() {
     carrack(&at).args(["ls", "latest"]).assert().code(0);
 }
 
+/// A new repository in its place would take everything in it for garbage.
+#[test]
+fn an_init_does_not_touch_a_repository_that_lost_its_format() {
+    let place = repository();
+    let at = place.path().join("repository");
+    let bytes = fs::read(at.join("format")).expect("reads");
+    fs::remove_file(at.join("format")).expect("removes");
+    for verb in ["init", "snapshots"] {
+        let text = refused(carrack(&at).arg(verb), 14);
+        assert!(text.contains("`format`") && text.contains("from a copy"), "{text}");
+    }
+    assert!(!at.join("format").exists());
+    fs::write(at.join("format"), bytes).expect("writes");
+    carrack(&at).args(["ls", "latest"]).assert().code(0);
+}
+
 #[test]
 fn a_newer_or_damaged_repository_is_named() {
     let place = repository();
@@ -77,7 +93,8 @@ fn a_newer_or_damaged_repository_is_named() {
     replace(&format, &newer);
     carrack(&at).arg("snapshots").assert().failure();
     replace(&format, b"not a repository");
-    carrack(&at).arg("snapshots").assert().code(14);
+    let text = refused(carrack(&at).arg("snapshots"), 14);
+    assert!(text.contains(at.to_str().expect("UTF-8")), "{text}");
     replace(&format, &bytes);
     carrack(&at).arg("snapshots").assert().code(0);
 }
@@ -99,6 +116,74 @@ fn wrong_usage_is_invalid() {
     refused(carrack(&at).args(["-r", "sftp:host:/x", "snapshots"]), 2);
     refused(carrack(&at).env_remove("CARRACK_REPOSITORY").arg("snapshots"), 2);
     carrack(&at).arg("bakcup").assert().code(2);
+    let file = source.join("file");
+    refused(carrack(&file).arg("snapshots"), 2);
+    refused(carrack(&at).args(["restore", "latest", "--target"]).arg(&file), 2);
+    refused(carrack(&at).args(["backup", "--change-id", "one"]).arg(&source), 2);
+    refused(carrack(&at).args(["backup", "--stdin-filename", "name"]).arg(&source), 2);
+}
+
+/// What no path in a snapshot can be must not be committed: nobody could read it, and no prune could pass it.
+#[test]
+fn a_stream_needs_a_name() {
+    let place = repository();
+    let at = place.path().join("repository");
+    for name in ["", "/", "..", "a/.."] {
+        refused(carrack(&at).args(["backup", "--stdin", "--stdin-filename", name]), 2);
+    }
+    carrack(&at).args(["backup", "--stdin", "--stdin-filename", "dumps/shop.sql"]).assert().code(0);
+    carrack(&at).args(["cat", "file", "latest:/shop.sql"]).assert().code(0);
+    carrack(&at).arg("prune").assert().code(0);
+}
+
+/// Files that options name, and keys that do not fit: each is called what it is.
+#[test]
+fn secrets_that_do_not_open_are_named() {
+    let place = repository();
+    let at = place.path().join("repository");
+    let key = place.path().join("key");
+    fs::write(&key, "00".repeat(32)).expect("writes");
+    let mut with_key = carrack(&at);
+    let text =
+        refused(with_key.env_remove("CARRACK_PASSWORD").arg("--key-file").arg(&key).arg("snapshots"), 13);
+    assert!(text.contains("--key-file") && !text.contains("password"), "{text}");
+    refused(carrack(&at).args(["-p", "/no/such/file", "snapshots"]), 10);
+}
+
+/// A check that looked at nothing must not say that all is well, nor that what it may not read is damaged.
+#[test]
+fn a_check_that_cannot_look_says_so() {
+    let place = repository();
+    let at = place.path().join("repository");
+    refused(carrack(&at).args(["check", "--host", "no such host"]), 10);
+    let source = place.path().join("other");
+    fs::create_dir(&source).expect("makes");
+    let bundle = carrack(&at).args(["key", "bundle", "--path"]).arg(&source).assert().code(0);
+    let file = place.path().join("bundle");
+    fs::write(&file, &bundle.get_output().stdout).expect("writes");
+    let mut check = carrack(&at);
+    let check = check.env_remove("CARRACK_PASSWORD").arg("--writer-bundle").arg(&file).arg("check");
+    let assert = check.assert().code(3);
+    let text = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
+    assert!(text.contains("warning: snapshot"), "{text}");
+}
+
+/// Each page that another names is there.
+#[test]
+fn manual_pages_are_complete() {
+    let place = tempfile::tempdir().expect("a directory");
+    carrack(place.path()).args(["man", "--dir"]).arg(place.path()).assert().code(0);
+    for name in ["carrack", "carrack-backup", "carrack-key-rotate", "carrack-repo-info", "carrack-cat-file"] {
+        let text = fs::read_to_string(place.path().join(format!("{name}.1"))).expect("a page");
+        assert!(text.contains("OPTIONS"), "{name}");
+    }
+}
+
+#[test]
+fn words_of_other_programs_get_an_answer() {
+    let place = repository();
+    let text = refused(carrack(&place.path().join("repository")).arg("unlock"), 2);
+    assert!(text.contains("nothing to unlock"), "{text}");
 }
 
 #[test]
@@ -121,4 +206,11 @@ fn json_errors_are_json() {
     assert_eq!(message["message_type"], "exit_error");
     assert_eq!(message["code"], 10);
     assert!(message["next"].as_str().is_some_and(|next| next.contains("init")), "{message}");
+    for arguments in [&["--json", "bakcup"][..], &["ls", "--json", "--no-such"], &["--json"]] {
+        let assert = carrack(place.path()).args(arguments).assert().code(2);
+        let message: serde_json::Value =
+            serde_json::from_slice(&assert.get_output().stderr).expect("one JSON line");
+        assert_eq!((&message["message_type"], &message["code"]), (&"exit_error".into(), &2.into()));
+        assert!(!message["message"].as_str().unwrap_or_default().is_empty(), "{message}");
+    }
 }

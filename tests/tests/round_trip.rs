@@ -29,6 +29,28 @@ fn a_tree_comes_back_as_it_was_at_each_time() {
     place.compare("latest", &place.source(), "after prune");
 }
 
+/// A large file is named by pages that name chunks of several backups; later backups name those pages unread.
+#[test]
+fn a_large_file_comes_back_from_every_backup_after_a_change() {
+    let place = Place::local();
+    let large = place.source().join("random");
+    let mut contents = noise(20, 20_000_000);
+    for round in 0..3 {
+        contents[round * 5_000_000..][..5000].copy_from_slice(&noise(21 + round as u64, 5000));
+        fs::write(&large, &contents).expect("writes");
+        // What is younger than a backup by less than its clock tells is read again.
+        std::thread::sleep(Duration::from_millis(3100));
+        for _ in 0..2 {
+            fs::write(place.source().join("other"), noise(30, 10)).expect("writes");
+            place.backup();
+        }
+        place.compare("latest", &place.source(), &format!("round {round}"));
+    }
+    place.run(&["forget", "--keep-last", "1", "--prune"], 0);
+    place.compare("latest", &place.source(), "after prune");
+    place.run(&["check", "--read-data"], 0);
+}
+
 /// A file that begins a batch because the one before was full of bytes must not be taken for one that needs no
 /// reading.
 #[test]

@@ -371,3 +371,65 @@ fn links_in_the_target_lead_nowhere() {
     assert_eq!(fs::read_dir(&outside).expect("lists").count(), 2);
     assert_eq!(fs::metadata(&outside).expect("looks").permissions().mode() & 0o7777, 0o711);
 }
+
+/// What `--overwrite` leaves alone was not to be as in the snapshot: it is counted, and not compared.
+#[test]
+fn what_is_kept_is_not_verified() {
+    let (carrack, source) = backed_up();
+    let (target, snapshot) = (carrack.path("target"), whole(&source));
+    let printed = restore(&carrack, &snapshot, &target, &["--verify"], 0);
+    let all = counted(&printed, "files_verified");
+    fs::write(target.join("large"), b"mine").expect("writes");
+    fs::remove_file(target.join("sparse")).expect("removes");
+    let printed = restore(&carrack, &snapshot, &target, &["--verify", "--overwrite", "if-newer"], 0);
+    assert!(counted(&printed, "files_verified") > 0, "{}", printed.out);
+    assert_eq!(counted(&printed, "files_verified") + counted(&printed, "files_skipped"), all);
+    let printed = restore(&carrack, &snapshot, &target, &["--verify", "--overwrite", "never"], 0);
+    assert_eq!((counted(&printed, "files_verified"), counted(&printed, "files_skipped")), (0, all));
+    assert_eq!(fs::read(target.join("large")).expect("reads"), b"mine");
+    restore(&carrack, &snapshot, &target, &["--verify"], 0);
+    same(&source, &target);
+}
+
+/// A file system in memory, where nobody else sees it.
+fn mounted_in_memory(at: &Path, options: &str) {
+    fs::create_dir_all(at).expect("makes");
+    run(Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at)).expect("mounts");
+}
+
+#[test]
+fn a_full_target_ends_a_restore_with_one_word() {
+    in_private_mounts(|| {
+        let (carrack, source) = backed_up();
+        let target = carrack.path("target");
+        for index in 0..300 {
+            fs::create_dir_all(source.join(format!("directories/{index}/below"))).expect("makes");
+        }
+        carrack.run(words(&["backup"], &[&source]), 0);
+        for options in ["nr_inodes=40", "size=2m"] {
+            mounted_in_memory(&target, options);
+            let printed = restore(&carrack, &whole(&source), &target, &[], 15);
+            assert_eq!(printed.err.lines().count(), 1, "{}", printed.err);
+            assert!(printed.err.contains("No space left") && printed.err.contains("next"), "{}", printed.err);
+            rustix::mount::unmount(&target, rustix::mount::UnmountFlags::empty()).expect("unmounts");
+        }
+        mounted_in_memory(&target, "ro");
+        let printed = restore(&carrack, &whole(&source), &target, &[], 13);
+        assert_eq!(printed.err.lines().count(), 1, "{}", printed.err);
+        rustix::mount::unmount(&target, rustix::mount::UnmountFlags::empty()).expect("unmounts");
+        restore(&carrack, &whole(&source), &target, &["--verify"], 0);
+        carrack.run(["check", "--read-data"], 0);
+    });
+}
+
+#[test]
+fn a_device_does_not_fit_into_a_directory() {
+    let carrack = program();
+    fs::write(carrack.path("image"), noise(9, 3_000_000)).expect("writes");
+    carrack.run(words(&["backup", "--device"], &[&carrack.path("image")]), 0);
+    fs::create_dir(carrack.path("target")).expect("makes");
+    let printed = restore(&carrack, "latest", &carrack.path("target"), &[], 2);
+    assert!(printed.err.contains("/image"), "{}", printed.err);
+    restore(&carrack, "latest", &carrack.path("target/image"), &[], 0);
+    same_bytes(&carrack.path("image"), &carrack.path("target/image"));
+}

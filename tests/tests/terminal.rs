@@ -6,12 +6,12 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::Duration,
 };
 
 use carrack_tests::{
-    program::{Printed, Program, signal, wait, wait_until},
+    program::{Printed, Program, Running, signal, wait, wait_until},
     terminal::Terminal,
     trees::{differences, noise, read},
 };
@@ -115,6 +115,9 @@ fn a_terminal_gets_a_bar_and_a_log_gets_lines() {
     let lines =
         plain.err.lines().filter(|line| line.starts_with("carrack: ") && line.contains("MiB")).count();
     assert!(lines > 0, "no line in: {}", plain.err);
+    // How much there will be is known from the snapshot before.
+    let share = |line: &str| Some(line.split_once("backing up: ")?.1.split(' ').nth(1)? == "%");
+    assert!(plain.err.lines().filter_map(share).any(|told| told), "{}", plain.err);
     assert!(!plain.err.contains(['\x1b', '\r']), "{}", plain.err.escape_debug());
 }
 
@@ -186,9 +189,7 @@ fn a_second_signal_ends_at_once() {
 #[test]
 fn a_backup_that_waits_for_its_input_can_be_stopped() {
     let (carrack, _) = prepared();
-    let mut command = carrack.command(["backup", "--stdin"]);
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    let mut child = Running::start(carrack.command(["backup", "--stdin"]).stdin(Stdio::piped()));
     let mut input = child.stdin.take().expect("a pipe");
     input.write_all(&noise(2, 100_000)).expect("writes");
     std::thread::sleep(Duration::from_millis(700));
@@ -198,8 +199,27 @@ fn a_backup_that_waits_for_its_input_can_be_stopped() {
     assert_eq!(snapshots(&carrack), 1);
 }
 
+/// As `nohup` starts it: the end of the terminal is not its end.
+#[test]
+fn a_backup_survives_a_hangup_that_is_ignored() {
+    let (carrack, _) = prepared();
+    let like = carrack.command(["backup", "--stdin"]);
+    let mut command = Command::new("/usr/bin/env");
+    command.arg("--ignore-signal=HUP").args(like.get_args().skip(1)).env_clear().stdin(Stdio::piped());
+    command.envs(like.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut child = Running::start(&mut command);
+    let mut input = child.stdin.take().expect("a pipe");
+    input.write_all(&noise(2, 100_000)).expect("writes");
+    std::thread::sleep(Duration::from_millis(700));
+    signal(&child, Signal::HUP).expect("sends");
+    std::thread::sleep(Duration::from_millis(300));
+    drop(input);
+    wait(child, 0);
+    assert_eq!(snapshots(&carrack), 2);
+}
+
 /// Runs the program with a reader of its output that takes a little and goes.
-fn reader_goes(carrack: &Program, arguments: &[&str], take: usize) -> (Child, Vec<u8>) {
+fn reader_goes(carrack: &Program, arguments: &[&str], take: usize) -> (Running, Vec<u8>) {
     let mut child = carrack.start(arguments);
     let mut some = vec![0; take];
     let mut out = child.stdout.take().expect("a pipe");
@@ -245,6 +265,6 @@ fn a_reader_that_goes_away_is_no_defect() {
     assert_eq!(without("-vv 2>/dev/full", &format!("backup --force {}", source.display())), Some(0));
     let mut child = carrack.start(["-vv", "backup", "--force", &source.display().to_string()]);
     drop(child.stderr.take());
-    assert_eq!(child.wait_with_output().expect("ends").status.code(), Some(0));
+    assert_eq!(child.wait_with_output().status.code(), Some(0));
     assert_eq!(snapshots(&carrack), 4);
 }

@@ -126,7 +126,7 @@ impl Checkpoints {
             source: self.about.source,
             root,
             depth,
-            sessions: session.known_keys(pages.sessions())?,
+            sessions: session.known_keys(&pages.sessions())?,
             started: self.about.started,
             written,
             bytes,

@@ -66,7 +66,7 @@ impl Dispatcher<'_> {
                     self.statistics.files_unmodified += 1;
                 }
                 match parent.is_sound() {
-                    true => self.take_over(parent.entry, met),
+                    true => self.take_over(parent, met),
                     // What it names is about to be deleted, or was moved: it is read again, once.
                     false => self.not_as_parent(&path, met, Some(parent)),
                 }
@@ -97,7 +97,7 @@ impl Dispatcher<'_> {
             match unfinished {
                 None if unchanged && found.is_sound() => {
                     self.continued.file(&found.entry, covered);
-                    return self.take_over(found.entry, met);
+                    return self.take_over(found, met);
                 }
                 Some(_) if unchanged && begun.is_none() => begun = Some(Begun { found, covered }),
                 _ => hints.push(found),
@@ -110,7 +110,9 @@ impl Dispatcher<'_> {
         }
     }
 
-    fn take_over(&mut self, mut earlier: Entry, met: Met) -> Result<()> {
+    fn take_over(&mut self, found: Found, met: Met) -> Result<()> {
+        found.carry_keys();
+        let mut earlier = found.entry;
         if met.has_contents() {
             Progress::add(&self.monitor.progress().bytes, met.metadata().size);
         }

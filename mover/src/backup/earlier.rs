@@ -158,6 +158,11 @@ impl Found {
         }
     }
 
+    /// Has the new snapshot carry the keys that its contents need.
+    pub(super) fn carry_keys(&self) {
+        self.opener.carry_keys(&self.entry.content);
+    }
+
     /// Its few runs, if it has few, all of which may be named again.
     pub(super) fn into_inline(self) -> Option<Entry> {
         (matches!(self.entry.content, Content::Inline(_)) && self.is_sound()).then_some(self.entry)

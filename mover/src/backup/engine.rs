@@ -136,7 +136,7 @@ pub(super) fn run(
     assembled.statistics.packs = packs;
     assembled.statistics.bytes_stored = shared.packer.stored() + metadata.stored();
     assembled.statistics.bytes_read = Progress::get(&monitor.progress().bytes_moved);
-    let keys = session.known_keys(pages.sessions())?;
+    let keys = session.known_keys(&pages.sessions())?;
     let segment = shared.packer.take_indexed();
     let mut continued = dispatched.continued;
     continued.written = checkpoints.first().filter(|_| continued.files > 0).map(|newest| newest.written);

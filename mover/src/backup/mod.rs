@@ -97,6 +97,7 @@ async fn run_session(
         ParentChoice::Latest => latest(repository, lineage).await?,
         ParentChoice::Session(name) => Some(repository.snapshot(name).await?),
     };
+    expect(monitor.progress(), &options.source, parent.as_ref());
     monitor.phase("reading what the repository knows");
     let plan = Plan::new(repository, &options, Arc::clone(session), parent, started).await?;
     let (repository, handle) = (repository.clone(), tokio::runtime::Handle::current());
@@ -113,6 +114,17 @@ async fn run_session(
     stop.check()?;
     let (outcome, options) = done?;
     finish(outcome, &options, &noted, started, paths).await
+}
+
+/// How much there will be, as far as known: of a source that nobody counts first, as much as the last time. Devices
+/// and snapshots say their size themselves.
+fn expect(progress: &Progress, source: &BackupSource, parent: Option<&Snapshot>) {
+    let uncounted = matches!(source, BackupSource::Files(_) | BackupSource::Stdin { .. });
+    if let Some(Snapshot { statistics, .. }) = parent.filter(|_| uncounted) {
+        let files = statistics.files_new + statistics.files_changed + statistics.files_unmodified;
+        Progress::add(&progress.bytes_expected, statistics.bytes_total);
+        Progress::add(&progress.entries_expected, files + statistics.directories + statistics.others);
+    }
 }
 
 async fn finish(

@@ -1,6 +1,9 @@
 //! What a backup is asked to do.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use crate::{
     error::{Error, Result},
@@ -159,7 +162,13 @@ pub(super) fn source_paths(source: &BackupSource) -> Result<Vec<Vec<u8>>> {
     let mut paths: Vec<Vec<u8>> = match source {
         BackupSource::Files(options) => options.roots.iter().map(absolute).collect::<Result<_>>()?,
         BackupSource::Block { path, .. } => vec![absolute(path)?],
-        BackupSource::Stdin { name } => vec![format!("/{name}").into_bytes()],
+        BackupSource::Stdin { name } => {
+            if Path::new(name).file_name().is_none() {
+                return Err(Error::invalid(format!("{name:?} is no name to keep a stream under"))
+                    .with_hint("give the name of a file, such as shop.sql"));
+            }
+            vec![format!("/{name}").into_bytes()]
+        }
         BackupSource::Snapshot { reader, .. } => {
             let unreadable =
                 || Error::corrupt(format!("snapshot {}: its paths cannot be", reader.snapshot().session));

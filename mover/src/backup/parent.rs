@@ -3,8 +3,11 @@
 
 use std::{
     cmp::Ordering,
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{self, AtomicBool},
+    },
     thread,
 };
 
@@ -40,7 +43,14 @@ pub(crate) struct PageOpener {
     pages: SharedPages,
     /// Of a tree that is not believed: looks at its packs.
     vouch: Option<Arc<Vouch>>,
+    /// Whether the new snapshot carries all keys of this tree.
+    all_carried: AtomicBool,
 }
+
+/// Keys that a snapshot may carry without need, about: 30 KiB of its record.
+const KEYS_CARRIED: usize = 128;
+/// One backup in so many looks up which keys are needed, once there are many.
+const KEYS_LOOKED_UP_EVERY: u8 = 32;
 
 impl PageOpener {
     /// An opener for trees that refer to these sessions; pages that it sees are offered to `pages`.
@@ -52,7 +62,8 @@ impl PageOpener {
         vouch: Option<Arc<Vouch>>,
     ) -> Self {
         let infos = infos.iter().map(|info| (info.session, info.clone())).collect();
-        Self { repository, bridge, infos, ciphers: Mutex::default(), pages, vouch }
+        let (ciphers, all_carried) = (Mutex::default(), AtomicBool::new(false));
+        Self { repository, bridge, infos, ciphers, pages, vouch, all_carried }
     }
 
     /// Reads one page and moves every reference off packs that were repacked (W5).
@@ -62,6 +73,11 @@ impl PageOpener {
 
     /// Reads one page as it is.
     fn read(&self, page: &ChunkRef) -> Result<Page> {
+        Page::from_bytes(&self.plain(page)?)
+    }
+
+    /// The bytes of one page.
+    fn plain(&self, page: &ChunkRef) -> Result<Vec<u8>> {
         let mut place = *page.frame.place().ok_or_else(|| Error::internal("a stored page has no place"))?;
         let session = self.bridge.session();
         let usable = session.usable(place.pack, place.offset);
@@ -86,7 +102,43 @@ impl PageOpener {
         if usable.is_some() {
             self.pages.lock().unwrap_or_else(PoisonError::into_inner).insert(at_place);
         }
-        Page::from_bytes(&plain)
+        Ok(plain)
+    }
+
+    /// Has the new snapshot carry the keys that this content needs, whose pages it names again unread: all keys of
+    /// this tree. So they would become more with each backup; once they are many, some backups look up which of them
+    /// are needed.
+    pub(crate) fn carry_keys(&self, content: &Content) {
+        let Content::Paged { depth, pages } = content else { return };
+        if self.all_carried.load(atomic::Ordering::Relaxed) {
+            return;
+        }
+        let mut needed = HashSet::new();
+        let nonce = self.bridge.session().name().nonce;
+        let looks = self.infos.len() > KEYS_CARRIED && nonce.0[0].is_multiple_of(KEYS_LOOKED_UP_EVERY);
+        if !looks || self.keys_below(*depth, pages, &mut needed).is_err() {
+            self.all_carried.store(true, atomic::Ordering::Relaxed);
+            needed.extend(self.infos.keys());
+        }
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner).carry(needed);
+    }
+
+    fn keys_below(
+        &self,
+        depth: u8,
+        pages: &[(ChunkRef, u64)],
+        needed: &mut HashSet<SessionName>,
+    ) -> Result<()> {
+        for (page, _) in pages {
+            let (page, sessions) = Page::with_sessions(&self.plain(page)?)?;
+            needed.extend(sessions);
+            match page {
+                Page::RunsInner(pages) if depth > 1 => self.keys_below(depth - 1, &pages, needed)?,
+                Page::Runs(_) if depth == 1 => {}
+                _ => return Err(wrong_level()),
+            }
+        }
+        Ok(())
     }
 
     /// Whether a new record may name this chunk where the tree has it (W2, W5).

@@ -416,3 +416,46 @@ async fn a_run_that_is_asked_to_stop_leaves_a_last_checkpoint() {
     assert!(report.continued.bytes > 3 << 20, "{:?}", report.continued);
     assert_eq!(place.compare(&report).await, 61);
 }
+
+/// A large file that changes a little each time is named by chunks of many backups.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keys_of_what_is_taken_over_are_carried_and_not_for_ever() {
+    let place = Place::new().await;
+    let source = place.path("source");
+    fs::create_dir(&source).unwrap();
+    let mut contents = noise(1, 16 << 20);
+    for round in 0..3_usize {
+        contents[round << 20..][..1000].copy_from_slice(&noise(round as u64, 1000));
+        write_old(&source.join("large"), &contents);
+        for _ in 0..2 {
+            let report = place.run(place.options(files(&source))).await;
+            assert_eq!(place.compare(&report).await, 1);
+        }
+    }
+    let mut most = 0;
+    for round in 0..400_u64 {
+        write_old(&source.join("small"), &noise(round, 10));
+        let report = place.run(place.options(files(&source))).await;
+        most = most.max(report.snapshot.unwrap().sessions.len());
+    }
+    assert!(most < 390, "{most} keys");
+    let last = place.run(place.options(files(&source))).await;
+    assert_eq!(place.compare(&last).await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_a_record_lacks_are_learnt_from_packs() {
+    let place = Place::new().await;
+    let source = place.tree();
+    let mut report = place.run(place.options(files(&source))).await;
+    let mut contents = noise(1000, 24 << 20);
+    contents[..1000].fill(7);
+    write_old(&source.join("below/large"), &contents);
+    let changed = place.run(place.options(files(&source))).await.snapshot.unwrap();
+    let snapshot = report.snapshot.insert(changed);
+    let root = snapshot.root.as_ref().unwrap().to_chunk().frame.place().unwrap().session;
+    let before = snapshot.sessions.len();
+    snapshot.sessions.retain(|info| info.session == root);
+    assert!(snapshot.sessions.len() < before);
+    assert_eq!(place.compare(&report).await, 61);
+}

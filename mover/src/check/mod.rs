@@ -25,9 +25,9 @@ pub use sample::{Sample, detection, fewer_than};
 use self::{data::Reading, packs::Packs, structure::Structure, touched::Bad, walk::Seen, wanted::Wanted};
 use crate::{
     cancel::Cancel,
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     format::{records::Snapshot, session::SessionName},
-    monitor::{Monitor, Progress},
+    monitor::{Monitor, Problem, Progress},
     reader::SnapshotReader,
     repo::{Repository, SnapshotList},
 };
@@ -121,6 +121,13 @@ fn choose(
         return snapshots;
     }
     for (session, error) in &list.unreadable {
+        if error.kind() == ErrorKind::Denied {
+            // Of another source or generation than these keys are for: nothing is said of it.
+            let what = format!("snapshot {}", session.nonce.short());
+            monitor.problem(Problem { what, message: error.in_one_line() });
+            report.not_readable += 1;
+            continue;
+        }
         report.add_damage(monitor, session.end_object(), error.to_string());
         report.damaged.push(*session);
     }
@@ -266,7 +273,7 @@ impl Check<'_> {
                 continue;
             }
             if let Err(error) = self.repository.mark_snapshot(session, VERIFIED).await {
-                self.report.mark_problem = Some(error.to_string());
+                self.report.mark_problem = Some(error.in_one_line());
                 return;
             }
             verdict.marked_verified = true;
@@ -275,7 +282,7 @@ impl Check<'_> {
         if self.report.marked > 0
             && let Err(error) = self.repository.store().flush().await
         {
-            self.report.mark_problem = Some(error.to_string());
+            self.report.mark_problem = Some(error.in_one_line());
         }
     }
 }

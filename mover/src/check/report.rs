@@ -76,6 +76,8 @@ pub struct Verdict {
 pub struct CheckReport {
     /// Snapshots looked at.
     pub snapshots: u64,
+    /// Snapshots that these keys may not read, of which nothing is said.
+    pub not_readable: u64,
     /// Pages read.
     pub pages: u64,
     /// Packs that exist.

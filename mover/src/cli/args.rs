@@ -31,8 +31,9 @@ Examples:
   carrack backup /home --exclude-caches
 
 Exit codes:
-  0 done   2 invalid usage   3 done in part   10 not found   11 conflict   12 unavailable   13 denied
-  14 damaged   15 no space left   70 internal error   130 stopped   1 anything else
+  0 done          2 invalid usage   3 done in part        10 not found   11 conflict
+  12 unavailable  13 denied         14 damaged            15 no space left
+  70 internal error                 130 stopped           1 anything else
 
 Each verb teaches itself: carrack backup --help";
 

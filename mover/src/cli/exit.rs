@@ -100,6 +100,23 @@ pub(crate) fn code_of_kind(kind: ErrorKind) -> u8 {
     }
 }
 
+/// The next step: what the error says, or what its kind suggests.
+pub(crate) fn next_step(error: &Error) -> Option<&str> {
+    error.hint().or(match error.kind() {
+        ErrorKind::NotFound => Some("check the name and the place"),
+        ErrorKind::Conflict => Some("see what is there, and run the same command again"),
+        ErrorKind::Unavailable => Some("run the same command again later: nothing is left half done"),
+        ErrorKind::Denied => Some("check owner and mode, or the credentials and what they may do"),
+        ErrorKind::Corrupt => Some("see what is damaged and what still restores: carrack check"),
+        ErrorKind::NoSpace => {
+            Some("free space there and run the same command again: it goes on where it was")
+        }
+        ErrorKind::Internal => Some("this is a defect of carrack: please report it, with what -vv prints"),
+        ErrorKind::Invalid => Some("see what is possible: carrack --help, and carrack VERB --help"),
+        _ => None,
+    })
+}
+
 /// Our own output could not be written: nobody reads it any more.
 #[derive(Debug)]
 pub(crate) struct OutputClosed;

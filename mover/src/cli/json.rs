@@ -7,6 +7,8 @@ use std::error::Error as _;
 use carrack_mover::error::Error;
 use serde::Serialize;
 
+use super::exit;
+
 /// A body with its type.
 #[derive(Debug, Serialize)]
 pub(crate) struct Tagged<'a, T> {
@@ -81,7 +83,7 @@ impl ExitError {
             code,
             message: error.to_string(),
             causes: causes(error),
-            next: error.hint().map(str::to_owned),
+            next: exit::next_step(error).map(str::to_owned),
         }
     }
 }

@@ -27,6 +27,7 @@ mod password;
 mod progress;
 mod signals;
 mod units;
+mod usage;
 
 #[cfg(test)]
 mod tests;
@@ -36,12 +37,10 @@ const SHUTDOWN: Duration = Duration::from_secs(2);
 
 /// Runs the program.
 pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(args) {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
-        Err(error) => {
-            let code = if error.use_stderr() { exit::INVALID } else { exit::DONE };
-            return ExitCode::from(if error.print().is_ok() { code } else { exit::SYSTEM });
-        }
+        Err(error) => return ExitCode::from(usage::explain(&error, &args)),
     };
     let context = Context::new(cli.global);
     context.output.start_log();

@@ -114,7 +114,10 @@ impl Output {
             let body = json::Problem::new(what, message);
             self.stderr_line(&json::line(&Tagged { message_type: "error", body: &body }));
         } else {
-            self.stderr_line(&format_args!("carrack: {}{what}: {message}", self.warning()));
+            // Many messages name what they are about.
+            let named = what.contains('/') && message.split([' ', ':']).any(|word| word == what);
+            let what = if named { String::new() } else { format!("{what}: ") };
+            self.stderr_line(&format_args!("carrack: {}{what}{message}", self.warning()));
         }
     }
 
@@ -133,7 +136,7 @@ impl Output {
         for cause in json::causes(error) {
             self.stderr_line(&format_args!("  because: {cause}"));
         }
-        if let Some(hint) = error.hint() {
+        if let Some(hint) = exit::next_step(error) {
             self.stderr_line(&format_args!("  next: {hint}"));
         }
     }

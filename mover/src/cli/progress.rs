@@ -188,8 +188,9 @@ impl Monitor for Watcher {
     }
 }
 
+/// A total that was passed was an estimate, and says nothing any more.
 fn share_done(done: u64, total: u64) -> Option<f64> {
-    (total > 0).then(|| (done as f64 / total as f64).min(1.0))
+    (total > 0 && done <= total).then(|| done as f64 / total as f64)
 }
 
 /// Seconds until the end at the speed so far; not guessed from the first instant.

@@ -16,8 +16,9 @@ use super::{context::Context, exit, password};
 
 /// Starts to listen.
 pub(crate) fn install(context: &Context) -> Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
-        .map_err(|error| Error::io(error, "signals cannot be listened to"))?;
+    let listened: &[i32] = if ignores_hangup() { &[SIGINT, SIGTERM] } else { &[SIGINT, SIGTERM, SIGHUP] };
+    let mut signals =
+        Signals::new(listened).map_err(|error| Error::io(error, "signals cannot be listened to"))?;
     let (cancel, output, graceful) =
         (context.cancel.clone(), context.output.clone(), std::sync::Arc::clone(context.graceful()));
     std::thread::spawn(move || {
@@ -32,6 +33,14 @@ pub(crate) fn install(context: &Context) -> Result<()> {
         }
     });
     Ok(())
+}
+
+/// Whether whoever started the program, as nohup does, wants it to survive the end of the terminal.
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok());
+    ignored.is_some_and(|signals| signals & 1 << (SIGHUP - 1) != 0)
 }
 
 /// Says how to go on after a stop.

@@ -45,6 +45,16 @@ impl Default for Content {
     }
 }
 
+impl Content {
+    /// What an entry with it names: chunks, or pages.
+    pub fn named(&self) -> Vec<&ChunkRef> {
+        match self {
+            Self::Inline(runs) => runs.iter().filter_map(Run::chunk).collect(),
+            Self::Paged { pages, .. } => pages.iter().map(|(page, _)| page).collect(),
+        }
+    }
+}
+
 /// A stretch of contents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Run {
@@ -60,6 +70,14 @@ impl Run {
         match self {
             Self::Chunk(chunk) => u64::from(chunk.length),
             Self::Hole(length) => *length,
+        }
+    }
+
+    /// The chunk, if it is one.
+    pub fn chunk(&self) -> Option<&ChunkRef> {
+        match self {
+            Self::Chunk(chunk) => Some(chunk),
+            Self::Hole(_) => None,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     bytes::{Reader, put_bytes, put_varint},
-    entry::{Entry, Previous, Run, read_entry, read_runs, write_entry, write_runs},
+    entry::{Content, Entry, Previous, Run, read_entry, read_runs, write_entry, write_runs},
     frame::ChunkRef,
     order,
     session::SessionName,
@@ -147,6 +147,19 @@ impl Page {
     /// Reads the plain bytes of a page.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         Self::with_sessions(bytes).map(|(page, _)| page)
+    }
+
+    /// Everything that it names, in order: pages below it, pages of runs, chunks.
+    pub fn named(&self) -> Vec<&ChunkRef> {
+        match self {
+            Self::Inner(children) => children.iter().map(|child| &child.page).collect(),
+            Self::RunsInner(pages) => pages.iter().map(|(page, _)| page).collect(),
+            Self::Runs(runs) => runs.iter().filter_map(Run::chunk).collect(),
+            Self::Leaf(entries) => {
+                let contents = entries.iter().map(|entry| &entry.content);
+                contents.flat_map(Content::named).collect()
+            }
+        }
     }
 
     /// Reads a page and lists the sessions whose keys are needed for what it names (with repeats).

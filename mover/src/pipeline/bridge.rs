@@ -161,7 +161,7 @@ impl Flight {
 
 /// The same error for one more thread that meets it.
 fn again(error: &Error) -> Error {
-    let copy = Error::new(error.kind(), error.to_string());
+    let copy = Error::new(error.kind(), error.in_one_line());
     match error.hint() {
         Some(hint) => copy.with_hint(hint),
         None => copy,

@@ -33,6 +33,8 @@ pub(crate) struct EarlierPages {
     young: HashMap<ChunkId, ChunkRef>,
     old: HashMap<ChunkId, ChunkRef>,
     young_limit: usize,
+    /// Sessions that contents refer to in pages which the new tree names without having read them.
+    carried: HashSet<SessionName>,
 }
 
 /// What one page takes, in bytes: key, reference, its frame on the heap, and its share of empty slots.
@@ -42,7 +44,12 @@ impl EarlierPages {
     /// Remembers pages in at most about this many bytes.
     pub(crate) fn new(memory_bytes: usize) -> Self {
         let young_limit = (memory_bytes / EARLIER_PAGE_BYTES / 2).max(64);
-        Self { young: HashMap::new(), old: HashMap::new(), young_limit }
+        Self { young: HashMap::new(), old: HashMap::new(), young_limit, carried: HashSet::new() }
+    }
+
+    /// The new tree refers to these sessions too, in pages that it takes over unread.
+    pub(crate) fn carry(&mut self, sessions: impl IntoIterator<Item = SessionName>) {
+        self.carried.extend(sessions);
     }
 
     /// Adds a page that was just seen.
@@ -73,9 +80,10 @@ impl Pages {
         Self { shared, packer, earlier, sessions: HashSet::new(), sealed: Vec::new() }
     }
 
-    /// Sessions that the stored pages refer to.
-    pub(crate) fn sessions(&self) -> &HashSet<SessionName> {
-        &self.sessions
+    /// Sessions that the tree refers to: in the stored pages, and below those that were taken over.
+    pub(crate) fn sessions(&self) -> HashSet<SessionName> {
+        let earlier = self.earlier.lock().unwrap_or_else(PoisonError::into_inner);
+        self.sessions.union(&earlier.carried).copied().collect()
     }
 }
 

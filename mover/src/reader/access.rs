@@ -9,8 +9,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    error::Result,
-    format::session::SessionName,
+    error::{ErrorKind, Result},
+    format::{
+        frame::FramePlace,
+        session::{SessionKeyInfo, SessionName},
+    },
     id::PackId,
     keys::Keys,
     repo::{Relocations, Repository},
@@ -37,6 +40,9 @@ pub trait Access: Send + Sync + Debug {
 
     /// Whether a snapshot is visible now (rule V).
     async fn is_visible(&self, session: SessionName) -> Result<bool>;
+
+    /// Keys of the sessions whose frames lie in one pack with this frame.
+    async fn keys_beside(&self, place: &FramePlace) -> Result<Vec<SessionKeyInfo>>;
 }
 
 /// A repository with the relocations that were read last.
@@ -86,5 +92,17 @@ impl Access for RepositoryAccess {
 
     async fn is_visible(&self, session: SessionName) -> Result<bool> {
         Ok(self.repository.visible(&session.to_string()).await?.contains(&session))
+    }
+
+    async fn keys_beside(&self, place: &FramePlace) -> Result<Vec<SessionKeyInfo>> {
+        let footer = match self.repository.footer(place.pack).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let moved = self.resolve(place.pack, place.offset, false).await?;
+                let (pack, _) = moved.ok_or(error)?;
+                self.repository.footer(pack).await?
+            }
+            footer => footer?,
+        };
+        Ok(footer.footer.sessions)
     }
 }

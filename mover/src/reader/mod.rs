@@ -1,7 +1,7 @@
 //! Opens what a snapshot refers to: pages, chunks, the tree.
 //!
 //! A snapshot carries the place of every frame and the keys of every session it refers to, so reading needs no
-//! index. What is remembered (pages, frames, keys) is bounded in bytes. Every chunk that leaves this module has
+//! index. A key that it should carry and does not is learnt from the pack that has the frame. What is remembered (pages, frames, keys) is bounded in bytes. Every chunk that leaves this module has
 //! been opened by its seal and compared with its id.
 
 pub mod access;
@@ -59,7 +59,7 @@ pub struct SnapshotReader {
 struct Inner {
     access: Arc<dyn Access>,
     snapshot: Snapshot,
-    infos: HashMap<SessionName, SessionKeyInfo>,
+    infos: RwLock<HashMap<SessionName, SessionKeyInfo>>,
     ciphers: RwLock<HashMap<SessionName, Arc<SessionCiphers>>>,
     pages: Mutex<ByteCache<(PackId, u32), Arc<Page>>>,
     frames: Mutex<ByteCache<(PackId, u32), Bytes>>,
@@ -85,7 +85,7 @@ impl SnapshotReader {
         let inner = Inner {
             access,
             snapshot,
-            infos,
+            infos: RwLock::new(infos),
             ciphers: RwLock::default(),
             pages: Mutex::new(ByteCache::new(PAGE_CACHE_BYTES)),
             frames: Mutex::new(ByteCache::new(FRAME_CACHE_BYTES)),
@@ -119,7 +119,8 @@ impl SnapshotReader {
     }
 
     fn session_ciphers(&self, session: SessionName) -> Result<Arc<SessionCiphers>> {
-        let info = self.inner.infos.get(&session).ok_or_else(|| {
+        let infos = self.inner.infos.read().unwrap_or_else(PoisonError::into_inner);
+        let info = infos.get(&session).ok_or_else(|| {
             Error::corrupt(format!(
                 "snapshot {} refers to session {session}, whose key it does not carry",
                 self.inner.snapshot.session
@@ -179,14 +180,14 @@ impl SnapshotReader {
             return Ok(page);
         }
         let stored = self.stored_frame(&place).await?;
-        let page = Arc::new(self.decode_page(chunk, &place, stored)?);
+        let page = Arc::new(self.decode_page(chunk, &place, stored).await?);
         let weight = place.plain as usize * PAGE_EXPANSION;
         let mut pages = self.inner.pages.lock().unwrap_or_else(PoisonError::into_inner);
         pages.insert(key(&place), Arc::clone(&page), weight);
         Ok(page)
     }
 
-    fn decode_page(&self, chunk: &ChunkRef, place: &FramePlace, stored: Bytes) -> Result<Page> {
+    async fn decode_page(&self, chunk: &ChunkRef, place: &FramePlace, stored: Bytes) -> Result<Page> {
         let plain = self.open(FrameKind::Metadata, place, stored)?;
         let page = piece(&plain, chunk.offset, chunk.length)?;
         if self.keys().chunk_id(page) != chunk.id {
@@ -195,8 +196,41 @@ impl SnapshotReader {
                 place.offset, place.pack
             )));
         }
-        Page::from_bytes(page)
-            .map_err(|error| error.context(format!("page at {} of pack {}", place.offset, place.pack)))
+        let (page, sessions) = Page::with_sessions(page)
+            .map_err(|error| error.context(format!("page at {} of pack {}", place.offset, place.pack)))?;
+        self.learn_keys(&page, &sessions).await;
+        Ok(page)
+    }
+
+    /// Learns the keys of sessions that a page refers to and the record does not carry. What cannot be learnt is an
+    /// error of whoever needs it.
+    async fn learn_keys(&self, page: &Page, sessions: &[SessionName]) {
+        let unknown = |session: &SessionName| {
+            !self.inner.infos.read().unwrap_or_else(PoisonError::into_inner).contains_key(session)
+        };
+        if !sessions.iter().any(unknown) {
+            return;
+        }
+        for place in page.named().into_iter().filter_map(|chunk| chunk.frame.place()) {
+            if !unknown(&place.session) {
+                continue;
+            }
+            match self.inner.access.keys_beside(place).await {
+                Ok(found) => {
+                    let mut infos = self.inner.infos.write().unwrap_or_else(PoisonError::into_inner);
+                    for info in found {
+                        infos.entry(info.session).or_insert(info);
+                    }
+                }
+                Err(error) => {
+                    tracing::info!(%error, pack = %place.pack, "its keys cannot be learnt");
+                    return;
+                }
+            }
+            if unknown(&place.session) {
+                return;
+            }
+        }
     }
 
     /// Several pages in order, with one request for those that lie next to each other. Not kept.
@@ -232,7 +266,7 @@ impl SnapshotReader {
                 }
                 None => self.stored_frame(place).await?,
             };
-            pages.push(self.decode_page(chunk, place, stored)?);
+            pages.push(self.decode_page(chunk, place, stored).await?);
         }
         Ok(())
     }

@@ -69,6 +69,10 @@ impl Access for Packs {
     async fn is_visible(&self, _session: SessionName) -> Result<bool> {
         Ok(true)
     }
+
+    async fn keys_beside(&self, _place: &FramePlace) -> Result<Vec<SessionKeyInfo>> {
+        Ok(Vec::new())
+    }
 }
 
 /// Writes one session's packs.

@@ -48,6 +48,8 @@ pub(crate) struct Marked {
     pub(crate) fenced: Vec<SessionName>,
     /// Repacks that somebody's frame is found through.
     pub(crate) relocations_needed: HashSet<SessionName>,
+    /// All visible relocations.
+    pub(crate) relocations: Relocations,
 }
 
 /// Ranges of pages that are read at once.
@@ -103,7 +105,7 @@ impl Repository {
                 }
             }
         }
-        let relocations_needed = std::mem::take(&mut marker.relocations_needed);
+        let Marker { relocations_needed, relocations, .. } = marker;
         for names in survey.visible(SessionKind::Repack).chunks(ENDS_PER_ROUND) {
             let ends = self.ends_of(names).await?;
             fenced.extend(
@@ -112,7 +114,7 @@ impl Repository {
                     .map(|(name, _)| name),
             );
         }
-        Ok(Marked { survey, fenced, relocations_needed })
+        Ok(Marked { survey, fenced, relocations_needed, relocations })
     }
 }
 

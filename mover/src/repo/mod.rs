@@ -78,6 +78,9 @@ impl Repository {
             Err(error) if error.kind() == crate::error::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
+        if has_data(store.as_ref()).await? {
+            return Err(without_format(store.as_ref()));
+        }
         crate::store::probe(store.as_ref(), &world).await?;
         let repository = RepositoryId(world.random());
         let root = crate::secret::Key::new(world.random());
@@ -169,6 +172,26 @@ impl Repository {
     }
 }
 
+/// Whether anybody has written sessions here, as they do to a repository only.
+async fn has_data(store: &dyn ObjectStore) -> Result<bool> {
+    for folder in ["sessions/", "snapshots/", "packs/"] {
+        match store.list(folder, None).await {
+            Ok(page) if page.objects.is_empty() => {}
+            Ok(_) => return Ok(true),
+            // A directory that does not exist yet.
+            Err(error) if error.kind() == crate::error::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
+}
+
+/// A new repository in its place would make everything in it unreadable, and garbage.
+fn without_format(store: &dyn ObjectStore) -> Error {
+    Error::corrupt(format!("the repository at {} has lost its object `{FORMAT_OBJECT}`", store.describe()))
+        .with_hint("bring that object back from a copy; for a new repository choose another place")
+}
+
 async fn key_objects(store: &dyn ObjectStore) -> Result<Vec<String>> {
     let listed = crate::store::list_all(store, "keys/").await?;
     Ok(listed.into_iter().map(|object| object.name).collect())
@@ -176,15 +199,25 @@ async fn key_objects(store: &dyn ObjectStore) -> Result<Vec<String>> {
 
 /// Reads and checks the format object.
 async fn read_format(store: &dyn ObjectStore) -> Result<RepositoryFormat> {
-    let bytes = store.get(FORMAT_OBJECT, ByteRange::All).await.map_err(|error| match error.kind() {
-        crate::error::ErrorKind::NotFound => {
-            Error::not_found(format!("there is no repository at {}", store.describe()))
-                .with_hint("check the place, or make a repository there: carrack init")
+    let bytes = match store.get(FORMAT_OBJECT, ByteRange::All).await {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == crate::error::ErrorKind::NotFound => {
+            return Err(match has_data(store).await? {
+                true => without_format(store),
+                false => Error::not_found(format!("there is no repository at {}", store.describe()))
+                    .with_hint("check the place, or make a repository there: carrack init"),
+            });
         }
+        Err(error) => return Err(error),
+    };
+    let decoded = records::decode_kind(FORMAT_OBJECT, &bytes, RecordKind::Format);
+    let decoded = decoded.and_then(|body| records::from_json::<RepositoryFormat>(FORMAT_OBJECT, body));
+    let format = decoded.map_err(|error| match error.kind() {
+        crate::error::ErrorKind::Corrupt => error
+            .context(store.describe())
+            .with_hint("check the place; if it is a repository, bring that object back from a copy"),
         _ => error,
     })?;
-    let body = records::decode_kind(FORMAT_OBJECT, &bytes, RecordKind::Format)?;
-    let format: RepositoryFormat = records::from_json(FORMAT_OBJECT, body)?;
     if format.version > FORMAT_VERSION {
         return Err(Error::invalid(format!(
             "the repository at {} has format version {}, this program knows {FORMAT_VERSION}",

@@ -141,12 +141,24 @@ pub(super) async fn open_root_keys(
         return Ok(roots);
     }
     match unreadable {
-        Some(error) => Err(error.context("no other key fits, and one key cannot be read")),
+        Some(error) => Err(error
+            .context("no other key fits, and one key cannot be read")
+            .with_hint("check the password; if it is right, bring that object back from a copy")),
         None if names.is_empty() => Err(Error::corrupt(format!("{} has no keys", store.describe()))
             .with_hint("bring back the objects below keys/ from a copy of the repository")),
-        None => Err(Error::denied(format!("wrong password for the repository at {}", store.describe()))
-            .with_hint("check CARRACK_PASSWORD, CARRACK_PASSWORD_FILE or CARRACK_PASSWORD_COMMAND")),
+        None => Err(does_not_fit(store, unlock)),
     }
+}
+
+fn does_not_fit(store: &dyn ObjectStore, unlock: &Unlock) -> Error {
+    let (what, hint) = match unlock {
+        Unlock::Secret(_) => ("the secret does not open", "check --key-file or CARRACK_KEY_FILE"),
+        _ => (
+            "wrong password for",
+            "check CARRACK_PASSWORD, CARRACK_PASSWORD_FILE or CARRACK_PASSWORD_COMMAND",
+        ),
+    };
+    Error::denied(format!("{what} the repository at {}", store.describe())).with_hint(hint)
 }
 
 async fn open_file(

@@ -77,14 +77,7 @@ impl Shared {
 
     /// Reports a file that cannot be restored, once. A full disk ends everything.
     pub(crate) fn fail(&self, task: &FileTask, error: &Error) {
-        if error.kind() == ErrorKind::NoSpace {
-            let mut fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
-            if fatal.is_none() {
-                let hint = "free space there and restore again: what is complete is not written twice";
-                *fatal = Some(Error::no_space(error.to_string()).with_hint(hint));
-            }
-            self.stop.cancel();
-        }
+        self.end_if_full(error);
         let quiet = error.kind() == ErrorKind::Cancelled || self.stop.is_cancelled();
         if task.fail() {
             self.failed.fetch_add(1, Ordering::Relaxed);
@@ -93,6 +86,26 @@ impl Shared {
             }
             super::report(&*self.monitor, &task.path, error);
         }
+    }
+
+    /// Reports what is not a file and cannot be restored. A full disk ends everything.
+    pub(crate) fn report(&self, path: &[u8], error: &Error) {
+        self.end_if_full(error);
+        if !self.stop.is_cancelled() {
+            super::report(&*self.monitor, path, error);
+        }
+    }
+
+    fn end_if_full(&self, error: &Error) {
+        if error.kind() != ErrorKind::NoSpace {
+            return;
+        }
+        let mut fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
+        if fatal.is_none() {
+            let hint = "free space there and restore again: what is complete is not written twice";
+            *fatal = Some(Error::no_space(error.in_one_line()).with_hint(hint));
+        }
+        self.stop.cancel();
     }
 
     /// How many files could not be restored.

@@ -10,6 +10,7 @@ mod batch;
 mod compare;
 mod execute;
 pub mod image;
+mod kept;
 mod plan;
 pub mod select;
 pub mod stream;
@@ -54,7 +55,7 @@ pub struct RestoreOptions {
     pub existing: Existing,
     /// Remove what the selected part of the snapshot does not have.
     pub delete: bool,
-    /// Read everything back and compare it.
+    /// Read everything back and compare it, but for the files that `existing` left as they were.
     pub verify: bool,
     /// Only say what would be done.
     pub dry_run: bool,
@@ -114,10 +115,10 @@ pub async fn restore(
 ) -> Result<RestoreReport> {
     reader.keys().check_opens_data()?;
     monitor.phase("restore");
-    let mut report = plan::run(reader, options, Arc::clone(&monitor), cancel.clone()).await?;
+    let (mut report, kept) = plan::run(reader, options, Arc::clone(&monitor), cancel.clone()).await?;
     if options.verify && !options.dry_run {
         monitor.phase("verify");
-        report.files_verified = verify::verify(reader, options, Arc::clone(&monitor), cancel).await?;
+        report.files_verified = verify::verify(reader, options, &kept, Arc::clone(&monitor), cancel).await?;
         report.problems = crate::monitor::Progress::get(&monitor.progress().problems);
     }
     Ok(report)
@@ -133,13 +134,5 @@ pub(crate) fn worker_count(threads: usize) -> usize {
 
 /// Reports something that goes wrong about a path.
 pub(crate) fn report(monitor: &dyn Monitor, path: &[u8], error: &crate::error::Error) {
-    use std::error::Error as _;
-    let mut message = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        message.push_str(": ");
-        message.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    monitor.problem(Problem { what: crate::monitor::escape_path(path), message });
+    monitor.problem(Problem { what: crate::monitor::escape_path(path), message: error.in_one_line() });
 }

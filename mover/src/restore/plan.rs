@@ -12,6 +12,7 @@ use super::{
     Existing, RestoreOptions, RestoreReport,
     batch::{Batch, FILE_BYTES, FileTask, Sink},
     execute::{Executor, Shared},
+    kept::Kept,
     report,
     select::relative,
 };
@@ -55,6 +56,7 @@ struct Planner<'o> {
     directory_bytes: usize,
     /// Names that are linked at the end, to a file that has several.
     links: Vec<(Vec<u8>, (u64, u64))>,
+    kept: Kept,
     first_names: HashSet<(u64, u64)>,
     /// Directories that existed and whose names did not come yet; for removing what is not in the snapshot.
     unlisted: HashSet<Vec<u8>>,
@@ -69,7 +71,7 @@ pub(crate) async fn run(
     options: &RestoreOptions,
     monitor: Arc<dyn Monitor>,
     cancel: Cancel,
-) -> Result<RestoreReport> {
+) -> Result<(RestoreReport, Kept)> {
     let prefix = options.selection.prefix(reader).await?;
     let wish = TargetOptions { replace: options.existing != Existing::Keep };
     let (tree, looked_at) = if options.dry_run {
@@ -103,13 +105,14 @@ pub(crate) async fn run(
         directories: Some(Vec::new()),
         directory_bytes: 0,
         links: Vec::new(),
+        kept: Kept::default(),
         first_names: HashSet::new(),
         unlisted: HashSet::new(),
         listing: None,
         report: RestoreReport::default(),
     };
     let planned = planner.walk().await;
-    let Planner { batches, directories, links, prefix, mut report, shared: own, .. } = planner;
+    let Planner { batches, directories, links, prefix, mut report, kept, shared: own, .. } = planner;
     drop((batches, own));
     let written =
         dispatcher.await.map_err(|error| Error::internal("the restore did not finish").with_source(error))?;
@@ -119,12 +122,13 @@ pub(crate) async fn run(
     if !options.dry_run {
         link(&shared, links)?;
         finish_directories(reader, options, &shared, &prefix, directories).await?;
+        shared.check()?;
     }
     report.bytes_written = shared.written.load(Ordering::Relaxed);
     report.bytes_fetched = shared.fetched.load(Ordering::Relaxed);
     finish_tree(shared)?;
     report.problems = Progress::get(&monitor.progress().problems);
-    Ok(report)
+    Ok((report, kept))
 }
 
 impl Planner<'_> {
@@ -192,7 +196,7 @@ impl Planner<'_> {
             if !matches!(tree.look_up(&path[..at]), Ok(Some((Kind::Directory, _))))
                 && let Err(error) = tree.create_directory(&path[..at])
             {
-                report(&*self.shared.monitor, &path[..at], &error);
+                self.shared.report(&path[..at], &error);
             }
         }
     }
@@ -203,7 +207,7 @@ impl Planner<'_> {
         }
         let Some(tree) = &self.shared.tree else { return };
         if let Err(error) = tree.create_directory(&path) {
-            return report(&*self.shared.monitor, &path, &error);
+            return self.shared.report(&path, &error);
         }
         Progress::add(&self.shared.monitor.progress().entries, 1);
         self.directory_bytes += path.len() + mem::size_of::<(Vec<u8>, Metadata)>() + 64;
@@ -232,7 +236,7 @@ impl Planner<'_> {
                     lock(&self.shared.made).insert(key, made);
                 }
             }
-            Err(error) => report(&*self.shared.monitor, path, &error),
+            Err(error) => self.shared.report(path, &error),
         }
     }
 
@@ -267,6 +271,7 @@ impl Planner<'_> {
         // A name that stays is not the first one: the others of its inode are restored without it.
         if self.keeps(present.as_ref(), &entry.metadata) {
             self.report.files_skipped += 1;
+            self.kept.add(self.report.files - 1);
             return Ok(());
         }
         let several = entry.metadata.links > 1;
@@ -281,7 +286,7 @@ impl Planner<'_> {
         let sink = match self.sink(&path, &entry, reuse) {
             Ok(sink) => sink,
             Err(error) => {
-                report(&*self.shared.monitor, &path, &error);
+                self.shared.report(&path, &error);
                 return Ok(());
             }
         };
@@ -427,7 +432,7 @@ fn link(shared: &Shared, links: Vec<(Vec<u8>, (u64, u64))>) -> Result<()> {
         };
         match linked {
             Ok(()) => Progress::add(&shared.monitor.progress().entries, 1),
-            Err(error) => report(&*shared.monitor, &path, &error),
+            Err(error) => shared.report(&path, &error),
         }
     }
     Ok(())
@@ -444,7 +449,7 @@ async fn finish_directories(
     let Some(tree) = &shared.tree else { return Ok(()) };
     let finish = |path: &[u8], metadata: &Metadata| {
         if let Err(error) = tree.finish_directory(path, metadata) {
-            report(&*shared.monitor, path, &error);
+            shared.report(path, &error);
         }
     };
     if let Some(directories) = directories {

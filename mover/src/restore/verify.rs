@@ -7,6 +7,7 @@ use super::{
     batch::{Batch, FileTask, Sink},
     compare,
     execute::Shared,
+    kept::Kept,
     plan::BATCH_SHARE,
     select::relative,
 };
@@ -39,10 +40,12 @@ impl Work {
     }
 }
 
-/// Compares what was selected; gives the number of files that are right.
-pub(crate) async fn verify(
+/// Compares what was selected, but for files that were to be left as they are; gives the number of files that are
+/// right.
+pub(super) async fn verify(
     reader: &SnapshotReader,
     options: &RestoreOptions,
+    kept: &Kept,
     monitor: Arc<dyn Monitor>,
     cancel: Cancel,
 ) -> Result<u64> {
@@ -54,11 +57,15 @@ pub(crate) async fn verify(
     let limit = usize::try_from(options.memory_bytes / BATCH_SHARE).unwrap_or(usize::MAX);
     let mut walk = reader.entries(options.selection.part())?;
     let mut work = Work::default();
-    let mut files = 0;
+    let (mut selected, mut files) = (0, 0);
     while let Some(leaf) = walk.next_leaf().await? {
         for entry in leaf {
             let Some(path) = relative(&entry.path, &prefix) else { continue };
             if entry.kind != Kind::File || !options.selection.wants(&entry.path) {
+                continue;
+            }
+            selected += 1;
+            if kept.has(selected - 1) {
                 continue;
             }
             let task = Arc::new(FileTask::new(path.to_vec(), entry.metadata, Sink::Check));

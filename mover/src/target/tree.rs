@@ -92,7 +92,15 @@ impl TargetTree {
     /// Opens the directory at `root`, making it if need be.
     pub fn open(root: &Path, options: TargetOptions) -> Result<Self> {
         std::fs::create_dir_all(root).map_err(|error| cannot_open(error, root))?;
-        Self::open_root(root, options).map_err(|error| cannot_open(error, root))
+        let tree = Self::open_root(root, options).map_err(|error| cannot_open(error, root))?;
+        // Said once, and not of each thing that cannot be made there.
+        match rustix::fs::fstatvfs(&tree.root) {
+            Ok(found) if found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) => {
+                let error = io::ErrorKind::ReadOnlyFilesystem.into();
+                Err(cannot_open(error, root).with_hint("mount it for writing, or restore to another place"))
+            }
+            _ => Ok(tree),
+        }
     }
 
     /// Opens the directory at `root` if there is one.

@@ -43,8 +43,8 @@ Examples:
   pg_dump shop | carrack backup --stdin --stdin-filename shop.sql
   carrack backup --device /dev/vg0/snapshot --changed-blocks changed.json
 
-Patterns: * and ? stay within a name, ** crosses directories; a pattern without a slash at its start matches at
-any depth, and !PATTERN takes a match back. The last match decides.")]
+Patterns: * and ? stay within a name, ** crosses directories; a pattern without a slash at its
+start matches at any depth, and !PATTERN takes a match back. The last match decides.")]
 pub(crate) struct BackupArgs {
     /// Files and directories
     #[arg(value_name = "PATH", required_unless_present_any = ["files_from", "stdin", "device"])]
@@ -68,7 +68,7 @@ pub(crate) struct BackupArgs {
     /// Say what would be stored, and store nothing
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
-    /// Write no snapshot if nothing differs from the parent
+    /// Write no snapshot if nothing differs from the parent, attributes of the directories above the paths included
     #[arg(long)]
     pub(crate) skip_if_unchanged: bool,
     /// Least time between two checkpoints, from which a retry goes on after a kill
@@ -112,7 +112,7 @@ pub(crate) struct OtherSources {
     #[arg(long, conflicts_with = "device")]
     pub(crate) stdin: bool,
     /// Name to keep standard input under
-    #[arg(long, value_name = "NAME", default_value = "stdin", requires = "stdin")]
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_NAME, requires = "stdin")]
     pub(crate) stdin_filename: String,
     /// Back up the blocks of this device or image file
     #[arg(long, value_name = "PATH")]
@@ -144,6 +144,8 @@ pub(crate) struct CompareArgs {
     pub(crate) ignore_inode: bool,
 }
 
+/// What standard input is kept under.
+const DEFAULT_NAME: &str = "stdin";
 /// Longest list of paths that is read, in bytes: a list of files by mistake is not read to its end.
 const LIST_LIMIT: u64 = 1 << 30;
 
@@ -193,6 +195,15 @@ fn source(context: &Context, args: &BackupArgs) -> Result<BackupSource> {
     if let Some(path) = &other.device {
         let (changed, change_id) = (other.changed_blocks.clone(), other.change_id.clone());
         return Ok(BackupSource::Block { path: path.clone(), changed, change_id });
+    }
+    // The parser lets these pass beside paths, because paths and what these need exclude each other.
+    if other.changed_blocks.is_some() || other.change_id.is_some() {
+        return Err(Error::invalid("--changed-blocks and --change-id speak of a device, and none is given")
+            .with_hint("name it with --device, and no other path"));
+    }
+    if other.stdin_filename != DEFAULT_NAME {
+        return Err(Error::invalid("--stdin-filename needs --stdin")
+            .with_hint("give --stdin and no path, or leave the name out"));
     }
     let mut roots = args.paths.clone();
     for list in &args.files_from {

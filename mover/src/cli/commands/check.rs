@@ -2,7 +2,7 @@
 
 use carrack_mover::{
     check::{CheckLevel, CheckOptions, CheckReport, DAMAGE_LISTED, Damage, Sample, Verdict, check},
-    error::Result,
+    error::{Error, Result},
 };
 use clap::Args;
 
@@ -25,8 +25,8 @@ Examples:
   carrack check --read-data
   carrack check --read-data latest --host db1
 
-A sample of 5 of 100 packs finds damage in a single pack with a probability of 5 %, damage in ten of them with
-42 %, and in twenty with 68 %; the summary says what this run's sample is worth.")]
+A sample of 5 of 100 packs finds damage in a single pack with a probability of 5 %, damage in ten
+of them with 42 %, and in twenty with 68 %; the summary says what this run's sample is worth.")]
 pub(crate) struct CheckArgs {
     /// Snapshots to check, with what they need [default: everything]
     #[arg(value_name = "SNAPSHOT")]
@@ -63,6 +63,10 @@ pub(crate) async fn run(context: &Context, args: &CheckArgs) -> Result<Outcome> 
     } else {
         let list = repository.snapshots().await?;
         let chosen = snapshots::choose(&repository, &list, &args.snapshots, &filter).await?;
+        if chosen.is_empty() {
+            return Err(Error::not_found("no snapshot matches: nothing was checked")
+                .with_hint("see what there is: carrack snapshots"));
+        }
         Some(chosen.iter().map(|snapshot| snapshot.session).collect())
     };
     let (threads, mark) = (context.threads(), !args.no_mark);
@@ -80,7 +84,7 @@ pub(crate) async fn run(context: &Context, args: &CheckArgs) -> Result<Outcome> 
         show(context, &report)?;
         context.output.remark(format_args!("time       {}", units::duration(elapsed)))?;
     }
-    Ok(if report.is_clean() { Outcome::Done } else { Outcome::Damaged })
+    Ok(if report.is_clean() { Outcome::of_problems(report.not_readable) } else { Outcome::Damaged })
 }
 
 fn show(context: &Context, report: &CheckReport) -> Result<()> {

@@ -30,10 +30,7 @@ pub(crate) fn run(output: &Output, args: &ManArgs) -> Result<Outcome> {
         Some(dir) => {
             std::fs::create_dir_all(dir)
                 .map_err(|error| Error::io(error, format!("directory {} cannot be made", dir.display())))?;
-            write_page(dir, "carrack", &program)?;
-            for verb in program.get_subcommands().filter(|verb| !verb.is_hide_set()) {
-                write_page(dir, &format!("carrack-{}", verb.get_name()), verb)?;
-            }
+            write_pages(dir, "carrack", &program)?;
         }
     }
     Ok(Outcome::Done)
@@ -47,8 +44,14 @@ fn render(command: &Command) -> Result<Vec<u8>> {
     Ok(page)
 }
 
-fn write_page(dir: &Path, name: &str, command: &Command) -> Result<()> {
+/// The page of a command and those of its verbs, and of theirs.
+fn write_pages(dir: &Path, name: &str, command: &Command) -> Result<()> {
     let path = dir.join(format!("{name}.1"));
     std::fs::write(&path, render(command)?)
-        .map_err(|error| Error::io(error, format!("manual page {} cannot be written", path.display())))
+        .map_err(|error| Error::io(error, format!("manual page {} cannot be written", path.display())))?;
+    let verbs = command.get_subcommands().filter(|verb| !verb.is_hide_set() && verb.get_name() != "help");
+    for verb in verbs {
+        write_pages(dir, &format!("{name}-{}", verb.get_name()), verb)?;
+    }
+    Ok(())
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use carrack_mover::error::{Error, Result};
 use clap::Args;
+#[cfg(feature = "mount")]
+use serde::Serialize;
 
 use crate::cli::{args::FilterArgs, context::Context, exit::Outcome};
 
@@ -26,6 +28,14 @@ pub(crate) struct MountArgs {
     pub(crate) allow_other: bool,
 }
 
+/// Body of `mounted` and, at the end, of `summary`.
+#[cfg(feature = "mount")]
+#[derive(Clone, Serialize)]
+struct Shown {
+    mount_point: String,
+    snapshots: usize,
+}
+
 #[cfg(feature = "mount")]
 pub(crate) async fn run(context: &Context, args: &MountArgs) -> Result<Outcome> {
     use carrack_mover::mount::{self, MountOptions};
@@ -41,8 +51,10 @@ pub(crate) async fn run(context: &Context, args: &MountArgs) -> Result<Outcome> 
         return Err(Error::not_found("there is no snapshot to show").with_hint("see: carrack snapshots"));
     }
     context.begin_graceful();
+    let shown = Shown { mount_point: args.mountpoint.display().to_string(), snapshots: chosen.len() };
     let count = units::count(chosen.len() as u64, "snapshot", "snapshots");
     let note = format!("{count} on {}, until ctrl-C or umount", args.mountpoint.display());
+    let announced = shown.clone();
     let options = MountOptions { allow_other: args.allow_other };
     let (point, cancel, output) = (args.mountpoint.clone(), context.cancel.clone(), context.output.clone());
     let handle = tokio::runtime::Handle::current();
@@ -52,12 +64,19 @@ pub(crate) async fn run(context: &Context, args: &MountArgs) -> Result<Outcome> 
                 tracing::error!(hint = error.hint().unwrap_or_default(), "{error}");
             }
         });
+        if output.is_json() {
+            // Nobody need read it: what counts is the mount.
+            drop(output.message("mounted", &announced));
+        }
         output.note(note);
     };
     let work = move || mount::mount(repository, chosen, &point, options, (handle, cancel), mounted);
     tokio::task::spawn_blocking(work).await.map_err(|error| {
         Error::internal("the mounted file system ended unexpectedly").with_source(error)
     })??;
+    if context.output.is_json() {
+        context.output.message("summary", &shown)?;
+    }
     Ok(Outcome::of_problems(bad as u64))
 }
 

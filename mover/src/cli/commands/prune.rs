@@ -162,6 +162,11 @@ fn show_plan(context: &Context, plan: &PrunePlan) -> Result<()> {
             units::size(plan.repack_unused_bytes)
         ))?;
     }
+    if plan.repack_is_full {
+        out.remark(
+            "to move    nothing: old snapshots find as many moved frames as they may; forget some of them to free more",
+        )?;
+    }
     out.remark(format_args!("sessions   {} open, {} overdue and shut out", plan.open.len(), plan.fence.len()))
 }
 

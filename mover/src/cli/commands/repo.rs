@@ -107,7 +107,9 @@ async fn info(context: &Context) -> Result<Outcome> {
     out.line(format_args!("id           {}", format.repository))?;
     out.line(format_args!("made         {}", units::moment(format.created)))?;
     out.line(format_args!("format       {}", format.version))?;
-    out.line(format_args!("cuts         {:?}", format.cut))?;
+    let [least, average, most] =
+        [format.cut.minimum, format.cut.average, format.cut.maximum].map(|bytes| units::size(bytes.into()));
+    out.line(format_args!("cuts         {average} on average, {least} to {most}"))?;
     let features = [&format.read_features, &format.write_features, &format.maintain_features];
     let features: Vec<&str> = features.into_iter().flatten().map(String::as_str).collect();
     out.line(format_args!(

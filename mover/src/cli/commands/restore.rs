@@ -62,7 +62,7 @@ pub(crate) struct RestoreArgs {
     /// What to do with files that are there already
     #[arg(long, value_name = "WHEN", default_value = "always")]
     pub(crate) overwrite: OverwriteArg,
-    /// Read everything back from the target and compare
+    /// Read everything back from the target and compare; but for files that --overwrite if-newer or never left alone
     #[arg(long)]
     pub(crate) verify: bool,
     /// Make holes where the snapshot has zeros; this is so without the option too
@@ -179,9 +179,14 @@ fn refuse_tree_options(args: &RestoreArgs, target: &str) -> Result<()> {
 fn is_image_target(args: &RestoreArgs, snapshot: &Snapshot) -> Result<bool> {
     match std::fs::metadata(&args.target) {
         Ok(found) if found.file_type().is_block_device() => Ok(true),
+        Ok(found) if found.is_dir() && snapshot.source == SourceKind::Block => {
+            let place = args.target.display();
+            Err(Error::invalid(format!("target {place} is a directory, and the snapshot holds a device"))
+                .with_hint(format!("name a device or a new file, such as {place}/image")))
+        }
         Ok(found) if found.is_dir() => Ok(false),
         Ok(_) if snapshot.source == SourceKind::Files => {
-            Err(Error::conflict(format!("target {} is not a directory", args.target.display()))
+            Err(Error::invalid(format!("target {} is not a directory", args.target.display()))
                 .with_hint("name a directory, a device, or - for standard output"))
         }
         Ok(_) => Ok(true),

@@ -26,5 +26,6 @@ fn no_guess_from_the_first_instant() {
     assert_eq!(remaining(10.0, 0.001), None);
     assert_eq!(remaining(10.0, 0.5), Some(10.0));
     assert_eq!(share_done(3, 0), None);
-    assert_eq!(share_done(5, 4), Some(1.0));
+    assert_eq!(share_done(4, 4), Some(1.0));
+    assert_eq!(share_done(5, 4), None);
 }

@@ -71,6 +71,8 @@ pub struct PrunePlan {
     pub repack_bytes: u64,
     /// Bytes in them that are not needed, at least.
     pub repack_unused_bytes: u64,
+    /// Nothing more can be moved until old snapshots are forgotten: so many frames have been moved that they need.
+    pub repack_is_full: bool,
     /// Repacks whose relocations no snapshot needs any more.
     pub relocations: Vec<SessionName>,
     /// All packs.
@@ -142,7 +144,6 @@ impl Repository {
         let unfinished = list_all(self.store().as_ref(), "gc/").await?;
         monitor.phase("finding what snapshots need");
         let marked = self.mark(&mut table, Watch { monitor, cancel }).await?;
-        let relocations = self.relocations().await?;
         let mut plan = PrunePlan::new(options);
         plan.unfinished_lists =
             unfinished.iter().filter(|object| condemned_id(&object.name).is_some()).count() as u64;
@@ -157,10 +158,8 @@ impl Repository {
         let unneeded = |repack: &&SessionName| {
             in_view.binary_search(repack).is_ok() && !marked.relocations_needed.contains(repack)
         };
-        plan.relocations = relocations.sessions().iter().filter(unneeded).copied().collect();
-        if relocations.len() < RELOCATED_FRAMES_MAX {
-            plan.choose_repack(&table, options);
-        }
+        plan.relocations = marked.relocations.sessions().iter().filter(unneeded).copied().collect();
+        plan.choose_repack(&table, options, marked.relocations.len());
         plan.clean_up = marked.survey.forgotten().chain(marked.fenced).collect();
         plan.clean_up.sort_unstable();
         plan.clean_up.dedup();
@@ -283,6 +282,7 @@ impl PrunePlan {
             repack: Vec::new(),
             repack_bytes: 0,
             repack_unused_bytes: 0,
+            repack_is_full: false,
             relocations: Vec::new(),
             packs: 0,
             bytes: 0,
@@ -331,8 +331,9 @@ impl PrunePlan {
         }
     }
 
-    /// Packs that are worth writing anew, the emptiest first, until little enough is unused.
-    fn choose_repack(&mut self, table: &PackTable, options: &PruneOptions) {
+    /// Packs that are worth writing anew, the emptiest first, until little enough is unused; none while as many
+    /// frames have been moved as may be.
+    fn choose_repack(&mut self, table: &PackTable, options: &PruneOptions, moved_frames: usize) {
         let is_busy = self.is_busy();
         let partly = |row: &&table::PackRow| row.is_needed() && !is_busy(row.pack);
         let needed: u64 = table.rows().iter().filter(partly).map(table::PackRow::needed_bytes).sum();
@@ -355,6 +356,10 @@ impl PrunePlan {
             if self.unused_bytes - self.repack_unused_bytes <= allowed
                 || options.max_repack_bytes.is_some_and(|most| copied > most)
             {
+                break;
+            }
+            if moved_frames >= RELOCATED_FRAMES_MAX {
+                self.repack_is_full = true;
                 break;
             }
             self.repack.push(row.pack);
