@@ -166,11 +166,6 @@ impl Limit {
         self.frames.iter().map(|frame| u64::from(frame.stored)).sum()
     }
 
-    /// Removes the store's directory.
-    pub fn remove(self) -> Result<()> {
-        crate::dataset::remove(&self.dir)
-    }
-
     fn each_frame(&self, then: impl Fn(&Frame, &[u8]) -> Result<()> + Sync) -> Result<()> {
         self.frames.par_iter().try_for_each_init(
             || Opener::new(self.cipher, &self.dir),

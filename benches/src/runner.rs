@@ -1,5 +1,6 @@
 //! The scenario itself: every step for every tool in turn, so that a drift of the machine meets all alike.
 
+mod aside;
 mod contender;
 
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use crate::report::{Cell, LIMIT, Outcome, Report};
 use crate::s3::{Program, Server};
 use crate::tools::Name;
 use crate::verify::{self, Entry};
+use aside::Aside;
 use contender::Contender;
 
 /// What a tool is asked for, in the order of a run.
@@ -109,6 +111,7 @@ pub trait Observer {
 /// Runs `plan` and adds to `report`; a scenario that is in it already, without a failure, is not run again.
 pub fn run(plan: &Plan, report: &mut Report, observer: &mut dyn Observer) -> Result<()> {
     measure::available()?;
+    let aside = Aside::new(&plan.cache);
     for &store in &plan.stores {
         for &dataset in &plan.datasets {
             let place = (dataset.name(), store.name());
@@ -118,18 +121,19 @@ pub fn run(plan: &Plan, report: &mut Report, observer: &mut dyn Observer) -> Res
             }
             observer.progress(&format!("{}: making the dataset", place.0));
             report.cells.retain(|cell| (cell.dataset.as_str(), cell.store.as_str()) != place);
-            scenario(plan, store, dataset, report, &mut |line| observer.progress(line))?;
+            scenario(plan, store, dataset, &aside, report, &mut |line| observer.progress(line))?;
             report.judge();
             observer.save(report)?;
         }
     }
-    Ok(())
+    aside.clear()
 }
 
 fn scenario(
     plan: &Plan,
     store: Store,
     dataset: Dataset,
+    aside: &Aside,
     report: &mut Report,
     progress: &mut dyn FnMut(&str),
 ) -> Result<()> {
@@ -141,7 +145,7 @@ fn scenario(
     };
     let mut table = Table { dataset, store, cells: Vec::new() };
     for run in 0..plan.runs {
-        one_run(plan, run, &source, server.as_ref(), &mut table, progress)?;
+        one_run(plan, run, &source, server.as_ref(), aside, &mut table, progress)?;
     }
     report.cells.append(&mut table.cells);
     Ok(())
@@ -152,13 +156,14 @@ fn one_run(
     run: u32,
     source: &Path,
     server: Option<&Server>,
+    aside: &Aside,
     table: &mut Table,
     progress: &mut dyn FnMut(&str),
 ) -> Result<()> {
     let dataset = table.dataset;
     let wanted = if run == 0 { verify::summary(source)? } else { Vec::new() };
     let work = plan.cache.join("work");
-    dataset::remove(&work)?;
+    aside.put(&work)?;
     let mut limit = Limit::new(&work.join("limit"), plan.cipher)?;
     let taking_part = plan.tools.iter().filter(|(name, _)| name.takes_part(dataset, server.is_none()));
     let contender = |(name, program): &(Name, Option<PathBuf>)| {
@@ -175,7 +180,7 @@ fn one_run(
         progress(&format!("{} {} run {}: {}", dataset.name(), table.store.name(), run + 1, step.name()));
         // The limit knows no network; beside S3 it stands for the work apart from that.
         rustix::fs::sync();
-        if let Some(usage) = limit_step(&mut limit, step, source, &work)? {
+        if let Some(usage) = limit_step(&mut limit, step, source, &work, aside)? {
             let sizes = stored.after(LIMIT, step, Some(limit.stored()));
             table.add(step, LIMIT, Outcome::Measured, Some(usage), sizes);
         }
@@ -184,17 +189,16 @@ fn one_run(
         contenders.rotate_left(first);
         for contender in &mut contenders {
             rustix::fs::sync();
-            let (outcome, usage) = contender.step(step, source, &wanted);
+            let (outcome, usage) = contender.step(step, source, &wanted, aside);
             let sizes = stored.after(contender.name(), step, contender.stored(server));
             table.add(step, contender.name(), outcome, usage, sizes);
         }
         contenders.rotate_right(first);
     }
-    limit.remove()?;
     for contender in &contenders {
         contender.clear(server)?;
     }
-    dataset::remove(&work)
+    aside.put(&work)
 }
 
 fn steps(dataset: Dataset) -> impl Iterator<Item = Step> {
@@ -229,7 +233,13 @@ fn write_list(work: &Path, changed: &[(u64, u64)]) -> Result<PathBuf> {
 }
 
 /// Prune has no limit: nothing but deletion is needed at best, and that is nearly free.
-fn limit_step(limit: &mut Limit, step: Step, source: &Path, work: &Path) -> Result<Option<Usage>> {
+fn limit_step(
+    limit: &mut Limit,
+    step: Step,
+    source: &Path,
+    work: &Path,
+    aside: &Aside,
+) -> Result<Option<Usage>> {
     let target = work.join("limit-restore");
     let usage = match step {
         Step::First | Step::Changed | Step::Clone => measure::inline(|| limit.backup(source))?.0,
@@ -238,7 +248,7 @@ fn limit_step(limit: &mut Limit, step: Step, source: &Path, work: &Path) -> Resu
         Step::Restore => {
             std::fs::create_dir_all(&target).with_context(|| format!("create {}", target.display()))?;
             let usage = measure::inline(|| limit.restore(&target))?.0;
-            dataset::remove(&target)?;
+            aside.put(&target)?;
             usage
         }
         Step::Prune => return Ok(None),

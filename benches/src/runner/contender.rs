@@ -6,8 +6,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use super::aside::Aside;
 use super::{Entry, Step};
-use crate::dataset::{self, Dataset};
+use crate::dataset::Dataset;
 use crate::measure::{self, Usage};
 use crate::report::Outcome;
 use crate::s3::Server;
@@ -61,11 +62,17 @@ impl Contender {
     }
 
     /// Does `step`. After a failure no later step is tried, as it would measure something else.
-    pub(super) fn step(&mut self, step: Step, source: &Path, wanted: &[Entry]) -> (Outcome, Option<Usage>) {
+    pub(super) fn step(
+        &mut self,
+        step: Step,
+        source: &Path,
+        wanted: &[Entry],
+        aside: &Aside,
+    ) -> (Outcome, Option<Usage>) {
         if let Some(out) = &self.out {
             return (out.clone(), None);
         }
-        match self.attempt(step, source, wanted) {
+        match self.attempt(step, source, wanted, aside) {
             Ok(usage) => (Outcome::Measured, Some(usage)),
             Err(error) => {
                 let outcome = Outcome::Failed(format!("{error:#}"));
@@ -80,7 +87,7 @@ impl Contender {
         self.place.changed = Some(list.to_path_buf());
     }
 
-    fn attempt(&self, step: Step, source: &Path, wanted: &[Entry]) -> Result<Usage> {
+    fn attempt(&self, step: Step, source: &Path, wanted: &[Entry], aside: &Aside) -> Result<Usage> {
         match step {
             Step::First => {
                 fs::create_dir_all(&self.place.home)
@@ -97,7 +104,7 @@ impl Contender {
             Step::Check => self.run("check", &[self.tool.check_all(&self.place)]),
             Step::Prune => self.run("prune", &self.tool.forget_prune(&self.place, source)),
             Step::Restore => {
-                dataset::remove(&self.target)?;
+                aside.put(&self.target)?;
                 fs::create_dir_all(&self.target)
                     .with_context(|| format!("create {}", self.target.display()))?;
                 let usage = self.run("restore", &[self.tool.restore(&self.place, source, &self.target)])?;
@@ -105,7 +112,7 @@ impl Contender {
                 if !wanted.is_empty() {
                     verify::compare(wanted, source, &self.target)?;
                 }
-                dataset::remove(&self.target)?;
+                aside.put(&self.target)?;
                 Ok(usage)
             }
         }

@@ -241,7 +241,8 @@ fn drive(options: &BackupOptions, memory: Memory, parts: Parts) -> Result<(Assem
         let dispatched = match (&options.source, &image) {
             (BackupSource::Files(walk_options), _) => {
                 let window_entries = walk_options.window_entries.min(memory.window_entries);
-                dispatcher.files(WalkOptions { window_entries, ..walk_options.clone() })
+                let names_bytes = walk_options.names_bytes.min(memory.names_bytes);
+                dispatcher.files(WalkOptions { window_entries, names_bytes, ..walk_options.clone() })
             }
             (BackupSource::Stdin { name }, _) => dispatcher.stream(&mut std::io::stdin().lock(), name),
             (BackupSource::Block { path, changed, .. }, Some(image)) => {

@@ -25,6 +25,8 @@ pub(super) struct Memory {
     pub(super) pages_bytes: usize,
     /// Entries that are read ahead.
     pub(super) window_entries: usize,
+    /// Bytes of names of the directories that are being walked.
+    pub(super) names_bytes: usize,
     /// Bytes of frames that are read ahead of a copy, which reads no entries ahead.
     pub(super) fetch_bytes: u64,
 }
@@ -67,7 +69,8 @@ impl Memory {
             index_rows: count(memory_bytes / 10 / INDEX_ROW_BYTES),
             own_rows: count(memory_bytes / 32 / OWN_ROW_BYTES),
             pages_bytes: count(memory_bytes / 32),
-            window_entries: count(memory_bytes / 24 / WINDOW_ENTRY_BYTES),
+            window_entries: count(memory_bytes / 48 / WINDOW_ENTRY_BYTES),
+            names_bytes: count(memory_bytes / 48),
             fetch_bytes: memory_bytes / 24,
         }
     }
@@ -95,6 +98,7 @@ mod tests {
             + tables as u64
             + rows
             + window
+            + memory.names_bytes as u64
     }
 
     #[test]

@@ -82,8 +82,8 @@ fn cut_by_definition(chunker: &Chunker, data: &[u8]) -> usize {
     let (minimum, maximum) = (chunker.sizes.minimum as usize, chunker.sizes.maximum as usize);
     let end = data.len().min(maximum);
     let mut hash = 0u64;
-    for at in minimum..end {
-        hash = (hash << 1).wrapping_add(chunker.table[usize::from(data[at])]);
+    for (at, byte) in data[..end].iter().enumerate().skip(minimum) {
+        hash = (hash << 1).wrapping_add(chunker.table[usize::from(*byte)]);
         let mask = if at < chunker.centre { chunker.mask_before } else { chunker.mask_after };
         if hash & mask == 0 {
             return at + 1;

@@ -14,7 +14,7 @@ use std::path::Path;
 use globset::{Candidate, Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::error::{Error, Result};
-use crate::sys::directory::{Names, to_c_string};
+use crate::sys::directory::{holds, to_c_string};
 use crate::sys::file::open_for_reading;
 
 /// What a `CACHEDIR.TAG` begins with, by the Cache Directory Tagging Specification.
@@ -146,10 +146,10 @@ impl Exclude {
         matched.is_some_and(|(pattern, _)| !pattern.negated)
     }
 
-    /// The tag file, if the directory with these names is marked by one and everything else in it is left
-    /// out. A tag file that cannot be read is no tag.
-    pub fn tag_of(&self, directory: impl AsFd, names: &Names) -> Option<&[u8]> {
-        let marked = |tag: &&Tag| names.contains(&tag.name) && tag.is_in(directory.as_fd());
+    /// The tag file, if the directory is marked by one and everything else in it is left out. A tag file that
+    /// cannot be read is no tag.
+    pub fn tag_of(&self, directory: impl AsFd) -> Option<&[u8]> {
+        let marked = |tag: &&Tag| tag.is_in(directory.as_fd());
         self.tags.iter().find(marked).map(|tag| tag.name.as_slice())
     }
 }
@@ -157,7 +157,7 @@ impl Exclude {
 impl Tag {
     fn is_in(&self, directory: impl AsFd) -> bool {
         if self.header.is_empty() {
-            return true;
+            return holds(directory, &self.name);
         }
         let mut head = vec![0; self.header.len()];
         let read = to_c_string(&self.name)

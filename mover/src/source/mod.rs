@@ -13,6 +13,7 @@ pub mod roots;
 pub mod stdin;
 pub mod walk;
 
+mod names;
 mod read_ahead;
 
 #[cfg(test)]

@@ -14,18 +14,18 @@ use std::thread::JoinHandle;
 
 use super::directory::OpenDirectory;
 use super::exclude::Exclude;
+use super::names::{BATCH, Listed, Room};
 use super::roots::RootNode;
 use super::walk::{ExcludedCounts, WalkEvent, WalkOptions, Walked};
 use super::{Problem, show_path};
 use crate::error::{Error, Result};
 use crate::format::metadata::Kind;
-use crate::sys::directory::{Names, read_names};
+use crate::sys::directory::{Names, to_c_string};
 use crate::sys::fds::lock;
 use crate::sys::stat::{kind_of, metadata_of, stat_at};
 
-/// How many entries one piece of work covers: small enough that the parts of a huge directory are shared
-/// among the threads, large enough that handing over costs nothing.
-const BATCH: usize = 1024;
+/// So much of the window may be directories that wait to be read: they take about as much as entries.
+const WINDOW_SHARE: usize = 8;
 
 /// In a key, batches come before sub-directories.
 pub(super) const CHILDREN: u64 = 1 << 32;
@@ -51,7 +51,7 @@ struct Node {
 #[derive(Debug)]
 struct Listing {
     node: Node,
-    names: Names,
+    names: Listed,
     key: Key,
 }
 
@@ -65,10 +65,27 @@ enum Task {
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     pub(super) events: Vec<WalkEvent>,
-    /// Positions of the sub-directories to walk into.
-    pub(super) directories: Vec<u64>,
+    /// The sub-directories to walk into, in order.
+    pub(super) directories: Vec<Below>,
     /// How many batches the directory has, this one included.
     pub(super) batches: u64,
+}
+
+/// Sub-directories to walk into.
+#[derive(Debug)]
+pub(super) enum Below {
+    /// The one at this position, which is among the work.
+    Ready(u64),
+    /// Those of a batch, which become work when their turn comes: see [`ReadAhead::resume`].
+    Later(Box<Later>),
+}
+
+/// The sub-directories of a batch, a bit for each name, instead of some hundred bytes for each of them.
+#[derive(Debug)]
+pub(super) struct Later {
+    listing: Arc<Listing>,
+    batch: usize,
+    bits: [u64; BATCH / 64],
 }
 
 #[derive(Debug, Default)]
@@ -89,6 +106,7 @@ struct Shared {
     exclude: Exclude,
     one_file_system: bool,
     window: usize,
+    room: Arc<Room>,
     excluded: [AtomicU64; 4],
 }
 
@@ -115,6 +133,7 @@ impl ReadAhead {
             exclude: options.exclude.clone(),
             one_file_system: options.one_file_system,
             window: options.window_entries,
+            room: Room::new(options.names_bytes, options.temporary.clone()),
             excluded: Default::default(),
         });
         let mut ahead = Self { shared, threads: Vec::new() };
@@ -147,6 +166,11 @@ impl ReadAhead {
             state.wanted = Some(key.clone());
             state = shared.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Makes work of sub-directories that were put off.
+    pub(super) fn resume(&self, later: &Later) -> Outcome {
+        self.shared.resume(later)
     }
 
     pub(super) fn excluded(&self) -> ExcludedCounts {
@@ -207,7 +231,7 @@ impl Shared {
             Ok(names) => names,
             Err(error) => {
                 outcome.events.push(directory_problem(&node, error));
-                Names::default()
+                Listed::of(Names::default())
             }
         };
         let batches = names.len().div_ceil(BATCH).max(1);
@@ -226,31 +250,28 @@ impl Shared {
         self.stat_batch(&listing, 0, outcome)
     }
 
-    fn list(&self, node: &Node, outcome: &mut Outcome) -> io::Result<Names> {
+    fn list(&self, node: &Node, outcome: &mut Outcome) -> io::Result<Listed> {
         if let Plan::Only(roots) = &node.plan {
-            let mut names = Names::default();
-            for name in roots.children.keys() {
-                if !names.push(name) {
-                    return Err(io::ErrorKind::OutOfMemory.into());
-                }
-            }
-            return Ok(names);
+            return only(roots.children.keys().map(|name| name.as_c_str()));
         }
         let fd = node.directory.fd()?;
-        let (mut names, failure) = read_names(&*fd);
+        let (names, failure) = Listed::read(&*fd, &self.room);
         if let Some(error) = failure {
             outcome.events.push(directory_problem(node, error));
         }
-        if let Some(tag) = self.exclude.tag_of(&*fd, &names) {
-            let before = names.len();
-            names.retain(|name| name == tag);
-            self.excluded[TAG].fetch_add((before - names.len()) as u64, Ordering::Relaxed);
-        }
-        Ok(names)
+        let Some(tag) = self.exclude.tag_of(&*fd) else { return Ok(names) };
+        self.excluded[TAG].fetch_add(names.len().saturating_sub(1) as u64, Ordering::Relaxed);
+        only([to_c_string(tag)?.as_c_str()])
     }
 
-    fn stat_batch(&self, listing: &Listing, batch: usize, mut outcome: Outcome) -> Outcome {
-        let range = batch * BATCH..listing.names.len().min((batch + 1) * BATCH);
+    fn stat_batch(&self, listing: &Arc<Listing>, batch: usize, mut outcome: Outcome) -> Outcome {
+        let (names, range) = match listing.names.batch(batch) {
+            Ok(part) => part,
+            Err(error) => {
+                outcome.events.push(directory_problem(&listing.node, error));
+                return outcome;
+            }
+        };
         if range.is_empty() {
             return outcome;
         }
@@ -263,30 +284,90 @@ impl Shared {
         };
         let mut children = Vec::new();
         outcome.events.reserve(range.len());
-        for position in range {
-            match self.examine(&listing.node, &fd, listing.names.get(position)) {
+        for (index, position) in range.zip(batch * BATCH..) {
+            let name = names.get(index);
+            match self.examine(&listing.node, &fd, name) {
                 Ok(None) => {}
                 Ok(Some((walked, below))) => {
-                    if let Some(node) = below {
-                        outcome.directories.push(position as u64);
-                        let mut key = listing.key.clone();
-                        key.push(CHILDREN + position as u64);
-                        children.push((key, Task::Read(node)));
-                    }
+                    children.extend(below.map(|node| (position as u64, node)));
                     outcome.events.push(WalkEvent::Entry(walked));
                 }
                 Err(error) => {
-                    let path = listing.node.directory.join(listing.names.get(position).to_bytes());
+                    let path = listing.node.directory.join(name.to_bytes());
                     let error = Error::io(error, format!("cannot examine /{}", show_path(&path)));
                     outcome.events.push(WalkEvent::Problem(Problem::new(path, "entry", error)));
                 }
             }
         }
-        if !children.is_empty() {
-            lock(&self.state).pending.extend(children);
-            self.work.notify_all();
+        // Roots are few, and links may lead to them.
+        let few = matches!(listing.node.plan, Plan::Only(_)) || self.has_room_for(children.len());
+        if few {
+            self.add_children(listing, children, &mut outcome);
+        } else {
+            let mut bits = [0; BATCH / 64];
+            for (position, _) in children {
+                let index = position as usize % BATCH;
+                bits[index / 64] |= 1_u64 << (index % 64);
+            }
+            let later = Later { listing: Arc::clone(listing), batch, bits };
+            outcome.directories.push(Below::Later(Box::new(later)));
         }
         outcome
+    }
+
+    /// Whether so many directories more may be remembered one by one.
+    fn has_room_for(&self, children: usize) -> bool {
+        children == 0 || lock(&self.state).pending.len() + children <= self.window / WINDOW_SHARE
+    }
+
+    fn add_children(&self, listing: &Listing, children: Vec<(u64, Node)>, outcome: &mut Outcome) {
+        if children.is_empty() {
+            return;
+        }
+        outcome.directories.extend(children.iter().map(|(position, _)| Below::Ready(*position)));
+        let task = |(position, node)| {
+            let mut key = listing.key.clone();
+            key.push(CHILDREN + position);
+            (key, Task::Read(node))
+        };
+        lock(&self.state).pending.extend(children.into_iter().map(task));
+        self.work.notify_all();
+    }
+
+    fn resume(&self, later: &Later) -> Outcome {
+        let (mut outcome, mut children) = (Outcome::default(), Vec::new());
+        let node = &later.listing.node;
+        let opened = node.directory.fd().and_then(|fd| Ok((fd, later.listing.names.batch(later.batch)?)));
+        let (fd, (names, range)) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                outcome.events.push(directory_problem(node, error));
+                return outcome;
+            }
+        };
+        for (index, position) in range.zip(0..).filter(|(_, at)| later.bits[at / 64] >> (at % 64) & 1 == 1) {
+            let name = names.get(index);
+            match self.node_again(node, &fd, name) {
+                Ok(below) => children.push(((later.batch * BATCH + position) as u64, below)),
+                Err(error) => {
+                    let gone = Node { directory: node.directory.child(name, None), plan: node.plan.clone() };
+                    outcome.events.push(directory_problem(&gone, error));
+                }
+            }
+        }
+        self.add_children(&later.listing, children, &mut outcome);
+        outcome
+    }
+
+    /// The node of what was a directory to walk into when its entry was made.
+    fn node_again(&self, node: &Node, fd: &OwnedFd, name: &CStr) -> io::Result<Node> {
+        let stat = stat_at(fd, name)?;
+        let metadata = metadata_of(&stat);
+        if kind_of(&stat) != Some(Kind::Directory) {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        let directory = node.directory.child(name, Some((metadata.device, metadata.inode)));
+        Ok(Node { directory, plan: self.plan_below(node, None, metadata.device) })
     }
 
     /// One entry, and the node to walk into if it is a directory that belongs to the walk.
@@ -341,6 +422,17 @@ impl Shared {
             _ => Plan::Whole { device: self.one_file_system.then_some(device) },
         }
     }
+}
+
+/// These names and no others.
+fn only<'name>(names: impl IntoIterator<Item = &'name CStr>) -> io::Result<Listed> {
+    let mut listed = Names::default();
+    for name in names {
+        if !listed.push(name) {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+    }
+    Ok(Listed::of(listed))
 }
 
 fn directory_problem(node: &Node, error: io::Error) -> WalkEvent {

@@ -1,4 +1,5 @@
 mod exclude;
+mod names;
 mod order;
 mod sources;
 mod walk;

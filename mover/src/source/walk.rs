@@ -16,7 +16,7 @@ use std::sync::Arc;
 use super::Problem;
 use super::directory::OpenDirectory;
 use super::exclude::Exclude;
-use super::read_ahead::{CHILDREN, Key, Plan, ReadAhead};
+use super::read_ahead::{Below, CHILDREN, Key, Plan, ReadAhead};
 use super::roots::merge_roots;
 use crate::error::{Error, Result};
 use crate::format::metadata::{Kind, Metadata};
@@ -24,6 +24,9 @@ use crate::sys::fds::FdCache;
 
 /// How far threads may be ahead by default, in entries; at some 300 bytes each, 20 MB.
 pub const WINDOW_ENTRIES: usize = 65_536;
+
+/// How many bytes of names a walk holds by default.
+pub const NAMES_BYTES: usize = 16 << 20;
 
 /// What to walk and how.
 #[derive(Debug, Clone)]
@@ -38,6 +41,10 @@ pub struct WalkOptions {
     pub threads: usize,
     /// How many entries may be read ahead.
     pub window_entries: usize,
+    /// Memory for the names of directories that are under way, in bytes; names of a larger one are sorted in a file.
+    pub names_bytes: usize,
+    /// Where such a file is made; it never has a name.
+    pub temporary: PathBuf,
 }
 
 impl Default for WalkOptions {
@@ -48,8 +55,16 @@ impl Default for WalkOptions {
             exclude: Exclude::default(),
             threads: 0,
             window_entries: WINDOW_ENTRIES,
+            names_bytes: NAMES_BYTES,
+            temporary: temporary(),
         }
     }
+}
+
+/// Where `TMPDIR` says, and otherwise on a disk: `/tmp` may be in memory.
+fn temporary() -> PathBuf {
+    let on_disk = PathBuf::from("/var/tmp");
+    if std::env::var_os("TMPDIR").is_none() && on_disk.is_dir() { on_disk } else { std::env::temp_dir() }
 }
 
 /// An entry as it was found; extended attributes and flags are still to be read.
@@ -109,7 +124,7 @@ struct Frame {
     key: Key,
     next_batch: u64,
     batches: u64,
-    directories: VecDeque<u64>,
+    directories: VecDeque<Below>,
 }
 
 /// Begins a walk. Roots that do not exist are problems; none that exists is an error.
@@ -159,12 +174,22 @@ impl Iterator for Walk {
                 let outcome = self.ahead.fetch(&key);
                 frame.directories.extend(outcome.directories);
                 self.events = outcome.events.into_iter();
-            } else if let Some(position) = frame.directories.pop_front() {
-                key.push(CHILDREN + position);
-                let outcome = self.ahead.fetch(&key);
-                self.enter(key, outcome);
-            } else {
-                self.frames.pop();
+                continue;
+            }
+            match frame.directories.pop_front() {
+                Some(Below::Ready(position)) => {
+                    key.push(CHILDREN + position);
+                    let outcome = self.ahead.fetch(&key);
+                    self.enter(key, outcome);
+                }
+                Some(Below::Later(later)) => {
+                    let outcome = self.ahead.resume(&later);
+                    for below in outcome.directories.into_iter().rev() {
+                        frame.directories.push_front(below);
+                    }
+                    self.events = outcome.events.into_iter();
+                }
+                None => drop(self.frames.pop()),
             }
         }
     }

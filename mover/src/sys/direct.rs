@@ -70,7 +70,8 @@ impl AlignedBytes {
     }
 }
 
-fn start_in(bytes: &Vec<u8>) -> usize {
+/// How far behind the first byte of a buffer, filled or not, the first aligned one is.
+fn start_in(bytes: &[u8]) -> usize {
     bytes.as_ptr().align_offset(DIRECT_ALIGNMENT).min(DIRECT_ALIGNMENT)
 }
 

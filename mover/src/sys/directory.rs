@@ -18,7 +18,7 @@ const OPEN_DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// The names of a directory in byte order, in one allocation and eight bytes beside each name.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Names {
     bytes: Vec<u8>,
     spans: Vec<(u32, u32)>,
@@ -42,15 +42,19 @@ impl Names {
         CStr::from_bytes_with_nul(bytes).expect("a name was stored with its NUL and holds no other")
     }
 
-    /// Whether the directory holds `name`.
-    pub fn contains(&self, name: &[u8]) -> bool {
-        (0..self.len()).any(|index| self.get(index).to_bytes() == name)
+    /// All names, each with its NUL, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = &CStr> {
+        (0..self.len()).map(|index| self.get(index))
     }
 
-    /// Keeps the names for which `keep` holds.
-    pub fn retain(&mut self, mut keep: impl FnMut(&[u8]) -> bool) {
-        let Self { bytes, spans } = self;
-        spans.retain(|&(start, length)| keep(&bytes[start as usize..(start + length) as usize]));
+    /// Bytes of memory that are taken.
+    pub fn memory(&self) -> usize {
+        self.bytes.capacity() + self.spans.capacity() * size_of::<(u32, u32)>()
+    }
+
+    /// Bytes of the names with their NULs.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
     }
 
     /// Adds a name at the end; false if four gigabytes of names are reached.
@@ -76,25 +80,33 @@ impl Names {
 /// Reads the names of an open directory, sorted. What was read before an error is kept beside the error.
 pub fn read_names(directory: impl AsFd) -> (Names, Option<io::Error>) {
     let mut names = Names::default();
-    let mut failure = rustix::fs::seek(directory.as_fd(), rustix::fs::SeekFrom::Start(0)).err();
+    let read = each_name(directory, |name| match names.push(name) {
+        true => Ok(()),
+        false => Err(Errno::OVERFLOW.into()),
+    });
+    names.sort();
+    (names, read.err())
+}
+
+/// Hands out the names of an open directory from its beginning, in no order; ends at the first error of `take`.
+pub fn each_name(directory: impl AsFd, mut take: impl FnMut(&CStr) -> io::Result<()>) -> io::Result<()> {
+    rustix::fs::seek(directory.as_fd(), rustix::fs::SeekFrom::Start(0))?;
     let mut buffer = [MaybeUninit::<u8>::uninit(); LIST_BUFFER];
     let mut list = RawDir::new(directory, &mut buffer);
-    while failure.is_none()
-        && let Some(entry) = list.next()
-    {
+    while let Some(entry) = list.next() {
         match entry {
             Ok(entry) if matches!(entry.file_name().to_bytes(), b"." | b"..") => {}
-            Ok(entry) => {
-                if !names.push(entry.file_name()) {
-                    failure = Some(Errno::OVERFLOW);
-                }
-            }
+            Ok(entry) => take(entry.file_name())?,
             Err(Errno::INTR) => {}
-            Err(errno) => failure = Some(errno),
+            Err(errno) => return Err(errno.into()),
         }
     }
-    names.sort();
-    (names, failure.map(io::Error::from))
+    Ok(())
+}
+
+/// Whether an open directory holds `name`, whatever that is.
+pub fn holds(directory: impl AsFd, name: &[u8]) -> bool {
+    to_c_string(name).is_ok_and(|name| super::stat::stat_at(directory, &name).is_ok())
 }
 
 /// Opens a sub-directory for listing; a symbolic link is refused.

@@ -3,7 +3,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, symlink};
 
 use super::direct::{AlignedBytes, DIRECT_ALIGNMENT, is_aligned, read_range, write_front};
-use super::directory::{Names, open_directory_beneath, open_trusted_directory, read_names};
+use super::directory::{open_directory_beneath, open_trusted_directory, read_names};
 use super::fds::{FdCache, Slot};
 use super::file::{Extent, Extents, punch_hole, read_full_at, version_of, write_full_at};
 
@@ -22,17 +22,6 @@ fn names_come_in_byte_order() {
     assert!(failure.is_none());
     let listed: Vec<_> = (0..names.len()).map(|i| names.get(i).to_str().unwrap().to_owned()).collect();
     assert_eq!(listed, ["B", "a", "a-b", "a.b", "b", "é"]);
-}
-
-#[test]
-fn retain_keeps_the_order() {
-    let mut names = Names::default();
-    for name in [c"c", c"a", c"b"] {
-        assert!(names.push(name));
-    }
-    names.sort();
-    names.retain(|name| name != b"b");
-    assert_eq!((names.len(), names.get(0), names.get(1)), (2, c"a", c"c"));
 }
 
 #[test]

@@ -1,0 +1,108 @@
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use crate::source::names::{BATCH, Listed, Room};
+use crate::source::walk::{WalkEvent, WalkOptions, walk};
+use crate::sys::directory::open_trusted_directory;
+
+fn open(path: &Path) -> std::os::fd::OwnedFd {
+    open_trusted_directory(&CString::new(path.as_os_str().as_encoded_bytes()).unwrap()).unwrap()
+}
+
+/// All names, by batches, each of them full but the last.
+fn read(listed: &Listed) -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    for number in 0..listed.len().div_ceil(BATCH) {
+        let (names, range) = listed.batch(number).unwrap();
+        assert_eq!(range.len(), BATCH.min(listed.len() - all.len()));
+        all.extend(range.map(|index| names.get(index).to_bytes().to_vec()));
+    }
+    assert!(listed.batch(listed.len().div_ceil(BATCH)).unwrap().1.is_empty());
+    all
+}
+
+/// Names of one file that begin alike and differ in length, so that every comparison matters.
+fn populate(directory: &Path, count: u32, length: usize) -> Vec<Vec<u8>> {
+    let name = |number: u32| {
+        let hash = number.wrapping_mul(0x9e37_79b1);
+        format!("{}-{hash:x}", "n".repeat(hash as usize % length))
+    };
+    let mut names: Vec<Vec<u8>> = (0..count).map(|number| name(number).into_bytes()).collect();
+    let path = |name: &[u8]| directory.join(std::str::from_utf8(name).unwrap());
+    if let Some((first, others)) = names.split_first() {
+        File::create(path(first)).unwrap();
+        for other in others {
+            fs::hard_link(path(first), path(other)).unwrap();
+        }
+    }
+    names.sort();
+    names
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn order_is_the_same_with_little_memory(count in 0_u32..6000, length in 1_usize..220, bytes in 0_usize..300_000) {
+        let (source, temporary) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let wanted = populate(source.path(), count, length);
+        for bytes in [bytes, usize::MAX >> 1] {
+            let room = Room::new(bytes, temporary.path().into());
+            let (listed, failure) = Listed::read(open(source.path()), &room);
+            prop_assert!(failure.is_none());
+            prop_assert_eq!(read(&listed), wanted.clone());
+        }
+        prop_assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn what_is_read_again_has_room_again() {
+    let source = tempfile::tempdir().unwrap();
+    populate(source.path(), 3000, 200);
+    let room = Room::new(4 << 20, PathBuf::from("/nowhere"));
+    for _ in 0..20 {
+        let (listed, failure) = Listed::read(open(source.path()), &room);
+        assert!(failure.is_none());
+        assert!(matches!(listed, Listed::Here { .. }));
+    }
+}
+
+#[test]
+fn names_that_no_file_takes_are_a_problem_and_not_a_part() {
+    let source = tempfile::tempdir().unwrap();
+    populate(source.path(), 3000, 200);
+    let room = Room::new(0, PathBuf::from("/nowhere"));
+    let (listed, failure) = Listed::read(open(source.path()), &Arc::clone(&room));
+    assert_eq!(listed.len(), 0);
+    let failure = failure.unwrap();
+    assert!(failure.to_string().contains("/nowhere (TMPDIR)"), "{failure}");
+}
+
+#[test]
+fn a_walk_with_little_memory_for_names_meets_the_same() {
+    let source = tempfile::tempdir().unwrap();
+    for directory in ["a", "b"] {
+        let path = source.path().join(directory);
+        fs::create_dir(&path).unwrap();
+        populate(&path, 2500, 100);
+        fs::create_dir(path.join("n-below")).unwrap();
+        File::create(path.join("n-below/file")).unwrap();
+    }
+    let paths = |names_bytes| {
+        let roots = vec![source.path().to_owned()];
+        let entry = |event| match event {
+            WalkEvent::Entry(entry) => entry.path(),
+            WalkEvent::Problem(problem) => panic!("{problem:?}"),
+        };
+        walk(WalkOptions { roots, names_bytes, ..WalkOptions::default() })
+            .unwrap()
+            .map(entry)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(paths(0), paths(1 << 30));
+}
