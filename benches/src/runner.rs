@@ -16,6 +16,7 @@ use crate::report::{Cell, LIMIT, Outcome, Report};
 use crate::s3::{Program, Server};
 use crate::tools::Name;
 use crate::verify::{self, Entry};
+use crate::walk;
 use aside::Aside;
 use contender::Contender;
 
@@ -179,7 +180,7 @@ fn one_run(
         }
         progress(&format!("{} {} run {}: {}", dataset.name(), table.store.name(), run + 1, step.name()));
         // The limit knows no network; beside S3 it stands for the work apart from that.
-        rustix::fs::sync();
+        settle(&[source, &work.join("limit")])?;
         if let Some(usage) = limit_step(&mut limit, step, source, &work, aside)? {
             let sizes = stored.after(LIMIT, step, Some(limit.stored()));
             table.add(step, LIMIT, Outcome::Measured, Some(usage), sizes);
@@ -188,7 +189,8 @@ fn one_run(
         let first = run as usize % contenders.len().max(1);
         contenders.rotate_left(first);
         for contender in &mut contenders {
-            rustix::fs::sync();
+            let repository = contender.directory();
+            settle(&[&[source], repository.as_slice()].concat())?;
             let (outcome, usage) = contender.step(step, source, &wanted, aside);
             let sizes = stored.after(contender.name(), step, contender.stored(server));
             table.add(step, contender.name(), outcome, usage, sizes);
@@ -199,6 +201,12 @@ fn one_run(
         contender.clear(server)?;
     }
     aside.put(&work)
+}
+
+/// What a command begins with: nothing left to write, and what it reads in the page cache, whoever wrote it how.
+fn settle(read: &[&Path]) -> Result<()> {
+    rustix::fs::sync();
+    read.iter().filter(|path| path.exists()).try_for_each(|path| walk::warm(path))
 }
 
 fn steps(dataset: Dataset) -> impl Iterator<Item = Step> {

@@ -1,6 +1,7 @@
 //! A bare parallel walk: readdir and lstat, nothing else. It is the limit of an unchanged backup.
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -44,6 +45,19 @@ pub fn walk(root: &Path) -> Result<Walk> {
         }
     }
     Ok(found)
+}
+
+/// Reads every file below `root`, so that it is in the page cache as far as there is room.
+pub fn warm(root: &Path) -> Result<()> {
+    walk(root)?.files.par_iter().try_for_each_init(
+        || vec![0; 1 << 20],
+        |buffer, file| {
+            let named = || format!("read {}", file.path.display());
+            let mut open = fs::File::open(&file.path).with_context(named)?;
+            while open.read(buffer).with_context(named)? > 0 {}
+            Ok(())
+        },
+    )
 }
 
 fn list(dir: &Path) -> Result<Walk> {

@@ -129,6 +129,14 @@ impl Contender {
         Ok(total)
     }
 
+    /// Where its repository is, if that is a directory.
+    pub(super) fn directory(&self) -> Option<&Path> {
+        match &self.place.location {
+            Location::Local(dir) => Some(dir),
+            Location::S3(_) => None,
+        }
+    }
+
     /// Bytes in the repository; none when there is none, or when the server cannot tell.
     pub(super) fn stored(&self, server: Option<&Server>) -> Option<u64> {
         if self.out.is_some() {
