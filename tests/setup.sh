@@ -45,6 +45,8 @@ want_test() {
     want findutils find
     want acl setfacl
     want attr setfattr
+    want openssl openssl
+    want curl curl
     python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || missing+=(python3-venv)
     [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
 }

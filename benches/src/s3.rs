@@ -83,6 +83,8 @@ impl Server {
             access_key: ACCESS_KEY.into(),
             secret_key: SECRET_KEY.into(),
             region: self.region.into(),
+            // Garage 2.5 ignores the condition on a put.
+            creates_if_absent: self.is_minio,
         }
     }
 

@@ -96,6 +96,8 @@ pub struct S3 {
     pub secret_key: String,
     /// Region the server answers for.
     pub region: String,
+    /// Whether a put with `If-None-Match: *` leaves an object that is there as it is.
+    pub creates_if_absent: bool,
 }
 
 /// Where a tool keeps its repository.

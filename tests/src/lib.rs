@@ -1,7 +1,9 @@
 //! Harness of the scenario tests: real servers, a network between them that can be disturbed, real file systems, and
 //! trees with everything that a file system can keep.
 
+pub mod http;
 pub mod images;
+pub mod liar;
 pub mod minio;
 pub mod place;
 pub mod program;

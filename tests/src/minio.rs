@@ -1,19 +1,18 @@
 //! A real S3 service for a test: MinIO on a loopback port of its own, with its own data.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use carrack_mover::{
     clock::World,
-    error::ErrorKind,
-    store::{ByteRange, StoreOptions, open_plain},
+    error::{Error, ErrorKind},
+    store::{ByteRange, Page, StoreOptions, open_plain},
 };
 use tempfile::TempDir;
 
+use crate::images::run;
 use crate::server::{Process, free_port, program};
 
 /// Access key id of the test server.
@@ -25,52 +24,77 @@ pub const BUCKET: &str = "carrack";
 /// How long a start may take; seen: below a second.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
+/// How a server is set up.
+#[derive(Debug, Default)]
+pub struct Setup {
+    /// Where the data is kept, instead of a directory of its own.
+    pub data: Option<PathBuf>,
+    /// The region that requests must be for.
+    pub region: Option<&'static str>,
+    /// Speaks TLS, with a certificate for 127.0.0.1 that nobody vouches for but itself.
+    pub tls: bool,
+}
+
 /// A running MinIO; ended and its data removed when dropped.
 #[derive(Debug)]
 pub struct MinioServer {
     // Declared before the directory: the process must end before its data goes.
     process: Process,
     directory: TempDir,
+    setup: Setup,
     port: u16,
 }
 
 impl MinioServer {
     /// Starts a server with one empty bucket, [`BUCKET`].
     pub fn start() -> Result<Self> {
-        let directory = TempDir::with_prefix("carrack-minio-")?;
-        // A folder in the data directory is a bucket.
-        std::fs::create_dir_all(directory.path().join("data").join(BUCKET))?;
-        std::fs::write(
-            directory.path().join("credentials"),
-            format!("[default]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n"),
-        )?;
-        let port = free_port()?;
-        let process = Self::launch(&directory, port)?;
-        Ok(Self { process, directory, port })
+        Self::start_with(Setup::default())
     }
 
-    fn launch(directory: &TempDir, port: u16) -> Result<Process> {
+    /// The same, set up otherwise.
+    pub fn start_with(setup: Setup) -> Result<Self> {
+        let directory = TempDir::with_prefix("carrack-minio-")?;
+        // A folder in the data directory is a bucket.
+        std::fs::create_dir_all(data(&setup, &directory).join(BUCKET))?;
+        if setup.tls {
+            certify(&directory.path().join("certs"))?;
+        }
+        for (name, id, secret) in
+            [("credentials", ACCESS_KEY, SECRET_KEY), ("stranger", "stranger", "unknown")]
+        {
+            let text = format!("[default]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n");
+            std::fs::write(directory.path().join(name), text)?;
+        }
+        let port = free_port()?;
+        let process = Self::launch(&setup, &directory, port)?;
+        Ok(Self { process, directory, setup, port })
+    }
+
+    fn launch(setup: &Setup, directory: &TempDir, port: u16) -> Result<Process> {
         let path = directory.path();
         let mut command = Command::new(program("minio")?);
         command
             .args(["server", "--quiet", "--address", &format!("127.0.0.1:{port}")])
             .args(["--console-address", "127.0.0.1:0", "--certs-dir"])
             .arg(path.join("certs"))
-            .arg(path.join("data"))
+            .arg(data(setup, directory))
             .env("HOME", path)
             .env("MINIO_ROOT_USER", ACCESS_KEY)
             .env("MINIO_ROOT_PASSWORD", SECRET_KEY)
             .env("MINIO_BROWSER", "off")
-            .env("MINIO_UPDATE", "off");
+            .env("MINIO_UPDATE", "off")
+            .envs(setup.region.map(|region| ("MINIO_REGION", region)));
         let mut process = Process::start("minio", &mut command, &path.join("minio.log"))?;
-        let options = options(port, directory);
-        process.wait_until(START_LIMIT, || is_ready(port) && serves(&options)).context("start MinIO")?;
+        let options = options(setup, port, directory);
+        let stranger = StoreOptions { credentials_file: Some(path.join("stranger")), ..options.clone() };
+        let ready = || serves(&options) && refuses(&stranger);
+        process.wait_until(START_LIMIT, ready).context("start MinIO")?;
         Ok(process)
     }
 
     /// Base URL of the service.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address())
+        url(&self.setup, self.port)
     }
 
     /// Host and port.
@@ -85,12 +109,12 @@ impl MinioServer {
 
     /// The folder in which MinIO keeps its data.
     pub fn data(&self) -> PathBuf {
-        self.directory.path().join("data")
+        data(&self.setup, &self.directory)
     }
 
     /// Options that reach this server.
     pub fn options(&self) -> StoreOptions {
-        options(self.port, &self.directory)
+        options(&self.setup, self.port, &self.directory)
     }
 
     /// A place in the bucket.
@@ -105,7 +129,7 @@ impl MinioServer {
 
     /// Starts it again on the same port, with the same data.
     pub fn start_again(&mut self) -> Result<()> {
-        self.process = Self::launch(&self.directory, self.port)?;
+        self.process = Self::launch(&self.setup, &self.directory, self.port)?;
         Ok(())
     }
 
@@ -116,16 +140,54 @@ impl MinioServer {
     }
 }
 
-fn options(port: u16, directory: &TempDir) -> StoreOptions {
+fn data(setup: &Setup, directory: &TempDir) -> PathBuf {
+    setup.data.clone().unwrap_or_else(|| directory.path().join("data"))
+}
+
+fn url(setup: &Setup, port: u16) -> String {
+    format!("{}://127.0.0.1:{port}", if setup.tls { "https" } else { "http" })
+}
+
+fn options(setup: &Setup, port: u16, directory: &TempDir) -> StoreOptions {
     StoreOptions {
-        endpoint: Some(format!("http://127.0.0.1:{port}")),
+        endpoint: Some(url(setup, port)),
+        region: setup.region.map(str::to_owned),
         credentials_file: Some(directory.path().join("credentials")),
+        ca_file: setup.tls.then(|| directory.path().join("certs/public.crt")),
         ..StoreOptions::default()
     }
 }
 
+/// A certificate that vouches for itself. As openssl makes them by default, they are of authorities, which no server
+/// may have.
+const CERTIFICATE: &str = "[req]\ndistinguished_name = name\nx509_extensions = extensions\nprompt = no\n\
+    [name]\nCN = carrack test\n[extensions]\nbasicConstraints = critical,CA:FALSE\nsubjectAltName = IP:127.0.0.1\n";
+
+/// Makes key and certificate where MinIO looks for them.
+fn certify(directory: &Path) -> Result<()> {
+    std::fs::create_dir_all(directory)?;
+    let config = directory.join("openssl.cnf");
+    std::fs::write(&config, CERTIFICATE)?;
+    let mut command = Command::new("openssl");
+    command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
+    command.args(["-days", "2", "-config"]).arg(config);
+    command.arg("-keyout").arg(directory.join("private.key"));
+    command.arg("-out").arg(directory.join("public.crt"));
+    run(&mut command).map(drop)
+}
+
 /// Whether it knows its own user and its bucket: it says so some time after its health pages call it ready.
 fn serves(options: &StoreOptions) -> bool {
+    asked(options, |listed, got| listed.is_ok() && got == ErrorKind::NotFound)
+}
+
+/// Whether it can look users up: before, it tells one whom it does not know to come again.
+fn refuses(options: &StoreOptions) -> bool {
+    asked(options, |_, got| got == ErrorKind::Denied)
+}
+
+/// What it says to a listing, and the kind of error that an absent object gives.
+fn asked(options: &StoreOptions, holds: fn(Result<Page, Error>, ErrorKind) -> bool) -> bool {
     let options = options.clone();
     // A thread of its own, because the caller may be in a runtime.
     let asked = std::thread::spawn(move || {
@@ -133,33 +195,9 @@ fn serves(options: &StoreOptions) -> bool {
         runtime.block_on(async {
             let url = format!("s3://{BUCKET}/knock");
             let store = open_plain(&url, &options, &World::system()).await.ok()?;
-            store.list("", None).await.ok()?;
-            store
-                .get("absent", ByteRange::All)
-                .await
-                .err()
-                .filter(|error| error.kind() == ErrorKind::NotFound)
+            let got = store.get("absent", ByteRange::All).await.err()?;
+            Some(holds(store.list("", None).await, got.kind()))
         })
     });
-    matches!(asked.join(), Ok(Some(_)))
-}
-
-/// A signed request of somebody whom the server does not know: refused by 403 once the server can look users up, and
-/// by 503 before, when its health pages say already that it is ready.
-const KNOCK: &str = "GET / HTTP/1.0\r\nHost: localhost\r\nX-Amz-Date: 20260101T000000Z\r\n\
-    X-Amz-Content-Sha256: UNSIGNED-PAYLOAD\r\nAuthorization: AWS4-HMAC-SHA256 \
-    Credential=NOBODYKNOWSTHISKEY00/20260101/us-east-1/s3/aws4_request, \
-    SignedHeaders=host;x-amz-content-sha256;x-amz-date, \
-    Signature=0000000000000000000000000000000000000000000000000000000000000000\r\n\r\n";
-
-fn is_ready(port: u16) -> bool {
-    let ask = || -> std::io::Result<bool> {
-        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        stream.write_all(KNOCK.as_bytes())?;
-        let mut answer = [0; 12];
-        stream.read_exact(&mut answer)?;
-        Ok(answer.ends_with(b" 403"))
-    };
-    ask().unwrap_or(false)
+    matches!(asked.join(), Ok(Some(true)))
 }

@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+
+use crate::http::{Request, answer};
 
 /// What happens to a connection that arrives now.
 #[derive(Debug, Clone)]
@@ -34,6 +37,7 @@ struct State {
 pub struct Proxy {
     state: Arc<Mutex<State>>,
     disturbed: Arc<AtomicUsize>,
+    end: Arc<Notify>,
     port: u16,
     task: JoinHandle<()>,
 }
@@ -45,16 +49,23 @@ impl Proxy {
         let port = listener.local_addr()?.port();
         let state = Arc::new(Mutex::new(State::default()));
         let disturbed = Arc::new(AtomicUsize::new(0));
-        let (shared, counter) = (state.clone(), disturbed.clone());
+        let end = Arc::new(Notify::new());
+        let (shared, counter, ending) = (state.clone(), disturbed.clone(), end.clone());
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let disturbance = next(&shared, &counter);
                 let upstream = upstream.clone();
+                let ending = ending.clone();
                 // A connection that breaks is what a proxy of this kind is for.
-                tokio::spawn(async move { serve(client, &upstream, disturbance).await.ok() });
+                tokio::spawn(async move {
+                    tokio::select! {
+                        done = serve(client, &upstream, disturbance) => done.ok(),
+                        () = ending.notified() => None,
+                    }
+                });
             }
         });
-        Ok(Self { state, disturbed, port, task })
+        Ok(Self { state, disturbed, end, port, task })
     }
 
     /// Base URL of the proxy.
@@ -66,6 +77,11 @@ impl Proxy {
     pub fn disturb(&self, disturbance: Disturbance, connections: usize) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         *state = State { disturbance: Some(disturbance), left: connections };
+    }
+
+    /// Ends all connections that exist.
+    pub fn cut(&self) {
+        self.end.notify_waiters();
     }
 
     /// How many connections were disturbed.
@@ -95,7 +111,12 @@ async fn serve(mut client: TcpStream, upstream: &str, disturbance: Disturbance) 
         Disturbance::None => (usize::MAX, usize::MAX),
         Disturbance::CutRequest(bytes) => (bytes, usize::MAX),
         Disturbance::CutAnswer(bytes) => (usize::MAX, bytes),
-        Disturbance::Answer(answer) => return answer_one(client, &answer).await,
+        Disturbance::Answer(text) => {
+            return match Request::read(&mut client).await? {
+                Some(_) => answer(client, text.as_bytes()).await,
+                None => Ok(()),
+            };
+        }
         Disturbance::Silence => {
             let mut sink = [0; 16 << 10];
             while client.read(&mut sink).await? > 0 {}
@@ -131,32 +152,4 @@ async fn copy(
             return Ok(());
         }
     }
-}
-
-/// Reads one request, answers it and closes.
-async fn answer_one(mut client: TcpStream, answer: &str) -> io::Result<()> {
-    let mut request = Vec::new();
-    let mut buffer = vec![0; 64 << 10];
-    let end = loop {
-        let read = client.read(&mut buffer).await?;
-        if read == 0 {
-            return Ok(());
-        }
-        request.extend_from_slice(&buffer[..read]);
-        if let Some(at) = request.windows(4).position(|four| four == b"\r\n\r\n") {
-            break at + 4;
-        }
-    };
-    let head = String::from_utf8_lossy(&request[..end]).to_lowercase();
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
-    let mut missing = length.unwrap_or(0usize).saturating_sub(request.len() - end);
-    while missing > 0 {
-        let read = client.read(&mut buffer).await?;
-        if read == 0 {
-            return Ok(());
-        }
-        missing = missing.saturating_sub(read);
-    }
-    client.write_all(answer.as_bytes()).await?;
-    client.shutdown().await
 }

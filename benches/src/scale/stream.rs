@@ -15,7 +15,7 @@ use carrack_mover::cancel::Cancel;
 use carrack_mover::error::Result as StoreResult;
 use carrack_mover::monitor::CollectMonitor;
 use carrack_mover::store::mem::MemStore;
-use carrack_mover::store::{ByteRange, Capabilities, ObjectStore, Page, Put};
+use carrack_mover::store::{Decorator, ObjectStore, Put};
 
 use super::{Outcome, Setup, Subject, sizes};
 use crate::index::create;
@@ -79,7 +79,11 @@ pub fn engine(gib: u64, memory_mib: u64) -> Result<()> {
 struct Forgetful(MemStore);
 
 #[async_trait]
-impl ObjectStore for Forgetful {
+impl Decorator for Forgetful {
+    fn inner(&self) -> &dyn ObjectStore {
+        &self.0
+    }
+
     async fn put_if_absent(&self, name: &str, body: Bytes) -> StoreResult<Put> {
         if name.starts_with("packs/") || name.starts_with("index/") {
             return Ok(Put::Created);
@@ -87,27 +91,7 @@ impl ObjectStore for Forgetful {
         self.0.put_if_absent(name, body).await
     }
 
-    async fn get(&self, name: &str, range: ByteRange) -> StoreResult<Bytes> {
-        self.0.get(name, range).await
-    }
-
-    async fn list(&self, prefix: &str, token: Option<String>) -> StoreResult<Page> {
-        self.0.list(prefix, token).await
-    }
-
-    async fn delete(&self, name: &str) -> StoreResult<bool> {
-        self.0.delete(name).await
-    }
-
     fn describe(&self) -> String {
         "memory that forgets packs".into()
-    }
-
-    async fn flush(&self) -> StoreResult<()> {
-        self.0.flush().await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.0.capabilities()
     }
 }

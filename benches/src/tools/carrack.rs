@@ -52,6 +52,13 @@ impl Carrack {
 }
 
 impl Tool for Carrack {
+    fn unsupported(&self, location: &Location) -> Option<&'static str> {
+        match location {
+            Location::S3(s3) if !s3.creates_if_absent => Some("the server ignores conditions on puts"),
+            _ => None,
+        }
+    }
+
     fn init(&self, place: &Place) -> Result<Vec<Command>> {
         let mut command = self.command(place);
         command.arg("init");

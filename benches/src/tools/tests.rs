@@ -26,6 +26,7 @@ fn carrack_is_asked_as_its_manual_says() {
         access_key: "access".into(),
         secret_key: "secret".into(),
         region: "us-east-1".into(),
+        creates_if_absent: true,
     }));
     assert_eq!(
         line(&tool.check_all(&s3)),

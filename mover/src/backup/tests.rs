@@ -29,7 +29,7 @@ use crate::{
     reader::{SnapshotReader, testing::noise, walk::Part},
     repo::{CreateOptions, Repository, Unlock},
     source::walk::WalkOptions,
-    store::{ByteRange, Capabilities, ObjectStore, Page, Put, list_all, mem::MemStore},
+    store::{ByteRange, Decorator, ObjectStore, Put, list_all, mem::MemStore},
 };
 
 /// A store of which the power goes off: after so many packs nothing arrives any more, and all ends with an error or
@@ -42,7 +42,11 @@ struct Dying {
 }
 
 #[async_trait]
-impl ObjectStore for Dying {
+impl Decorator for Dying {
+    fn inner(&self) -> &dyn ObjectStore {
+        &*self.inner
+    }
+
     async fn put_if_absent(&self, name: &str, body: Bytes) -> Result<Put> {
         if name.starts_with("packs/") {
             let left = self.packs_left.load(Ordering::SeqCst);
@@ -55,30 +59,6 @@ impl ObjectStore for Dying {
             self.packs_left.store(left.saturating_sub(1), Ordering::SeqCst);
         }
         self.inner.put_if_absent(name, body).await
-    }
-
-    async fn get(&self, name: &str, range: ByteRange) -> Result<Bytes> {
-        self.inner.get(name, range).await
-    }
-
-    async fn list(&self, prefix: &str, token: Option<String>) -> Result<Page> {
-        self.inner.list(prefix, token).await
-    }
-
-    async fn delete(&self, name: &str) -> Result<bool> {
-        self.inner.delete(name).await
-    }
-
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-
-    async fn flush(&self) -> Result<()> {
-        self.inner.flush().await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
     }
 }
 

@@ -142,6 +142,9 @@ pub(crate) struct StoreArgs {
     /// S3: let the server encrypt too: AES256, aws:kms or aws:kms:KEY
     #[arg(long, global = true, value_name = "HOW", hide_short_help = true)]
     pub(crate) server_side_encryption: Option<String>,
+    /// S3: send a CRC-32C with each object, as AWS demands for buckets with object lock
+    #[arg(long, global = true, hide_short_help = true)]
+    pub(crate) upload_checksum: bool,
     /// Most bytes a second to the store: KiB/s, or with a unit (10MiB)
     #[arg(long, global = true, value_name = "RATE", value_parser = units::parse_rate, hide_short_help = true)]
     pub(crate) limit_upload: Option<u64>,

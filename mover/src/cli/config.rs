@@ -232,6 +232,7 @@ fn store_options(args: &StoreArgs, environment: Environment<'_>) -> Result<Store
         ca_file,
         storage_class: args.storage_class.clone(),
         server_side_encryption: encryption(args.server_side_encryption.as_deref())?,
+        upload_checksum: args.upload_checksum,
         limit_upload_bytes_per_second: args.limit_upload,
         limit_download_bytes_per_second: args.limit_download,
         max_requests_in_flight: args.max_requests.map(|count| count as usize),

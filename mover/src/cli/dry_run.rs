@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use carrack_mover::{
     error::{Error, Result},
-    store::{ByteRange, Capabilities, ObjectStore, Page, Put},
+    store::{ByteRange, Decorator, ObjectStore, Put},
 };
 
 #[cfg(test)]
@@ -35,7 +35,11 @@ impl DryRunStore {
 }
 
 #[async_trait]
-impl ObjectStore for DryRunStore {
+impl Decorator for DryRunStore {
+    fn inner(&self) -> &dyn ObjectStore {
+        &*self.inner
+    }
+
     async fn put_if_absent(&self, name: &str, body: Bytes) -> Result<Put> {
         if !name.starts_with("packs/") && !name.starts_with("index/") {
             self.kept.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), body);
@@ -57,23 +61,11 @@ impl ObjectStore for DryRunStore {
         Ok(body.slice(from as usize..to as usize))
     }
 
-    async fn list(&self, prefix: &str, token: Option<String>) -> Result<Page> {
-        self.inner.list(prefix, token).await
-    }
-
     async fn delete(&self, _name: &str) -> Result<bool> {
         Ok(true)
     }
 
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-
     async fn flush(&self) -> Result<()> {
         Ok(())
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
     }
 }

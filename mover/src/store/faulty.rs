@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 
-use super::{ByteRange, Capabilities, ObjectStore, Page, Put};
+use super::{ByteRange, Decorator, ObjectStore, Page, Put};
 use crate::error::{Error, Result};
 
 /// How often each fault happens, as a share of calls from 0 to 1.
@@ -142,7 +142,11 @@ impl FaultyStore {
 }
 
 #[async_trait]
-impl ObjectStore for FaultyStore {
+impl Decorator for FaultyStore {
+    fn inner(&self) -> &dyn ObjectStore {
+        &*self.inner
+    }
+
     async fn put_if_absent(&self, name: &str, body: Bytes) -> Result<Put> {
         let (mut dice, faults) = self.start("put", name).await?;
         if dice.unit() < faults.late {
@@ -190,13 +194,5 @@ impl ObjectStore for FaultyStore {
 
     fn describe(&self) -> String {
         format!("{} with faults", self.inner.describe())
-    }
-
-    async fn flush(&self) -> Result<()> {
-        self.inner.flush().await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
     }
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::s3::ServiceReply;
-use super::{ByteRange, Capabilities, ObjectStore, Page, Put};
+use super::{ByteRange, Decorator, ObjectStore, Page, Put};
 use crate::clock::World;
 use crate::error::{Error, Result};
 
@@ -124,7 +124,11 @@ fn is_overload(err: &Error) -> bool {
 }
 
 #[async_trait]
-impl ObjectStore for Limit {
+impl Decorator for Limit {
+    fn inner(&self) -> &dyn ObjectStore {
+        &*self.inner
+    }
+
     async fn put_if_absent(&self, name: &str, body: Bytes) -> Result<Put> {
         let slot = self.slot(name).await;
         self.done(slot, self.inner.put_if_absent(name, body).await)
@@ -143,18 +147,6 @@ impl ObjectStore for Limit {
     async fn delete(&self, name: &str) -> Result<bool> {
         let slot = self.slot("").await;
         self.done(slot, self.inner.delete(name).await)
-    }
-
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-
-    async fn flush(&self) -> Result<()> {
-        self.inner.flush().await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
     }
 }
 

@@ -38,7 +38,7 @@ use bytes::Bytes;
 
 use crate::error::{Error, Result};
 
-pub use decorate::decorate;
+pub use decorate::{Decorator, decorate};
 pub use fs::FsStore;
 pub use open::{open_plain, open_url};
 pub use probe::{Probed, probe};
@@ -224,7 +224,7 @@ pub struct StoreOptions {
     /// Bytes per second from the store, over all requests.
     pub limit_download_bytes_per_second: Option<u64>,
     /// Upper bound of requests for packs at the same time. Absent: 64 for S3, unlimited for a directory. Small
-    /// requests have up to 16 slots of their own.
+    /// requests have up to 16 slots of their own. Absent also lets a late read from S3 be sent a second time.
     pub max_requests_in_flight: Option<usize>,
     /// Requests per second, over all kinds.
     pub requests_per_second: Option<f64>,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{ByteRange, Capabilities, ObjectStore, Page, Put};
+use super::{ByteRange, Decorator, ObjectStore, Page, Put};
 use crate::error::{ErrorKind, Result};
 
 /// What was called.
@@ -71,7 +71,11 @@ impl RecordStore {
 }
 
 #[async_trait]
-impl ObjectStore for RecordStore {
+impl Decorator for RecordStore {
+    fn inner(&self) -> &dyn ObjectStore {
+        &*self.inner
+    }
+
     async fn put_if_absent(&self, name: &str, body: Bytes) -> Result<Put> {
         let bytes = body.len() as u64;
         let result = self.inner.put_if_absent(name, body).await;
@@ -94,16 +98,8 @@ impl ObjectStore for RecordStore {
         self.log(Operation::Delete, name, 0, result)
     }
 
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-
     async fn flush(&self) -> Result<()> {
         let result = self.inner.flush().await;
         self.log(Operation::Flush, "", 0, result)
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
     }
 }

@@ -1,7 +1,8 @@
 //! The one layer that sends a request again.
 //!
 //! Only errors of kind `Unavailable`, and only calls that may be repeated: get, list, delete, and the put of a
-//! decision object. The put of a primary object is sent once; its caller takes a new name.
+//! decision object. The put of a primary object is sent once; its caller takes a new name. A failed flush is not
+//! repeated either: the kernel reports lost pages once, and a second sync would succeed.
 //!
 //! Pauses have full jitter. A budget shared by all requests bounds what retries add to a store that is in
 //! trouble: each costs a token, tokens come back with successes and, slowly, with time.
@@ -13,7 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::s3::ServiceReply;
-use super::{ByteRange, Capabilities, ObjectStore, Page, Put, StoreOptions, is_decision};
+use super::{ByteRange, Decorator, ObjectStore, Page, Put, StoreOptions, is_decision};
 use crate::clock::World;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -123,7 +124,11 @@ macro_rules! repeat {
 }
 
 #[async_trait]
-impl ObjectStore for Retry {
+impl Decorator for Retry {
+    fn inner(&self) -> &dyn ObjectStore {
+        &*self.inner
+    }
+
     async fn put_if_absent(&self, name: &str, body: Bytes) -> Result<Put> {
         if !is_decision(name) {
             return self.inner.put_if_absent(name, body).await;
@@ -141,19 +146,6 @@ impl ObjectStore for Retry {
 
     async fn delete(&self, name: &str) -> Result<bool> {
         repeat!(self, "delete", name, self.inner.delete(name))
-    }
-
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-
-    async fn flush(&self) -> Result<()> {
-        // A failed sync is not repeated: the kernel reports lost pages once, and a second sync would succeed.
-        self.inner.flush().await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
     }
 }
 

@@ -4,8 +4,10 @@
 //! retries, and never the put of a primary object. (The HTTP client may still re-send a request of which it has
 //! not written a byte, when an idle connection turns out to be closed: such a request was never sent.)
 
+mod answers;
 mod client;
 mod errors;
+mod hedge;
 mod reply;
 
 use std::time::Duration;
@@ -13,12 +15,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ServerSideEncryption as Sse, StorageClass};
 use bytes::{Bytes, BytesMut};
 
 use self::errors::Call;
+use self::hedge::Hedge;
 pub(super) use self::reply::ServiceReply;
+use super::throttle::Throttle;
 use super::{
     ByteRange, Capabilities, Listed, ObjectStore, Page, Put, ServerSideEncryption, StoreOptions, check_name,
     past_end, valid_name,
@@ -45,6 +50,7 @@ pub(super) struct S3Store {
     checksum: Option<ChecksumAlgorithm>,
     tls: bool,
     silence: Duration,
+    hedge: Hedge,
 }
 
 impl S3Store {
@@ -68,6 +74,8 @@ impl S3Store {
             encryption: options.server_side_encryption.clone(),
             checksum: options.upload_checksum.then_some(ChecksumAlgorithm::Crc32C),
             silence: options.read_timeout,
+            // Whoever sets bounds gets them, and a link that is kept slow is no reason to ask twice.
+            hedge: Hedge::new(options.max_requests_in_flight.is_none() && !Throttle::is_wanted(options)),
         })
     }
 
@@ -93,7 +101,8 @@ impl S3Store {
         if promised > MAX_OBJECT_BYTES {
             return Err(Error::corrupt(format!(
                 "{call}: the object has {promised} bytes, more than any of ours"
-            )));
+            ))
+            .with_hint("somebody else wrote it: see who may write to the bucket"));
         }
         let reserved = usize::try_from(promised.min(MAX_RESERVED_BYTES)).expect("64 MiB fit into memory");
         let mut body = BytesMut::new();
@@ -104,9 +113,9 @@ impl S3Store {
                 return Ok(bytes);
             }
             if (body.len() + bytes.len()) as u64 > promised {
-                return Err(Error::unavailable(format!(
-                    "{call}: the answer is longer than {promised} bytes"
-                )));
+                return Err(
+                    call.unfit(&format!("the answer is longer than the {promised} bytes it promised"))
+                );
             }
             if body.is_empty() {
                 body.reserve(reserved);
@@ -115,15 +124,27 @@ impl S3Store {
         }
         if (body.len() as u64) < promised {
             let got = body.len();
-            return Err(Error::unavailable(format!(
-                "{call}: the answer ended after {got} of {promised} bytes"
-            )));
+            return Err(call.lost(&format!("the answer ended after {got} of {promised} bytes")));
         }
         Ok(body.freeze())
     }
 
     /// Sends a get; no answer if the range lies past the end of the object.
     async fn request(&self, call: &Call<'_>, range: Option<String>) -> Result<Option<GetObjectOutput>> {
+        let ranged = range.is_some();
+        let output = if ranged && call.name.starts_with("packs/") {
+            self.hedge.first_answer(|| self.head(call, range.clone())).await?
+        } else {
+            self.head(call, range).await?
+        };
+        if ranged && output.as_ref().is_some_and(|output| output.content_range().is_none()) {
+            return Err(call.unfit("the service answers a part with the whole object"));
+        }
+        Ok(output)
+    }
+
+    /// One get, up to the head of its answer.
+    async fn head(&self, call: &Call<'_>, range: Option<String>) -> Result<Option<GetObjectOutput>> {
         let ranged = range.is_some();
         let request =
             self.client.get_object().bucket(&self.bucket).key(self.key(call.name)).set_range(range).send();
@@ -134,21 +155,16 @@ impl S3Store {
                 Err(err) => Err(call.failed(err)),
             }
         };
-        let output = self.within(self.silence, call, send).await?;
-        if ranged && output.as_ref().is_some_and(|output| output.content_range().is_none()) {
-            return Err(Error::invalid(format!("{call}: the service answers a part with the whole object"))
-                .with_hint("the repository needs a service that supports ranged reads"));
-        }
-        Ok(output)
+        self.within(self.silence, call, send).await
     }
 
     /// Size of an object by the smallest ranged read; `HEAD` has no body that could tell what is missing.
     async fn size(&self, call: &Call<'_>) -> Result<u64> {
         match self.request(call, Some("bytes=0-0".into())).await? {
             None => Ok(0),
-            Some(output) => total(&output).ok_or_else(|| {
-                Error::invalid(format!("{call}: the service does not tell the object's size"))
-            }),
+            Some(output) => {
+                total(&output).ok_or_else(|| call.unfit("the service does not tell the object's size"))
+            }
         }
     }
 
@@ -166,20 +182,63 @@ impl S3Store {
         if let Some(size) = total(&output).filter(|size| *size <= last) {
             return Err(beyond(size));
         }
+        if part(&output).is_none_or(|part| (part.first, part.last) != (offset, last)) {
+            return Err(call.unfit("the service sends another part than was asked for"));
+        }
         self.body(call, output.body, length).await
+    }
+
+    async fn tail(&self, call: &Call<'_>, length: u64) -> Result<Bytes> {
+        let output = self.request(call, Some(format!("bytes=-{length}"))).await?;
+        // Of an empty object some services say that there is no such part, and some send nothing as a part.
+        let Some(output) = output.filter(|output| total(output) != Some(0)) else { return Ok(Bytes::new()) };
+        let wanted = |part: &Part| {
+            part.first == part.size.saturating_sub(length) && part.last.checked_add(1) == Some(part.size)
+        };
+        let Some(part) = part(&output).filter(wanted) else {
+            return Err(call.unfit("the service sends another part than was asked for"));
+        };
+        self.body(call, output.body, part.size - part.first).await
     }
 }
 
-/// The size of the whole object in `bytes 0-0/123`.
+/// What `Content-Range` says: which bytes come, and of how many.
+struct Part {
+    first: u64,
+    last: u64,
+    size: u64,
+}
+
+/// The part in `bytes 5-9/123`.
+fn part(output: &GetObjectOutput) -> Option<Part> {
+    let (range, _) = output.content_range()?.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    Some(Part { first: first.parse().ok()?, last: last.parse().ok()?, size: total(output)? })
+}
+
+/// The size of the whole object, which stands behind the slash.
 fn total(output: &GetObjectOutput) -> Option<u64> {
     output.content_range()?.rsplit_once('/')?.1.parse().ok()
+}
+
+/// A page that was cut, by whatever cut it, can be read as a shorter one; a collector would take what is missing for
+/// absent. So its own count must agree.
+fn check_whole(call: &Call<'_>, output: &ListObjectsV2Output) -> Result<()> {
+    let listed = output.contents().len();
+    match (output.is_truncated(), output.key_count().and_then(|count| usize::try_from(count).ok())) {
+        (Some(_), Some(count)) if count == listed => Ok(()),
+        (Some(_), Some(count)) => {
+            Err(call.lost(&format!("the listing has {listed} of the {count} entries it says")))
+        }
+        _ => Err(call.unfit("the listing does not say how many entries it has, and whether there are more")),
+    }
 }
 
 fn promised(output: &GetObjectOutput, call: &Call<'_>) -> Result<u64> {
     output
         .content_length()
         .and_then(|length| u64::try_from(length).ok())
-        .ok_or_else(|| Error::unavailable(format!("{call}: the answer does not tell its length")))
+        .ok_or_else(|| call.unfit("the answer does not tell its length"))
 }
 
 #[async_trait]
@@ -211,6 +270,10 @@ impl ObjectStore for S3Store {
         let request = if self.tls { request.disable_payload_signing() } else { request };
         let send = async {
             match request.send().await {
+                // Whatever else answers 200 to anything has not stored it.
+                Ok(output) if output.e_tag().is_none() => {
+                    Err(call.unfit("the endpoint says yes, but not as an S3 service does"))
+                }
                 Ok(_) => Ok(Put::Created),
                 Err(err) if errors::is_exists(&err) => Ok(Put::Exists),
                 Err(err) => Err(call.failed(err)),
@@ -222,19 +285,18 @@ impl ObjectStore for S3Store {
     async fn get(&self, name: &str, range: ByteRange) -> Result<Bytes> {
         check_name(name)?;
         let call = self.call("get", name);
-        let range = match range {
-            ByteRange::Slice { offset, length } => return self.slice(&call, offset, length).await,
-            ByteRange::Last(0) => return self.size(&call).await.map(|_| Bytes::new()),
-            ByteRange::Last(length) => Some(format!("bytes=-{length}")),
-            ByteRange::All => None,
-        };
-        match self.request(&call, range).await? {
-            Some(output) => {
+        match range {
+            ByteRange::Slice { offset, length } => self.slice(&call, offset, length).await,
+            ByteRange::Last(0) => self.size(&call).await.map(|_| Bytes::new()),
+            ByteRange::Last(length) => self.tail(&call, length).await,
+            ByteRange::All => {
+                let output = self
+                    .request(&call, None)
+                    .await?
+                    .ok_or_else(|| call.unfit("the service sends no object"))?;
                 let promised = promised(&output, &call)?;
                 self.body(&call, output.body, promised).await
             }
-            // The last bytes of an empty object.
-            None => Ok(Bytes::new()),
         }
     }
 
@@ -249,11 +311,10 @@ impl ObjectStore for S3Store {
             .send();
         let send = async { request.await.map_err(|err| call.failed(err)) };
         let output = self.within(self.silence, &call, send).await?;
+        check_whole(&call, &output)?;
         let next = match (output.is_truncated(), output.next_continuation_token) {
             (Some(true), None) => {
-                return Err(Error::unavailable(format!(
-                    "{call}: a page that is not the last has no next one"
-                )));
+                return Err(call.unfit("a page of the listing that is not the last has no next one"));
             }
             (Some(true), next) => next,
             _ => None,
@@ -262,10 +323,8 @@ impl ObjectStore for S3Store {
         for object in output.contents.unwrap_or_default() {
             let name = object.key.as_deref().and_then(|key| key.strip_prefix(&self.prefix));
             let size = object.size.and_then(|size| u64::try_from(size).ok());
-            let (Some(name), Some(size)) = (name, size) else {
-                return Err(Error::unavailable(format!(
-                    "{call}: the listing has an entry without name or size"
-                )));
+            let (Some(name), Some(size)) = (name.filter(|name| name.starts_with(prefix)), size) else {
+                return Err(call.unfit("the listing has an entry that was not asked for, or without a size"));
             };
             if valid_name(name) {
                 objects.push(Listed { name: name.to_owned(), size });

@@ -3,8 +3,7 @@ use std::sync::Arc;
 use super::faulty::{Faults, FaultyStore};
 use super::mem::MemStore;
 use super::{
-    ByteRange, Capabilities, ObjectStore, Page, Put, StoreOptions, conformance, decorate, is_decision,
-    list_all, open_url, probe, valid_name,
+    ObjectStore, Put, StoreOptions, conformance, decorate, is_decision, list_all, open_url, probe, valid_name,
 };
 use crate::clock::World;
 use crate::error::Result;
@@ -57,34 +56,18 @@ async fn decorated_memory_conforms() {
 struct Careless(MemStore);
 
 #[async_trait::async_trait]
-impl ObjectStore for Careless {
+impl super::Decorator for Careless {
+    fn inner(&self) -> &dyn ObjectStore {
+        &self.0
+    }
+
     async fn put_if_absent(&self, name: &str, body: bytes::Bytes) -> Result<Put> {
         self.0.tamper(name, Some(body));
         Ok(Put::Created)
     }
 
-    async fn get(&self, name: &str, range: ByteRange) -> Result<bytes::Bytes> {
-        self.0.get(name, range).await
-    }
-
-    async fn list(&self, prefix: &str, token: Option<String>) -> Result<Page> {
-        self.0.list(prefix, token).await
-    }
-
-    async fn delete(&self, name: &str) -> Result<bool> {
-        self.0.delete(name).await
-    }
-
     fn describe(&self) -> String {
         "careless".into()
-    }
-
-    async fn flush(&self) -> Result<()> {
-        Ok(())
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.0.capabilities()
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{ByteRange, Capabilities, ObjectStore, Page, Put, StoreOptions};
+use super::{ByteRange, Decorator, ObjectStore, Page, Put, StoreOptions};
 use crate::clock::World;
 use crate::error::Result;
 
@@ -75,7 +75,11 @@ impl Throttle {
 }
 
 #[async_trait]
-impl ObjectStore for Throttle {
+impl Decorator for Throttle {
+    fn inner(&self) -> &dyn ObjectStore {
+        &*self.inner
+    }
+
     async fn put_if_absent(&self, name: &str, body: Bytes) -> Result<Put> {
         self.pace(&self.requests, 1).await;
         self.pace(&self.up, body.len()).await;
@@ -98,18 +102,6 @@ impl ObjectStore for Throttle {
     async fn delete(&self, name: &str) -> Result<bool> {
         self.pace(&self.requests, 1).await;
         self.inner.delete(name).await
-    }
-
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-
-    async fn flush(&self) -> Result<()> {
-        self.inner.flush().await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
     }
 }
 

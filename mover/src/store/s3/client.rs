@@ -8,11 +8,14 @@ use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::profile::profile_file::{ProfileFileKind, ProfileFiles};
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_s3::Client;
+use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::config::{
     RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient, StalledStreamProtectionConfig,
 };
+use aws_sdk_s3::error::BoxError;
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
@@ -66,8 +69,30 @@ pub(super) async fn connect(options: &StoreOptions) -> Result<Connection> {
         // The SDK's default checksum trailers are refused by several services.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+        .interceptor(NoWebPages)
         .build();
     Ok(Connection { client: Client::from_conf(config), endpoint, region })
+}
+
+/// Refuses pages for people: a portal or login page answers 200 to whatever is asked, a delete included.
+#[derive(Debug)]
+struct NoWebPages;
+
+impl Intercept for NoWebPages {
+    fn name(&self) -> &'static str {
+        "NoWebPages"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let response = context.response();
+        let page = response.headers().get("content-type").is_some_and(|kind| kind.starts_with("text/html"));
+        if page && response.status().is_success() { Err("the answer is a web page".into()) } else { Ok(()) }
+    }
 }
 
 fn check_endpoint(endpoint: &str) -> Result<()> {

@@ -12,7 +12,14 @@ use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::ServiceReply;
-use crate::error::{Error, ErrorKind};
+use super::answers::{Facts, meaning_of};
+use crate::error::Error;
+
+/// The next step where nobody answers at all.
+const UNREACHABLE: &str =
+    "check that the service runs, the endpoint's address and port, firewalls and HTTPS_PROXY";
+/// The next step after any loss of contact.
+const LOST: &str = "run it again; if it stays so, check the network, what lies in it, and the service's log";
 
 /// What was asked of the service, for messages.
 #[derive(Debug, Clone, Copy)]
@@ -54,15 +61,27 @@ impl Call<'_> {
         format!("s3://{}/{}{} at {}", self.bucket, self.prefix, self.name, self.endpoint)
     }
 
+    /// Contact was lost on the way: another try may do.
+    pub(super) fn lost(&self, what: &str) -> Error {
+        Error::unavailable(format!("{self}: {what}")).with_hint(LOST)
+    }
+
     /// No sign of life for too long.
     pub(super) fn silent(&self, limit: Duration) -> Error {
-        Error::unavailable(format!("{self}: no answer within {} s", limit.as_secs()))
+        self.lost(&format!("no answer within {} s", limit.as_secs_f32()))
     }
 
     /// The body broke off.
     pub(super) fn broken(&self, err: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
-        Error::unavailable(format!("{self}: the connection was lost while reading the answer"))
-            .with_source(err)
+        self.lost("the connection was lost while reading the answer").with_source(err)
+    }
+
+    /// The service does something else than S3 does.
+    pub(super) fn unfit(&self, what: &str) -> Error {
+        Error::invalid(format!("{self}: {what}")).with_hint(
+            "check that the endpoint is the S3 service itself, and no web page or cache before it; the repository needs \
+             conditional puts, ranged reads, listings of version 2 and deletes",
+        )
     }
 
     /// Any failed request.
@@ -81,12 +100,19 @@ impl Call<'_> {
                     .and_then(|s| s.trim().parse().ok())
                     .map(Duration::from_secs),
             };
-            let facts = Facts { region: header("x-amz-bucket-region"), date: header("date") };
+            let facts = Facts {
+                region: header("x-amz-bucket-region"),
+                date: header("date"),
+                location: header("location"),
+            };
             return self.refused(reply, &facts);
         }
         match &err {
-            SdkError::TimeoutError(_) => Error::unavailable(format!("{self}: no connection in time")),
-            SdkError::ConstructionFailure(_) => Error::invalid(format!("{self}: the request cannot be made")),
+            SdkError::TimeoutError(_) => {
+                Error::unavailable(format!("{self}: no connection in time")).with_hint(UNREACHABLE)
+            }
+            SdkError::ConstructionFailure(_) => Error::invalid(format!("{self}: the request cannot be made"))
+                .with_hint("check the endpoint, the bucket's name and the region"),
             _ => self.undelivered(&err),
         }
         .with_source(Text(DisplayErrorContext(&err).to_string()))
@@ -105,6 +131,11 @@ impl Call<'_> {
             return Error::invalid(format!("{self}: the service does not speak TLS on that port"))
                 .with_hint("use http:// in the endpoint, or the service's TLS port");
         }
+        if has(&["causedasendentity"]) {
+            return Error::invalid(format!("{self}: the service's certificate is that of an authority")).with_hint(
+                "give the service a certificate that the authority has signed, or one with basicConstraints CA:FALSE",
+            );
+        }
         if has(&["certificate", "unknownissuer", "handshake", "tls alert", "fatal alert"]) {
             return Error::invalid(format!(
                 "{self}: the service's certificate is not trusted, or TLS failed"
@@ -120,17 +151,18 @@ impl Call<'_> {
             );
         }
         if has(&["connection refused", "unreachable", "tcp connect"]) {
-            return Error::unavailable(format!("{self}: the endpoint cannot be reached")).with_hint(
-                "check that the service runs, the endpoint's address and port, firewalls and HTTPS_PROXY",
-            );
+            return Error::unavailable(format!("{self}: the endpoint cannot be reached"))
+                .with_hint(UNREACHABLE);
         }
-        Error::unavailable(format!("{self}: the connection was lost before an answer came"))
+        self.lost("the connection was lost before an answer came")
     }
 
     fn no_credentials(&self, err: &CredentialsError) -> Error {
         match err {
             CredentialsError::ProviderTimedOut(_) | CredentialsError::ProviderError(_) => {
-                Error::unavailable(format!("{self}: the source of the credentials does not answer"))
+                Error::unavailable(format!("{self}: the source of the credentials gives none")).with_hint(
+                    "the cause below says why; check role, web identity token and their service, then run it again",
+                )
             }
             _ => Error::denied(format!("{self}: no credentials")).with_hint(
                 "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile or credentials file",
@@ -139,93 +171,15 @@ impl Call<'_> {
     }
 
     /// The service answered, but not with a success.
-    #[expect(
-        clippy::too_many_lines,
-        reason = "one table: what the service says, what it means, the next step"
-    )]
     fn refused(&self, reply: ServiceReply, facts: &Facts) -> Error {
-        let code = reply.code.as_deref().unwrap_or("");
-        let region = |region: &Option<String>| match region {
-            Some(region) => format!("the bucket is in region {region}: set the region option to it"),
-            None => "set the region option to the bucket's region".to_owned(),
-        };
-        use ErrorKind as Kind;
-        let (kind, what, hint): (_, &str, Option<String>) = match (reply.status, code) {
-            (404, "NoSuchKey") => (Kind::NotFound, "the object does not exist", None),
-            (_, "NoSuchBucket") => (
-                Kind::Invalid,
-                "the bucket does not exist",
-                Some("create the bucket, or check its name, the endpoint and the region".into()),
-            ),
-            (_, "InvalidAccessKeyId") => (
-                Kind::Denied,
-                "the service does not know the access key id",
-                Some("check AWS_ACCESS_KEY_ID or the profile, and that the endpoint is the right one".into()),
-            ),
-            (_, "SignatureDoesNotMatch") => (
-                Kind::Denied,
-                "the secret access key is wrong",
-                Some("check AWS_SECRET_ACCESS_KEY or the profile; a proxy that changes requests has this effect too".into()),
-            ),
-            (_, "ExpiredToken" | "ExpiredTokenException" | "InvalidToken" | "TokenRefreshRequired") => (
-                Kind::Denied,
-                "the session token has expired or is not valid",
-                Some("get new temporary credentials".into()),
-            ),
-            (_, "RequestTimeTooSkewed" | "RequestExpired") => {
-                let date = facts.date.as_deref().unwrap_or("unknown");
-                let hint = format!("set this machine's clock; the service's time is {date}");
-                (Kind::Denied, "the clocks of this machine and of the service differ too much", Some(hint))
-            }
-            (301 | 307 | 308, _)
-            | (_, "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" | "PermanentRedirect") => {
-                (Kind::Invalid, "the bucket is in another region or at another endpoint", Some(region(&facts.region)))
-            }
-            (507, _) | (_, "XMinioStorageFull" | "QuotaExceeded" | "XMinioAdminBucketQuotaExceeded") => {
-                (Kind::NoSpace, "the store is full", Some("free space or raise the quota".into()))
-            }
-            (_, "RequestTimeout" | "ConditionalRequestConflict" | "OperationAborted" | "SlowDown")
-            | (408 | 409 | 425 | 429 | 500.., _)
-                if reply.status != 501 =>
-            {
-                (Kind::Unavailable, "the service cannot do it now", None)
-            }
-            (405 | 501, _) => (
-                Kind::Invalid,
-                "the service does not support this request",
-                Some("the repository needs conditional puts, ranged reads, listings and deletes".into()),
-            ),
-            (_, "InvalidObjectState") => (
-                Kind::Invalid,
-                "the object lies in an archive class",
-                Some("restore it from the archive class first, and use a storage class with direct reads".into()),
-            ),
-            (401 | 403, _) => (
-                Kind::Denied,
-                "the service denies it",
-                Some("the key needs s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket; without the last, \
-                      absent objects look denied".into()),
-            ),
-            (_, code) if code.starts_with("KMS") => (Kind::Denied, "the encryption key cannot be used", None),
-            (_, "") => (
-                Kind::Invalid,
-                "the endpoint does not answer as an S3 service",
-                Some("check the endpoint's address and port; a web console often listens on another port".into()),
-            ),
-            _ => (Kind::Invalid, "the service refuses the request", None),
-        };
-        let error = Error::new(kind, format!("{self}: {what}"));
-        let error = match hint {
+        let meaning = meaning_of(&reply, facts);
+        let error = Error::new(meaning.kind, format!("{self}: {}", meaning.what));
+        let error = match meaning.hint {
             Some(hint) => error.with_hint(hint),
             None => error,
         };
         error.with_source(reply)
     }
-}
-
-struct Facts {
-    region: Option<String>,
-    date: Option<String>,
 }
 
 /// The SDK's chain of errors as text: its types are not ours to give away.
