@@ -161,8 +161,7 @@ fn restricted(server: &MinioServer, actions: &str) -> [String; 3] {
         .args(["--data-urlencode", &format!("Policy={policy}"), &format!("{}/", server.url())]))
     .unwrap();
     ["AccessKeyId", "SecretAccessKey", "SessionToken"].map(|name| {
-        let rest =
-            answer.split_once(&format!("<{name}>")).unwrap_or_else(|| panic!("no {name} in {answer}")).1;
+        let rest = answer.split_once(&format!("<{name}>")).expect("the answer has every part of a session").1;
         rest.split_once('<').unwrap().0.to_owned()
     })
 }
