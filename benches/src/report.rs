@@ -11,6 +11,8 @@ pub use budget::{Budget, Verdict};
 
 /// The limit's name where tools' names stand.
 pub const LIMIT: &str = "limit";
+/// The name of what an S3 server takes for the limit's bytes alone.
+pub const SERVER: &str = "server alone";
 /// The tool that the ratios are for.
 pub const SUBJECT: &str = "carrack";
 
@@ -207,7 +209,7 @@ fn note(cell: &Cell) -> Option<String> {
 
 fn is_peer(cell: &Cell) -> bool {
     // The subject's variants have its name before theirs.
-    cell.tool != LIMIT && !cell.tool.starts_with(SUBJECT)
+    cell.tool != LIMIT && cell.tool != SERVER && !cell.tool.starts_with(SUBJECT)
 }
 
 /// The subject's time over the limit's, and the fastest peer's over the subject's.

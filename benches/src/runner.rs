@@ -1,6 +1,7 @@
 //! The scenario itself: every step for every tool in turn, so that a drift of the machine meets all alike.
 
 mod aside;
+mod bare;
 mod contender;
 
 use std::collections::HashMap;
@@ -12,12 +13,13 @@ use clap::ValueEnum;
 use crate::dataset::{self, Dataset};
 use crate::limit::{Cipher, Limit};
 use crate::measure::{self, Usage};
-use crate::report::{Cell, LIMIT, Outcome, Report};
+use crate::report::{Cell, LIMIT, Outcome, Report, SERVER};
 use crate::s3::{Program, Server};
 use crate::tools::Name;
 use crate::verify::{self, Entry};
 use crate::walk;
 use aside::Aside;
+use bare::Bare;
 use contender::Contender;
 
 /// What a tool is asked for, in the order of a run.
@@ -171,7 +173,7 @@ fn one_run(
         Contender::new(*name, program.clone(), dataset, &work, server, &plan.carrack_options)
     };
     let mut contenders: Vec<Contender> = taking_part.map(contender).collect();
-    let mut stored = Stored::default();
+    let (mut stored, mut bare) = (Stored::default(), None);
     for step in steps(dataset) {
         let changed = prepare_step(plan, step, dataset, source, run)?;
         if step == Step::Unchanged || step.is_after_change() {
@@ -185,6 +187,11 @@ fn one_run(
             let sizes = stored.after(LIMIT, step, Some(limit.stored()));
             table.add(step, LIMIT, Outcome::Measured, Some(usage), sizes);
         }
+        if let Some(server) = server
+            && let Some(usage) = bare_step(&mut bare, server, &work, step)?
+        {
+            table.add(step, SERVER, Outcome::Measured, Some(usage), (None, None));
+        }
         // Each run begins with another tool, so that none is always behind the same neighbour.
         let first = run as usize % contenders.len().max(1);
         contenders.rotate_left(first);
@@ -197,6 +204,7 @@ fn one_run(
         }
         contenders.rotate_right(first);
     }
+    bare.map_or(Ok(()), |bare: Bare<'_>| bare.clear())?;
     for contender in &contenders {
         contender.clear(server)?;
     }
@@ -262,6 +270,20 @@ fn limit_step(
         Step::Prune => return Ok(None),
     };
     Ok(Some(usage))
+}
+
+/// The server alone, with what the limit has stored before.
+fn bare_step<'s>(
+    bare: &mut Option<Bare<'s>>,
+    server: &'s Server,
+    work: &Path,
+    step: Step,
+) -> Result<Option<Usage>> {
+    if bare.is_none() {
+        *bare = Some(Bare::new(server, &work.join("limit"))?);
+    }
+    rustix::fs::sync();
+    bare.as_ref().map_or(Ok(None), |bare| bare.step(step))
 }
 
 /// Bytes in each repository after its last step of this run.

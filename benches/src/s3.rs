@@ -88,6 +88,15 @@ impl Server {
         }
     }
 
+    /// Processor time that the server has used since it was started.
+    pub fn cpu_seconds(&self) -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        // Behind the name in brackets, which may hold spaces: state first, and at 11 and 12 the ticks.
+        let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+        let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        ticks as f64 / rustix::param::clock_ticks_per_second() as f64
+    }
+
     /// Bytes that the server holds for `prefix` with its own overhead; unknown for a server that mixes
     /// prefixes in its data files.
     pub fn stored(&self, prefix: &str) -> Option<u64> {
