@@ -1,8 +1,9 @@
 //! Opens what a snapshot refers to: pages, chunks, the tree.
 //!
 //! A snapshot carries the place of every frame and the keys of every session it refers to, so reading needs no
-//! index. A key that it should carry and does not is learnt from the pack that has the frame. What is remembered (pages, frames, keys) is bounded in bytes. Every chunk that leaves this module has
-//! been opened by its seal and compared with its id.
+//! index. A key that it should carry and does not is learnt from the pack that has the frame. What is remembered
+//! (pages, frames) is bounded in bytes. Every chunk that leaves this module has been opened by its seal and compared
+//! with its id.
 
 pub mod access;
 mod cache;
