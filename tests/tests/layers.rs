@@ -28,7 +28,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("format", &["keys", "chunker"]),
     ("keys", &["format"]),
     ("codec", &["format", "keys"]),
-    ("store", &[]),
+    ("store", &["sys"]),
     ("source", &["sys", "format"]),
     // A problem with a path is one type, whether the path was read or written.
     ("target", &["sys", "format", "source"]),

@@ -3,6 +3,8 @@
 mod lists;
 mod sessions;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::HashSet, time::Duration};
 
