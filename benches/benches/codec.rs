@@ -36,7 +36,8 @@ fn compression(c: &mut Criterion) {
             group.bench_function(BenchmarkId::new("compress", level), |b| {
                 b.iter(|| {
                     out.clear();
-                    codec::compress_into(black_box(&data), level, &mut out).expect("compressed bytes");
+                    codec::compress_into(black_box(&data), codec::Effort::Level(level), &mut out)
+                        .expect("compressed bytes");
                 });
             });
         }

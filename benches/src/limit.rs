@@ -2,10 +2,10 @@
 //!
 //! Reads, cuts (Gear, 16/64/256 KiB), hashes (keyed BLAKE3), drops what is known, compresses frames of about
 //! 1 MiB of neighbouring chunks (zstd level 3), encrypts (AES-256-GCM or ChaCha20-Poly1305 of aws-lc), writes
-//! files of 32 MiB; and the way back. The cut is the engine's own loop, and its way of writing past the page cache, as
-//! slower ones would flatter the engine; everything else is written here, so that nothing of the engine's pipeline is in what it is compared with.
-//! No index, no trees, no attributes, no fsync, no key derivation: whatever a real tool pays for those shows as
-//! its distance from this.
+//! files of 32 MiB; and the way back. The cut, the call of zstd and the way of writing past the page cache are the
+//! engine's own, as slower ones would flatter the engine; everything else is written here, so that nothing of the
+//! engine's pipeline is in what it is compared with. No index, no trees, no attributes, no fsync, no key derivation:
+//! whatever a real tool pays for those shows as its distance from this.
 
 mod frame;
 mod read;

@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicU64;
 
 use anyhow::{Context, Result, anyhow};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use carrack_mover::codec::{self, Effort};
 use carrack_mover::limits;
 use carrack_mover::sys::file::write_full_at;
 
@@ -17,7 +18,7 @@ use super::{Cipher, Id, KEY, Place, next};
 const FRAME: usize = 1 << 20;
 /// Bytes in an output file.
 const PACK: u64 = 32 << 20;
-/// Compression level of the engine's default.
+/// Compression level that the engine leaves only where less costs next to nothing.
 const LEVEL: i32 = 3;
 
 #[derive(Clone, Debug)]
@@ -61,7 +62,6 @@ fn path(dir: &Path, pack: u64) -> PathBuf {
 /// Seals one thread's frames and writes its files.
 pub(super) struct Writer<'a> {
     key: LessSafeKey,
-    codec: zstd::bulk::Compressor<'static>,
     dir: &'a Path,
     next_pack: &'a AtomicU64,
     output: Option<(u64, u64, File)>,
@@ -80,7 +80,6 @@ impl<'a> Writer<'a> {
     pub(super) fn new(cipher: Cipher, dir: &'a Path, next_pack: &'a AtomicU64) -> Result<Self> {
         Ok(Self {
             key: key(cipher)?,
-            codec: zstd::bulk::Compressor::new(LEVEL)?,
             dir,
             next_pack,
             output: None,
@@ -101,9 +100,8 @@ impl<'a> Writer<'a> {
             return Ok(());
         }
         self.sealed.clear();
-        self.sealed.reserve(zstd::zstd_safe::compress_bound(self.plain.len()));
-        let length = self.codec.compress_to_buffer(&self.plain, &mut self.sealed)?;
-        let compressed = length < self.plain.len();
+        codec::compress_into(&self.plain, Effort::Level(LEVEL), &mut self.sealed)?;
+        let compressed = self.sealed.len() < self.plain.len();
         if !compressed {
             self.sealed.clear();
             self.sealed.extend_from_slice(&self.plain);

@@ -112,6 +112,7 @@ pub(super) fn run(
         packer: Packer::new(Arc::clone(&bridge), memory.pack_bytes, DATA_BUFFERS),
         bridge: Arc::clone(&bridge),
         level: AtomicI32::new(first_level(options.compression)),
+        adapts: adapts(options.compression),
         counts: Counts::default(),
     });
     let metadata = Arc::new(Packer::new(Arc::clone(&bridge), memory.pack_bytes / 4, 0));
@@ -302,6 +303,10 @@ fn first_level(choice: CompressionChoice) -> i32 {
         CompressionChoice::Off => 0,
         CompressionChoice::Adaptive { lightest, .. } => lightest,
     }
+}
+
+fn adapts(choice: CompressionChoice) -> bool {
+    matches!(choice, CompressionChoice::Adaptive { lightest, tightest } if lightest < tightest)
 }
 
 /// Tightens compression while workers wait for the store, and lightens it again when they do not.

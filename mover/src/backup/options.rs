@@ -61,7 +61,8 @@ pub enum CipherChoice {
 pub enum CompressionChoice {
     /// Not at all.
     Off,
-    /// zstd, between these levels: tighter while the store is the bottleneck, lighter while the processor is.
+    /// zstd, between these levels: tighter while the store is the bottleneck, lighter while the processor is. In a
+    /// range that begins with 2, level 3 takes the place of 2 for data that 2 would leave much larger.
     Adaptive {
         /// Lightest level.
         lightest: i32,
@@ -72,7 +73,7 @@ pub enum CompressionChoice {
 
 impl Default for CompressionChoice {
     fn default() -> Self {
-        Self::Adaptive { lightest: 3, tightest: 9 }
+        Self::Adaptive { lightest: 2, tightest: 9 }
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::{
 
 use super::{
     bridge::Bridge,
+    compression::{Lightness, compress_page},
     known::KnownChunks,
     packer::{Packer, is_indexed},
 };
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) bridge: Arc<Bridge>,
     /// The zstd level for the next frame; 0 stores everything as it is.
     pub(crate) level: AtomicI32,
+    /// Whether the level follows what the bottleneck is.
+    pub(crate) adapts: bool,
     /// Counts.
     pub(crate) counts: Counts,
 }
@@ -66,6 +69,7 @@ pub(crate) struct Framer {
     length: usize,
     gathered: Vec<u8>,
     sealed: Vec<u8>,
+    lightness: Lightness,
 }
 
 impl Framer {
@@ -78,6 +82,7 @@ impl Framer {
             length: 0,
             gathered: Vec::new(),
             sealed: Vec::new(),
+            lightness: Lightness::default(),
         }
     }
 
@@ -164,7 +169,7 @@ impl Framer {
             }
             &self.gathered[..]
         };
-        match seal_data_frame(&self.shared, plain, &parts, &mut self.sealed) {
+        match seal_data_frame(&self.shared, plain, &parts, &mut self.lightness, &mut self.sealed) {
             Ok(place) => frame.settle(place),
             Err(error) => {
                 frame.lose(self.shared.bridge.session().name());
@@ -192,6 +197,7 @@ fn seal_data_frame(
     shared: &Shared,
     plain: &[u8],
     parts: &[Part],
+    lightness: &mut Lightness,
     sealed: &mut Vec<u8>,
 ) -> Result<FramePlace> {
     let ids: Vec<(ChunkId, u32)> =
@@ -199,7 +205,8 @@ fn seal_data_frame(
     let session = shared.bridge.session();
     let mut place = new_place(shared, FrameKind::Data, plain, codec::frame_id(&shared.keys, &ids));
     sealed.clear();
-    place.compression = compress_or_store(plain, shared.level.load(Ordering::Relaxed), sealed)?;
+    let level = shared.level.load(Ordering::Relaxed);
+    place.compression = lightness.compress_or_store(plain, level, shared.adapts, sealed)?;
     let aad = codec::frame_aad(FrameKind::Data, &place);
     session.data_cipher().seal(Domain::Data, place.counter, &aad, sealed, 0)?;
     place.stored = sealed.len() as u32;
@@ -240,55 +247,11 @@ pub(crate) fn store_page(
     let mut place =
         new_place(shared, FrameKind::Metadata, plain, codec::frame_id(&shared.keys, &[(id, length)]));
     sealed.clear();
-    place.compression = compress_or_store(plain, PAGE_LEVEL, sealed)?;
+    place.compression = compress_page(plain, sealed)?;
     let aad = codec::frame_aad(FrameKind::Metadata, &place);
     shared.bridge.session().metadata_cipher().seal(Domain::Metadata, place.counter, &aad, sealed, 0)?;
     place.stored = sealed.len() as u32;
     let frame = FooterFrame { kind: FrameKind::Metadata, place, chunks: Vec::new() };
     let place = packer.append(frame, sealed)?;
     Ok(ChunkRef { id, offset: 0, length, frame: Frame::settled(place) })
-}
-
-/// Pages are few and read often.
-const PAGE_LEVEL: i32 = 3;
-
-/// Appends the compressed bytes, or the plain ones where compression gains less than one part in fifty.
-fn compress_or_store(plain: &[u8], level: i32, out: &mut Vec<u8>) -> Result<Compression> {
-    if level != 0 && !looks_random(plain) {
-        codec::compress_into(plain, level, out)?;
-        if out.len() < plain.len() - plain.len() / 50 {
-            return Ok(Compression::Zstd);
-        }
-        out.clear();
-    }
-    out.extend_from_slice(plain);
-    Ok(Compression::Stored)
-}
-
-/// Whether a sample has as good as eight bits of entropy a byte: encrypted or compressed already. Saves running zstd
-/// over what it cannot make smaller.
-fn looks_random(plain: &[u8]) -> bool {
-    const SAMPLES: usize = 8;
-    const SAMPLE: usize = 2048;
-    if plain.len() < 2 * SAMPLES * SAMPLE {
-        return false;
-    }
-    let mut counts = [0u32; 256];
-    let step = plain.len() / SAMPLES;
-    for index in 0..SAMPLES {
-        for byte in &plain[index * step..index * step + SAMPLE] {
-            counts[usize::from(*byte)] += 1;
-        }
-    }
-    let total = (SAMPLES * SAMPLE) as f32;
-    let entropy: f32 = counts
-        .iter()
-        .filter(|count| **count > 0)
-        .map(|count| {
-            let share = *count as f32 / total;
-            -share * share.log2()
-        })
-        .sum();
-    // 16 384 uniform bytes measure 7.989 bits with a spread of 0.001.
-    entropy > 7.98
 }

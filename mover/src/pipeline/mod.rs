@@ -11,6 +11,7 @@
 //! copied twice: once by compression, once into the pack. Nothing here knows files from devices.
 
 pub(crate) mod bridge;
+mod compression;
 pub(crate) mod cut;
 pub(crate) mod frames;
 pub(crate) mod known;

@@ -112,7 +112,7 @@ fn by_code(code: &str, message: &str, facts: &Facts) -> Option<Meaning> {
 /// Some services have one code for many things, and tell them apart in words only.
 fn by_words(message: &str) -> Option<Meaning> {
     let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
-    if has(&["quota is reached", "quota exceeded", "quota has been reached"]) {
+    if has(&["quota is reached", "quota exceeded", "quota has been reached", "no space left on device"]) {
         return Some(full());
     }
     if has(&["content-md5", "checksum"]) && has(&["object lock"]) {

@@ -57,6 +57,7 @@ const CASES: &[Case] = &[
     (503, "", "", Unavailable, "cannot do it now", "again later"),
     (429, "TooManyRequests", "", Unavailable, "cannot do it now", "again later"),
     (500, "InternalError", "", Unavailable, "cannot do it now", "again later"),
+    (500, "InternalError", "try again.: cause(no space left on device)", NoSpace, "full", "free space"),
     (502, "", "", Unavailable, "cannot do it now", "again later"),
     (409, "ConditionalRequestConflict", "", Unavailable, "cannot do it now", "again later"),
     (400, "RequestTimeout", "", Unavailable, "cannot do it now", "again later"),
