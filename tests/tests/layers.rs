@@ -32,7 +32,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("source", &["sys", "format"]),
     // A problem with a path is one type, whether the path was read or written.
     ("target", &["sys", "format", "source"]),
-    ("repo", &["store", "format", "codec", "keys", "chunker"]),
+    ("repo", &["store", "format", "codec", "keys", "chunker", "sys"]),
     ("reader", &["repo", "store", "format", "codec", "keys"]),
     ("pipeline", &["repo", "reader", "store", "source", "format", "codec", "keys", "chunker", "sys"]),
     ("backup", &["pipeline", "repo", "reader", "source", "store", "format", "codec", "keys", "chunker"]),

@@ -12,6 +12,7 @@ use crate::{
     keys::{Keys, WriterBundle},
     secret::{Key, Passphrase},
     store::{ByteRange, ObjectStore, Put, list_all},
+    sys::memory::expect_filling,
 };
 
 /// What opens a repository.
@@ -192,8 +193,11 @@ fn derive(derivation: &KeyDerivation, unlock: &Unlock) -> Result<Option<Key>> {
             })?;
             let argon = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, parameters);
             let mut key = [0; 32];
+            let mut memory = Vec::with_capacity(argon.params().block_count());
+            expect_filling(memory.spare_capacity_mut());
+            memory.resize(argon.params().block_count(), argon2::Block::default());
             argon
-                .hash_password_into(passphrase.expose(), salt, &mut key)
+                .hash_password_into_with_memory(passphrase.expose(), salt, &mut key, &mut memory[..])
                 .map_err(|error| Error::internal(format!("Argon2id did not work: {error}")))?;
             let wrapping = Key::new(key);
             key.zeroize();

@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use rustix::fs::OFlags;
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::file::write_full_at;
+use super::{file::write_full_at, memory::expect_filling};
 
 /// What direct transfers are aligned to, in bytes: the largest sector there is.
 pub const DIRECT_ALIGNMENT: usize = 4096;
@@ -27,6 +27,7 @@ impl AlignedBytes {
     /// No bytes, and room for so many.
     pub fn with_capacity(capacity: usize) -> Self {
         let mut bytes = Vec::with_capacity(capacity + DIRECT_ALIGNMENT);
+        expect_filling(bytes.spare_capacity_mut());
         let start = start_in(&bytes);
         bytes.resize(start, 0);
         Self { bytes, start }
