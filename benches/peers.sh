@@ -2,9 +2,9 @@
 # Installs the peers of the benchmark into DIR (default CARRACK_CACHE/bench/peers) and changes nothing else on the
 # machine, apart from GNU time and the headers that borg is compiled with. What is there is not installed again.
 #
-#   benches/peers.sh [DIR] [restic|rustic|borg|minio|garage ...]
+#   benches/peers.sh [DIR] [restic|rustic|borg|minio|garage|versitygw ...]
 #
-# Without names: restic rustic borg minio. Garage compiles for long, so it is made only when named.
+# Without names: restic rustic borg minio. Garage compiles for long and versitygw for a while, so they are made only when named.
 # Prints the options for `scenario` at the end. A peer that cannot be installed is named, the others are installed
 # all the same, and the exit code is then 1.
 set -eu
@@ -53,10 +53,18 @@ borg() {
         python3 -m venv "$dir/borg-venv" && "$dir/borg-venv/bin/pip" install -q --no-input borgbackup
 }
 
-# The same server that the tests run against.
+# Servers that are Go modules with pinned sums; MinIO is the one that the tests run against.
+module() {
+    mkdir -p "$dir/$1"
+    built=$(CARRACK_CACHE=$cache "$root/tests/servers/build.sh" "$1") && ln -sf "$built" "$dir/$1/$1"
+}
+
 minio() {
-    mkdir -p "$dir/minio"
-    built=$(CARRACK_CACHE=$cache "$root/tests/servers/build.sh" minio) && ln -sf "$built" "$dir/minio/minio"
+    module minio
+}
+
+versitygw() {
+    module versitygw
 }
 
 garage() {
@@ -68,7 +76,7 @@ program() {
     case $1 in
     restic) echo "$dir/restic/usr/bin/restic" ;;
     borg) echo "$dir/borg-venv/bin/borg" ;;
-    minio) echo "$dir/minio/minio" ;;
+    minio | versitygw) echo "$dir/$1/$1" ;;
     *) echo "$dir/$1/bin/$1" ;;
     esac
 }
@@ -77,8 +85,8 @@ failed=
 debian time || failed=time
 for peer in "$@"; do
     case $peer in
-    restic | rustic | borg | minio | garage) ;;
-    *) echo "peers.sh: $peer is not one of restic rustic borg minio garage" >&2 && exit 2 ;;
+    restic | rustic | borg | minio | garage | versitygw) ;;
+    *) echo "peers.sh: $peer is not one of restic rustic borg minio garage versitygw" >&2 && exit 2 ;;
     esac
     [ -x "$(program "$peer")" ] || "$peer" >&2 || failed="$failed $peer"
 done
@@ -86,7 +94,7 @@ done
 for peer in restic rustic borg; do
     [ ! -x "$(program $peer)" ] || echo "--tool-path $peer=$(program $peer)"
 done
-for peer in minio garage; do
+for peer in minio garage versitygw; do
     [ ! -x "$(program $peer)" ] || echo "--s3-server $peer=$(program $peer)"
 done
 [ -z "$failed" ] || { echo "peers.sh: could not be installed: $failed" >&2 && exit 1; }

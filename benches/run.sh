@@ -7,7 +7,7 @@
 # CARRACK_CACHE      caches, datasets, repositories and results (default .cache)
 # BENCH_SCALE        size of the datasets (1); BENCH_RUNS how often everything is measured (1)
 # BENCH_STORES       local,s3; BENCH_DATASETS random,vm,tree,small,db
-# BENCH_S3           minio, or garage where peers.sh has installed it
+# BENCH_S3           minio, garage or versitygw; what is not there is built
 # BENCH_MICRO        no: leave the micro benchmarks out; BENCH_FRESH yes: forget a run that was broken off
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -112,7 +112,7 @@ build_servers() {
     [ -x tests/servers/build.sh ] || return 0
     need_go
     export PATH
-    CARRACK_CACHE=$cache tests/servers/build.sh
+    CARRACK_CACHE=$cache tests/servers/build.sh minio
 }
 
 case "$stage" in

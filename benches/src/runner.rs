@@ -144,7 +144,9 @@ fn scenario(
     let server = match (store, &plan.server) {
         (Store::Local, _) => None,
         (Store::S3, Some(program)) => Some(Server::start(program, &plan.cache.join("s3"))?),
-        (Store::S3, None) => anyhow::bail!("--store s3 needs --s3-server minio=PATH or garage=PATH"),
+        (Store::S3, None) => {
+            anyhow::bail!("--store s3 needs --s3-server minio=PATH, garage=PATH or versitygw=PATH")
+        }
     };
     let mut table = Table { dataset, store, cells: Vec::new() };
     for run in 0..plan.runs {

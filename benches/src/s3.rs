@@ -25,6 +25,8 @@ pub enum Program {
     Minio(PathBuf),
     /// Garage.
     Garage(PathBuf),
+    /// Versity S3 Gateway in front of a directory.
+    Versitygw(PathBuf),
 }
 
 impl std::str::FromStr for Program {
@@ -34,7 +36,8 @@ impl std::str::FromStr for Program {
         match text.split_once('=') {
             Some(("minio", path)) => Ok(Self::Minio(path.into())),
             Some(("garage", path)) => Ok(Self::Garage(path.into())),
-            _ => Err("expected minio=PATH or garage=PATH".into()),
+            Some(("versitygw", path)) => Ok(Self::Versitygw(path.into())),
+            _ => Err("expected minio=PATH, garage=PATH or versitygw=PATH".into()),
         }
     }
 }
@@ -48,7 +51,9 @@ pub struct Server {
     data: PathBuf,
     address: String,
     region: &'static str,
-    is_minio: bool,
+    /// Where each prefix is a directory of its own; none for a server that mixes prefixes in its data files.
+    prefixes: Option<PathBuf>,
+    creates_if_absent: bool,
 }
 
 impl Server {
@@ -59,14 +64,23 @@ impl Server {
         let port = free_port()?;
         let address = format!("127.0.0.1:{port}");
         let log = File::create(dir.join("server.log"))?;
-        let (mut command, is_minio) = match program {
-            Program::Minio(path) => (minio(path, dir, &address)?, true),
-            Program::Garage(path) => (garage(path, dir, port)?, false),
+        let (mut command, region) = match program {
+            Program::Minio(path) => (minio(path, dir, &address)?, "us-east-1"),
+            Program::Garage(path) => (garage(path, dir, port)?, "garage"),
+            Program::Versitygw(path) => (versitygw(path, dir, &address)?, "us-east-1"),
         };
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().with_context(|| format!("start {program:?}"))?;
-        let region = if is_minio { "us-east-1" } else { "garage" };
-        let mut server = Self { child, data: dir.to_path_buf(), address, region, is_minio };
+        let is_garage = matches!(program, Program::Garage(_));
+        let mut server = Self {
+            child,
+            data: dir.to_path_buf(),
+            address,
+            region,
+            prefixes: (!is_garage).then(|| buckets(dir).join(BUCKET)),
+            // Garage 2.5 ignores the condition on a put.
+            creates_if_absent: !is_garage,
+        };
         server.wait()?;
         if let Program::Garage(path) = program {
             set_up_garage(path, dir)?;
@@ -83,8 +97,7 @@ impl Server {
             access_key: ACCESS_KEY.into(),
             secret_key: SECRET_KEY.into(),
             region: self.region.into(),
-            // Garage 2.5 ignores the condition on a put.
-            creates_if_absent: self.is_minio,
+            creates_if_absent: self.creates_if_absent,
         }
     }
 
@@ -97,19 +110,14 @@ impl Server {
         ticks as f64 / rustix::param::clock_ticks_per_second() as f64
     }
 
-    /// Bytes that the server holds for `prefix` with its own overhead; unknown for a server that mixes
-    /// prefixes in its data files.
+    /// Bytes of the server's files for `prefix`; unknown where prefixes have no directories.
     pub fn stored(&self, prefix: &str) -> Option<u64> {
-        self.is_minio.then(|| crate::walk::stored(&self.data.join("data").join(BUCKET).join(prefix)).ok())?
+        crate::walk::stored(&self.prefixes.as_ref()?.join(prefix)).ok()
     }
 
     /// Frees what `prefix` holds, where that can be done without the server.
     pub fn clear(&self, prefix: &str) -> Result<()> {
-        if self.is_minio {
-            crate::dataset::remove(&self.data.join("data").join(BUCKET).join(prefix))
-        } else {
-            Ok(())
-        }
+        self.prefixes.as_ref().map_or(Ok(()), |prefixes| crate::dataset::remove(&prefixes.join(prefix)))
     }
 
     fn wait(&mut self) -> Result<()> {
@@ -163,14 +171,31 @@ fn tied(program: &Path) -> Command {
     command
 }
 
+/// The directory of a server that takes each directory in it for a bucket.
+fn buckets(dir: &Path) -> PathBuf {
+    dir.join("data")
+}
+
 fn minio(program: &Path, dir: &Path, address: &str) -> Result<Command> {
-    let data = dir.join("data");
-    // MinIO takes a directory at the top of its data for a bucket.
+    let data = buckets(dir);
     fs::create_dir_all(data.join(BUCKET))?;
     let mut command = tied(program);
     command.args(["server", "--quiet", "--address", address]).arg(data);
     command.env("HOME", dir).env("MINIO_ROOT_USER", ACCESS_KEY).env("MINIO_ROOT_PASSWORD", SECRET_KEY);
     command.env("MINIO_BROWSER", "off").env("MINIO_UPDATE", "off");
+    Ok(command)
+}
+
+fn versitygw(program: &Path, dir: &Path, address: &str) -> Result<Command> {
+    let data = buckets(dir);
+    fs::create_dir_all(data.join(BUCKET))?;
+    let mut command = tied(program);
+    // Without --keep-alive it closes the connection after each answer, and connecting is what would be measured.
+    command
+        .args(["--quiet", "--keep-alive", "--region", "us-east-1", "--port", address])
+        .arg("posix")
+        .arg(data);
+    command.env("HOME", dir).env("ROOT_ACCESS_KEY", ACCESS_KEY).env("ROOT_SECRET_KEY", SECRET_KEY);
     Ok(command)
 }
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds the real servers that the tests run against, each from its own Go module, into a cache directory keyed
-# by the module's sums: what is there is not built again.
+# Builds real S3 servers, each from its own Go module, into a cache directory keyed by the module's sums: what is
+# there is not built again. The tests run against MinIO, the benchmark against versitygw too.
 #
 #   tests/servers/build.sh [server...]      default: all
 #

@@ -28,7 +28,7 @@ struct Options {
     /// Where the repositories are kept.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "local")]
     store: Vec<Store>,
-    /// The S3 server to start for `--store s3`: minio=PATH or garage=PATH.
+    /// The S3 server to start for `--store s3`: minio=PATH, garage=PATH or versitygw=PATH.
     #[arg(long)]
     s3_server: Option<Program>,
     /// Size of the datasets; 0.05 is a smoke run.
