@@ -4,7 +4,7 @@
 use std::hint::black_box;
 
 use carrack_benches::dataset::{self, Dataset};
-use carrack_mover::codec::{self, Cipher, Domain};
+use carrack_mover::codec::{self, Cipher, Domain, Effort};
 use carrack_mover::format::frame::Suite;
 use carrack_mover::secret::Key;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -31,13 +31,13 @@ fn compression(c: &mut Criterion) {
         let data = sample(dataset);
         let mut group = c.benchmark_group(format!("codec-{}", dataset.name()));
         group.throughput(Throughput::Bytes(data.len() as u64));
-        for level in [1, 3, 6, 9] {
+        let levels = [1, 3, 6, 9].map(|level| (level.to_string(), Effort::Level(level)));
+        for (name, effort) in levels.into_iter().chain([("quick".into(), Effort::Quick)]) {
             let mut out = Vec::new();
-            group.bench_function(BenchmarkId::new("compress", level), |b| {
+            group.bench_function(BenchmarkId::new("compress", name), |b| {
                 b.iter(|| {
                     out.clear();
-                    codec::compress_into(black_box(&data), codec::Effort::Level(level), &mut out)
-                        .expect("compressed bytes");
+                    codec::compress_into(black_box(&data), effort, &mut out).expect("compressed bytes");
                 });
             });
         }

@@ -226,8 +226,8 @@ thread_local! {
 pub enum Effort {
     /// As hard as a level of zstd.
     Level(i32),
-    /// Between levels 2 and 3: a quarter faster than level 3, for 1 % more bytes of a database or a disk image, and
-    /// 3 % more of texts and programs.
+    /// Between levels 2 and 3: a fifth to a third faster than level 3, for up to 1 % more bytes of databases and disk
+    /// images, and up to 3 % of texts and programs.
     Quick,
 }
 

@@ -184,14 +184,14 @@ impl<'a> Judge<'a> {
             let own = self.seconds(dataset, "s3", step, SUBJECT);
             let local = self.seconds(dataset, "local", step, SUBJECT);
             let measured = own.zip(local).map(|(own, local)| own / local);
-            // Where the server has the same cores, its share of the work comes on top of ours.
+            self.add((dataset, "s3"), step, "× own local time".into(), measured, Bound::AtMost(most));
+            // Where the server has the same cores, its share of the work comes on top of ours: is that all?
             let server = self.seconds(dataset, "s3", step, SERVER);
-            let both = local.zip(server).map(|(local, server)| local + server);
-            let (figure, measured) = match own.zip(both) {
-                Some((own, both)) => ("× own local time + server alone", Some(own / both)),
-                None => ("× own local time", measured),
-            };
-            self.add((dataset, "s3"), step, figure.into(), measured, Bound::AtMost(most));
+            if let Some(((own, local), server)) = own.zip(local).zip(server) {
+                let figure = "× (own local time + server alone)".into();
+                let measured = Some(own / (local + server));
+                self.add((dataset, "s3"), step, figure, measured, Bound::AtMost(most));
+            }
             self.peer((dataset, "s3"), step, least);
         }
     }

@@ -38,8 +38,8 @@ const OWN_ROW_BYTES: u64 = 48 + 32 + 18;
 /// Bytes of one entry that is read ahead: name, attributes, and its share of the queue.
 const WINDOW_ENTRY_BYTES: u64 = 320;
 
-/// What one worker takes beside its segment, in bytes: a frame before and after compression, a compressor, and a part
-/// of a segment that waits for it.
+/// What one worker takes beside its segment, in bytes: a frame before and after compression (now and then in two ways),
+/// two compressors, and a part of a segment that waits for it.
 const WORKER_BYTES: u64 = 6 << 20;
 /// Bytes of a segment, and from how much memory on it is the large one. With less it is better that all cores work.
 const SEGMENT_BYTES: u64 = 2 << 20;

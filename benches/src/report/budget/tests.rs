@@ -50,3 +50,24 @@ fn each_figure_is_held_against_its_own_bound() {
     assert_eq!(verdict("s3", "memory", "peak MiB"), Verdict::Missed);
     assert!(markdown(&budgets).contains("| db | local | first | × limit | 1.200 | <= 1.250 | met |"));
 }
+
+#[test]
+fn what_the_server_takes_excuses_nothing() {
+    let cells = [
+        cell("local", "first", SUBJECT, 1.0, 100.0, 0),
+        cell("s3", "first", SUBJECT, 4.0, 100.0, 0),
+        cell("s3", "first", SERVER, 3.0, 0.0, 0),
+        cell("s3", "first", "restic", 8.0, 100.0, 0),
+    ];
+    let budgets = judge(&cells);
+    let rows = budgets.iter().filter(|budget| budget.store == "s3" && budget.what == "first");
+    let rows: Vec<_> = rows.map(|budget| (budget.figure.as_str(), budget.measured, budget.verdict)).collect();
+    assert_eq!(
+        rows,
+        [
+            ("× own local time", Some(4.0), Verdict::Missed),
+            ("× (own local time + server alone)", Some(1.0), Verdict::Met),
+            ("restic ÷ carrack", Some(2.0), Verdict::Met),
+        ]
+    );
+}
