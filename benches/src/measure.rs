@@ -69,6 +69,15 @@ pub fn run(command: &Command, log: &Path) -> Result<Usage> {
     Ok(Usage { seconds, cpu_seconds: user + system, peak_mib: kib / 1024.0 })
 }
 
+/// Takes so many bytes of memory, writes to them and gives them back, so that whoever comes next does not wait for a
+/// host to back them.
+pub fn touch_memory(bytes: usize) {
+    let mut room: Vec<u8> = Vec::with_capacity(bytes);
+    carrack_mover::sys::memory::expect_filling(room.spare_capacity_mut());
+    room.resize(bytes, 1);
+    std::hint::black_box(&room);
+}
+
 /// Runs `work` in this process and measures wall and processor time. Memory is not told apart from that of
 /// the runner, so it stays 0.
 pub fn inline<T>(work: impl FnOnce() -> Result<T>) -> Result<(Usage, T)> {

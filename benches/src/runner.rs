@@ -156,6 +156,9 @@ fn scenario(
     Ok(())
 }
 
+/// Memory that is touched before each command, in bytes: what all tools but one take at most.
+const TOUCHED_BYTES: usize = 1 << 30;
+
 fn one_run(
     plan: &Plan,
     run: u32,
@@ -213,10 +216,13 @@ fn one_run(
     aside.put(&work)
 }
 
-/// What a command begins with: nothing left to write, and what it reads in the page cache, whoever wrote it how.
+/// What a command begins with: nothing left to write, what it reads in the page cache, whoever wrote it how, and free
+/// memory that the host of a virtual machine has backed.
 fn settle(read: &[&Path]) -> Result<()> {
     rustix::fs::sync();
-    read.iter().filter(|path| path.exists()).try_for_each(|path| walk::warm(path))
+    read.iter().filter(|path| path.exists()).try_for_each(|path| walk::warm(path))?;
+    measure::touch_memory(TOUCHED_BYTES);
+    Ok(())
 }
 
 fn steps(dataset: Dataset) -> impl Iterator<Item = Step> {

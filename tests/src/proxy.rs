@@ -22,6 +22,8 @@ pub enum Disturbance {
     CutAnswer(usize),
     /// The client gets this, and the server nothing.
     Answer(String),
+    /// The byte at this place from client to server arrives changed.
+    ChangeRequest(usize),
     /// Accepted, and then silence.
     Silence,
 }
@@ -107,10 +109,12 @@ fn next(state: &Mutex<State>, disturbed: &AtomicUsize) -> Disturbance {
 }
 
 async fn serve(mut client: TcpStream, upstream: &str, disturbance: Disturbance) -> io::Result<()> {
-    let (request_limit, answer_limit) = match disturbance {
-        Disturbance::None => (usize::MAX, usize::MAX),
-        Disturbance::CutRequest(bytes) => (bytes, usize::MAX),
-        Disturbance::CutAnswer(bytes) => (usize::MAX, bytes),
+    let (mut request, mut reply) = (Way::default(), Way::default());
+    match disturbance {
+        Disturbance::None => {}
+        Disturbance::CutRequest(bytes) => request.limit = bytes,
+        Disturbance::CutAnswer(bytes) => reply.limit = bytes,
+        Disturbance::ChangeRequest(place) => request.changes = Some(place),
         Disturbance::Answer(text) => {
             return match Request::read(&mut client).await? {
                 Some(_) => answer(client, text.as_bytes()).await,
@@ -122,33 +126,49 @@ async fn serve(mut client: TcpStream, upstream: &str, disturbance: Disturbance) 
             while client.read(&mut sink).await? > 0 {}
             return Ok(());
         }
-    };
+    }
     let server = TcpStream::connect(upstream).await?;
     let (mut client_read, mut client_write) = client.split();
     let (mut server_read, mut server_write) = server.into_split();
     // The first side to end, or to reach its limit, ends both: dropping the sockets is the cut.
     tokio::select! {
-        done = copy(&mut client_read, &mut server_write, request_limit) => done,
-        done = copy(&mut server_read, &mut client_write, answer_limit) => done,
+        done = copy(&mut client_read, &mut server_write, request) => done,
+        done = copy(&mut server_read, &mut client_write, reply) => done,
+    }
+}
+
+/// What happens to the bytes of one direction.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    limit: usize,
+    changes: Option<usize>,
+}
+
+impl Default for Way {
+    fn default() -> Self {
+        Self { limit: usize::MAX, changes: None }
     }
 }
 
 async fn copy(
     from: &mut (impl AsyncReadExt + Unpin),
     to: &mut (impl AsyncWriteExt + Unpin),
-    limit: usize,
+    way: Way,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 64 << 10];
-    let mut left = limit;
+    let mut passed = 0;
     loop {
         let read = from.read(&mut buffer).await?;
         if read == 0 {
             return Ok(());
         }
-        let pass = read.min(left);
+        let pass = read.min(way.limit - passed);
+        if let Some(byte) = way.changes.and_then(|place| buffer[..pass].get_mut(place.checked_sub(passed)?)) {
+            *byte ^= 1;
+        }
         to.write_all(&buffer[..pass]).await?;
-        left -= pass;
-        if left == 0 {
+        passed += pass;
+        if passed == way.limit {
             return Ok(());
         }
     }

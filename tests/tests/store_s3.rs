@@ -38,12 +38,34 @@ async fn minio_conforms() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn upload_checksums_are_taken() {
+async fn changed_bytes_are_refused() {
     let server = MinioServer::start().unwrap();
-    let options = StoreOptions { upload_checksum: true, ..server.options() };
-    let store = bare(&server.repository("sums"), &options).await;
-    assert_eq!(store.put_if_absent("packs/aa/x", "body".into()).await.unwrap(), Put::Created);
-    assert_eq!(store.get("packs/aa/x", ByteRange::All).await.unwrap(), "body");
+    let proxy = Proxy::start(server.address()).await.unwrap();
+    let checked = StoreOptions { upload_checksum: true, ..through(&proxy, &server) };
+    let body = Bytes::from(vec![7; 1 << 20]);
+    for options in [through(&proxy, &server), checked] {
+        let repository = format!("sums-{}", options.upload_checksum);
+        let store = bare(&server.repository(&repository), &options).await;
+        // What the first upload shows of the service decides about the second one's protection.
+        for (name, word) in [("first", "SHA256"), ("second", "Checksum")] {
+            proxy.disturb(Disturbance::ChangeRequest(500_000), 1);
+            proxy.cut();
+            let before = proxy.disturbed();
+            let mut refused = store.put_if_absent("packs/aa/changed", body.clone()).await.unwrap_err();
+            while proxy.disturbed() == before {
+                // That was a connection which had been cut already.
+                refused = store.put_if_absent("packs/aa/changed", body.clone()).await.unwrap_err();
+            }
+            assert!(refused.in_one_line().contains(word), "{name}: {refused:?}");
+            assert_eq!(
+                store.put_if_absent(&format!("packs/aa/{name}"), body.clone()).await.unwrap(),
+                Put::Created
+            );
+        }
+        let absent = store.get("packs/aa/changed", ByteRange::All).await.unwrap_err();
+        assert_eq!(absent.kind(), ErrorKind::NotFound);
+        assert_eq!(store.get("packs/aa/second", ByteRange::All).await.unwrap(), body);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -28,9 +28,13 @@ use crate::{
 };
 
 /// Bytes of a pack that one request fetches from a directory: small enough to stay in the processor's cache.
-const LOCAL_RANGE_BYTES: u64 = 4 << 20;
+const LOCAL_RANGE_BYTES: u64 = 1 << 20;
 /// The same from a server, where each request has its price: a pack is four of them.
 const REMOTE_RANGE_BYTES: u64 = 8 << 20;
+/// Ranges held at once at most: enough for any server, whatever the memory.
+const RANGES_AT_ONCE: usize = 64;
+/// The same from a directory, for each thread: one that it works on, and two that are read meanwhile.
+const LOCAL_RANGES_A_THREAD: usize = 3;
 /// Bytes between two wanted frames that are rather read than asked around.
 const GAP_BYTES: u64 = 256 << 10;
 /// A footer with its rows as they are decoded takes some 2 MiB for a full pack; so many packs are looked at at once
@@ -63,7 +67,8 @@ impl Reading {
             .thread_name(|index| format!("check-{index}"))
             .build()
             .map_err(|error| Error::unavailable("threads cannot be started").with_source(error))?;
-        let slots = usize::try_from(memory_bytes / range_bytes).unwrap_or(usize::MAX).clamp(1, 64);
+        let most = if local { LOCAL_RANGES_A_THREAD * threads.current_num_threads() } else { RANGES_AT_ONCE };
+        let slots = usize::try_from(memory_bytes / range_bytes).unwrap_or(usize::MAX).clamp(1, most);
         Ok(Self {
             repository: repository.clone(),
             threads: Arc::new(threads),

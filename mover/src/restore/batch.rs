@@ -233,7 +233,7 @@ impl Fetch {
     /// one a request costs as much as some 256 KiB of bytes, and long ones are the fast ones.
     pub(crate) fn suited(local: bool, in_flight_bytes: u64) -> Self {
         if local {
-            Self { gap: 16 << 10, longest: (2 << 20).min(in_flight_bytes / 4) }
+            Self { gap: 16 << 10, longest: (1 << 20).min(in_flight_bytes / 4) }
         } else {
             Self { gap: 256 << 10, longest: (16 << 20).min(in_flight_bytes / 8) }
         }

@@ -31,6 +31,9 @@ const REQUESTS_MAX: usize = 32;
 /// Jobs that wait for a worker at most. Workers are threads of their own, so a sender that waits for them stops
 /// nothing that they need.
 const JOBS_WAITING: usize = 1024;
+/// Bytes in flight for each worker when they come from a directory: they shall be in the processor's cache still when
+/// their turn comes, and nobody has to be asked long before.
+const LOCAL_BYTES_A_WORKER: u64 = 4 << 20;
 /// Unit of the budget of bytes in flight: semaphores count to 2^29 or so.
 const BUDGET_UNIT: u64 = 1024;
 
@@ -171,6 +174,8 @@ impl Executor {
         };
         let workers = (0..worker_count(threads)).map(spawn).collect::<Result<_>>()?;
         let access = shared.reader.access();
+        let most = worker_count(threads) as u64 * LOCAL_BYTES_A_WORKER;
+        let in_flight_bytes = if access.is_local() { in_flight_bytes.min(most) } else { in_flight_bytes };
         let fetch = Fetch::suited(access.is_local(), in_flight_bytes);
         let budget_units = u32::try_from(in_flight_bytes / BUDGET_UNIT).unwrap_or(u32::MAX / 8).max(1);
         let requests = access.parallel_reads().clamp(1, REQUESTS_MAX);

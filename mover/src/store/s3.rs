@@ -6,6 +6,7 @@
 
 mod answers;
 mod client;
+mod cover;
 mod errors;
 mod hedge;
 mod reply;
@@ -14,12 +15,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
+use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{ChecksumAlgorithm, ServerSideEncryption as Sse, StorageClass};
+use aws_sdk_s3::types::{ServerSideEncryption as Sse, StorageClass};
 use bytes::{Bytes, BytesMut};
 
+use self::cover::Cover;
 use self::errors::Call;
 use self::hedge::Hedge;
 pub(super) use self::reply::ServiceReply;
@@ -47,8 +50,7 @@ pub(super) struct S3Store {
     endpoint: String,
     storage_class: Option<StorageClass>,
     encryption: ServerSideEncryption,
-    checksum: Option<ChecksumAlgorithm>,
-    tls: bool,
+    cover: Cover,
     silence: Duration,
     hedge: Hedge,
 }
@@ -64,15 +66,15 @@ impl S3Store {
             ));
         }
         let connection = client::connect(options).await?;
+        let tls = connection.endpoint.as_deref().is_none_or(|endpoint| endpoint.starts_with("https:"));
         Ok(Self {
             client: connection.client,
             bucket: bucket.to_owned(),
             prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}/") },
-            tls: connection.endpoint.as_deref().is_none_or(|endpoint| endpoint.starts_with("https:")),
             endpoint: connection.endpoint.unwrap_or_else(|| format!("AWS {}", connection.region)),
             storage_class: options.storage_class.as_deref().map(StorageClass::from),
             encryption: options.server_side_encryption.clone(),
-            checksum: options.upload_checksum.then_some(ChecksumAlgorithm::Crc32C),
+            cover: Cover::new(tls, options.upload_checksum),
             silence: options.read_timeout,
             // Whoever sets bounds gets them, and a link that is kept slow is no reason to ask twice.
             hedge: Hedge::new(options.max_requests_in_flight.is_none() && !Throttle::is_wanted(options)),
@@ -94,6 +96,43 @@ impl S3Store {
         work: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
         tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(call.silent(limit)))
+    }
+
+    /// Sends an object; none if the service takes no checksums, which it is not asked again.
+    async fn put_once(&self, call: &Call<'_>, body: Bytes) -> Result<Option<Put>> {
+        let (encryption, key_id) = match &self.encryption {
+            ServerSideEncryption::BucketDefault => (None, None),
+            ServerSideEncryption::Aes256 => (Some(Sse::Aes256), None),
+            ServerSideEncryption::Kms { key_id } => (Some(Sse::AwsKms), key_id.clone()),
+        };
+        let class = self.storage_class.clone().filter(|_| call.name.starts_with("packs/"));
+        let protection = self.cover.next();
+        let request = self
+            .client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(self.key(call.name))
+            .if_none_match("*")
+            .set_storage_class(class)
+            .set_server_side_encryption(encryption)
+            .set_ssekms_key_id(key_id)
+            .set_checksum_crc32_c(protection.checksum.then(|| cover::checksum(&body)))
+            .body(ByteStream::from(body))
+            .customize();
+        let request = if protection.signed { request } else { request.disable_payload_signing() };
+        match request.send().await {
+            // Whatever else answers 200 to anything has not stored it.
+            Ok(output) if output.e_tag().is_none() => {
+                Err(call.unfit("the endpoint says yes, but not as an S3 service does"))
+            }
+            Ok(output) => {
+                self.cover.taken(protection, output.checksum_crc32_c().is_some());
+                Ok(Some(Put::Created))
+            }
+            Err(err) if errors::is_exists(&err) => Ok(Some(Put::Exists)),
+            Err(err) if self.cover.refused(protection, errors::status(&err), err.code()) => Ok(None),
+            Err(err) => Err(call.failed(err)),
+        }
     }
 
     /// Reads the body of an answer that must have `promised` bytes.
@@ -247,37 +286,12 @@ impl ObjectStore for S3Store {
         check_name(name)?;
         let call = self.call("put", name);
         let limit = self.silence + Duration::from_secs(body.len() as u64 / MIN_UPLOAD_RATE);
-        let (encryption, key_id) = match &self.encryption {
-            ServerSideEncryption::BucketDefault => (None, None),
-            ServerSideEncryption::Aes256 => (Some(Sse::Aes256), None),
-            ServerSideEncryption::Kms { key_id } => (Some(Sse::AwsKms), key_id.clone()),
-        };
-        let class = self.storage_class.clone().filter(|_| name.starts_with("packs/"));
-        let request = self
-            .client
-            .put_object()
-            .bucket(&self.bucket)
-            .key(self.key(name))
-            .if_none_match("*")
-            .set_storage_class(class)
-            .set_server_side_encryption(encryption)
-            .set_ssekms_key_id(key_id)
-            .set_checksum_algorithm(self.checksum.clone())
-            .body(ByteStream::from(body))
-            .customize();
-        // TLS protects the body on its way; hashing it once more for the signature would cost half a second of
-        // processor time per GiB.
-        let request = if self.tls { request.disable_payload_signing() } else { request };
         let send = async {
-            match request.send().await {
-                // Whatever else answers 200 to anything has not stored it.
-                Ok(output) if output.e_tag().is_none() => {
-                    Err(call.unfit("the endpoint says yes, but not as an S3 service does"))
-                }
-                Ok(_) => Ok(Put::Created),
-                Err(err) if errors::is_exists(&err) => Ok(Put::Exists),
-                Err(err) => Err(call.failed(err)),
+            // A service that clearly refuses the checksum has stored nothing, and gets the same without.
+            if let Some(put) = self.put_once(&call, body.clone()).await? {
+                return Ok(put);
             }
+            self.put_once(&call, body).await?.ok_or_else(|| call.unfit("the service changes its mind"))
         };
         self.within(limit, &call, send).await
     }

@@ -52,7 +52,8 @@ pub(super) fn is_absent<E: ProvideErrorMetadata>(err: &SdkError<E, HttpResponse>
     status(err) == Some(404) && err.code() == Some("NoSuchKey")
 }
 
-fn status<E>(err: &SdkError<E, HttpResponse>) -> Option<u16> {
+/// The status of the service's answer, if there is one.
+pub(super) fn status<E>(err: &SdkError<E, HttpResponse>) -> Option<u16> {
     err.raw_response().map(|response| response.status().as_u16())
 }
 
