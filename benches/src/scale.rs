@@ -2,6 +2,8 @@
 //!
 //! Each subject is measured at a quarter, a half and all of the size that was asked for. Time for a unit should stay
 //! the same from point to point, and peak memory should stay below the cap at every one.
+//!
+//! A run takes hours, so each point is shown and kept as soon as it is measured.
 
 mod device;
 mod files;
@@ -11,6 +13,7 @@ mod stream;
 mod tests;
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -39,6 +42,8 @@ pub struct Setup {
     pub memory_mib: u64,
     /// Leave what was made.
     pub keep: bool,
+    /// The figures are kept in this file as JSON, too.
+    pub json: Option<PathBuf>,
 }
 
 /// One command at one size.
@@ -94,12 +99,11 @@ impl<'a> Subject<'a> {
             device: None,
             changed: None,
         };
-        Ok(Self {
-            outcome: Outcome { subject, memory_mib: setup.memory_mib, points: Vec::new() },
-            setup,
-            place,
-            unit,
-        })
+        let outcome = Outcome { subject, memory_mib: setup.memory_mib, points: Vec::new() };
+        show(&outcome.head())?;
+        // A file that cannot be written is found out now, and not after the first hour.
+        setup.json.as_deref().map_or(Ok(()), |path| outcome.save(path))?;
+        Ok(Self { outcome, setup, place, unit })
     }
 
     fn tool(&self, name: Name) -> Box<dyn Tool> {
@@ -119,12 +123,14 @@ impl<'a> Subject<'a> {
         Ok(())
     }
 
-    /// Measures `command` and keeps the figures.
+    /// Measures `command`; shows and keeps the figures.
     fn run(&mut self, step: &str, size: f64, command: &std::process::Command) -> Result<()> {
         rustix::fs::sync();
         let usage = measure::run(command, &self.place.home.join("command.log"))?;
-        self.outcome.points.push(Point { step: step.into(), size, unit: self.unit, usage });
-        Ok(())
+        let point = Point { step: step.into(), size, unit: self.unit, usage };
+        self.outcome.points.push(point.clone());
+        show(&self.outcome.row(&point))?;
+        self.setup.json.as_deref().map_or(Ok(()), |path| self.outcome.save(path))
     }
 
     /// Measures a backup of `source` as `name` makes it.
@@ -133,32 +139,47 @@ impl<'a> Subject<'a> {
         self.run(step, size, &command)
     }
 
-    fn finish(self) -> Result<Outcome> {
+    fn finish(self) -> Result<()> {
         if !self.setup.keep {
             crate::dataset::remove(&self.place.home)?;
         }
-        Ok(self.outcome)
+        Ok(())
     }
 }
 
+fn show(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("write the table")
+}
+
 impl Outcome {
-    /// A table of all points, and per step whether time is linear and memory below the cap.
-    pub fn markdown(&self) -> String {
+    /// The head of a table of all points.
+    pub fn head(&self) -> String {
         let mut text = format!("\n## {}, memory cap {} MiB\n\n", self.subject, self.memory_mib);
         text.push_str("| step | size | seconds | seconds for one | processor | peak MiB | |\n");
         text.push_str("|---|---:|---:|---:|---:|---:|---|\n");
-        for point in &self.points {
-            let Usage { seconds, cpu_seconds, peak_mib } = point.usage;
-            let each = seconds / point.size;
-            text.push_str(&format!(
-                "| {} | {:.3} {} | {seconds:.2} | {each:.3} | {cpu_seconds:.2} | {peak_mib:.0} | {} |\n",
-                point.step,
-                point.size,
-                point.unit,
-                self.verdict(point)
-            ));
-        }
         text
+    }
+
+    /// The row of one point, with whether time is linear up to it and memory below the cap.
+    pub fn row(&self, point: &Point) -> String {
+        let Usage { seconds, cpu_seconds, peak_mib } = point.usage;
+        let each = seconds / point.size;
+        format!(
+            "| {} | {:.3} {} | {seconds:.2} | {each:.3} | {cpu_seconds:.2} | {peak_mib:.0} | {} |\n",
+            point.step,
+            point.size,
+            point.unit,
+            self.verdict(point)
+        )
+    }
+
+    /// Writes all points as JSON. What `path` held before stays until the new text is complete.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self)?;
+        let new = path.with_added_extension("new");
+        fs::write(&new, text).with_context(|| format!("write {}", new.display()))?;
+        fs::rename(&new, path).with_context(|| format!("write {}", path.display()))
     }
 
     /// Whether memory kept its cap, and time grew no faster than the size since the smallest point of this step.

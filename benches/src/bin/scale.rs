@@ -1,8 +1,6 @@
 //! Measures what only size shows: `cargo run --release -p carrack-benches --bin scale -- --help`.
 
-use std::io::Write;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use carrack_benches::scale::{self, Device, Files, Index, Setup, Stream};
@@ -23,7 +21,7 @@ struct Options {
     /// Leave sources and repositories there.
     #[arg(long, global = true)]
     keep: bool,
-    /// Also write the figures as JSON into this file.
+    /// Also keep the figures as JSON in this file, written anew after each point.
     #[arg(long, global = true)]
     json: Option<PathBuf>,
     #[command(subcommand)]
@@ -54,24 +52,16 @@ enum Subject {
     },
 }
 
-fn main() -> Result<ExitCode> {
+fn main() -> Result<()> {
     let options = Options::parse();
-    let outcome = match &options.subject {
-        Subject::Files(args) => scale::files(&setup(&options)?, *args)?,
-        Subject::Device(args) => scale::device(&setup(&options)?, *args)?,
-        Subject::Index(args) => scale::index(&setup(&options)?, *args)?,
-        Subject::Stream(args) => scale::stream(&setup(&options)?, *args)?,
-        Subject::Generate { gib } => return scale::generate(*gib).map(|()| ExitCode::SUCCESS),
-        Subject::Engine { gib } => {
-            return scale::engine(*gib, options.memory_mib).map(|()| ExitCode::SUCCESS);
-        }
-    };
-    std::io::stdout().write_all(outcome.markdown().as_bytes())?;
-    if let Some(path) = &options.json {
-        let text = serde_json::to_string_pretty(&outcome)?;
-        std::fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
+    match &options.subject {
+        Subject::Files(args) => scale::files(&setup(&options)?, *args),
+        Subject::Device(args) => scale::device(&setup(&options)?, *args),
+        Subject::Index(args) => scale::index(&setup(&options)?, *args),
+        Subject::Stream(args) => scale::stream(&setup(&options)?, *args),
+        Subject::Generate { gib } => scale::generate(*gib),
+        Subject::Engine { gib } => scale::engine(*gib, options.memory_mib),
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn setup(options: &Options) -> Result<Setup> {
@@ -82,5 +72,6 @@ fn setup(options: &Options) -> Result<Setup> {
         dir: cache.canonicalize().with_context(|| format!("--cache {}", cache.display()))?,
         memory_mib: options.memory_mib,
         keep: options.keep,
+        json: options.json.clone(),
     })
 }

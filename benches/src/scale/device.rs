@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use rayon::prelude::*;
 
-use super::{Outcome, Setup, Subject, sizes};
+use super::{Setup, Subject, sizes};
 use crate::rng::Rng;
 use crate::tools::Name;
 
@@ -32,7 +32,7 @@ pub struct Device {
 
 /// First and unchanged backup of ever more data in an image of the same length, and then backups with a list of changed
 /// blocks, of ever more changes.
-pub fn device(setup: &Setup, args: Device) -> Result<Outcome> {
+pub fn device(setup: &Setup, args: Device) -> Result<()> {
     let mut subject = Subject::new(setup, "device", "GiB")?;
     subject.place.device = Some(FILE);
     let source = subject.place.home.join("source");

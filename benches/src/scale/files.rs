@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use rayon::prelude::*;
 
-use super::{Outcome, Setup, Subject, sizes};
+use super::{Setup, Subject, sizes};
 use crate::tools::Name;
 
 /// Files in one directory.
@@ -27,7 +27,7 @@ pub struct Files {
 }
 
 /// First and unchanged backup of ever more files.
-pub fn files(setup: &Setup, args: Files) -> Result<Outcome> {
+pub fn files(setup: &Setup, args: Files) -> Result<()> {
     let mut subject = Subject::new(setup, "files", "million")?;
     let tree = subject.place.home.join("tree");
     let mut made = 0;

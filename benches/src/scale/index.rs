@@ -14,7 +14,7 @@ use carrack_mover::format::session::SessionKind;
 use carrack_mover::id::{LineageId, RandomId};
 use carrack_mover::store::{FsStore, list_all};
 
-use super::{Outcome, Setup, Subject, sizes};
+use super::{Setup, Subject, sizes};
 use crate::dataset::{self, Dataset};
 use crate::index::{Rows, create};
 use crate::tools::Name;
@@ -36,7 +36,7 @@ pub struct Index {
 }
 
 /// Backups of a small tree into repositories with ever longer indexes.
-pub fn index(setup: &Setup, args: Index) -> Result<Outcome> {
+pub fn index(setup: &Setup, args: Index) -> Result<()> {
     let mut subject = Subject::new(setup, "index", "TiB")?;
     let source = subject.place.home.join("source");
     fs::create_dir_all(&source).with_context(|| format!("create {}", source.display()))?;

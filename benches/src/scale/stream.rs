@@ -17,7 +17,7 @@ use carrack_mover::monitor::CollectMonitor;
 use carrack_mover::store::mem::MemStore;
 use carrack_mover::store::{Decorator, ObjectStore, Put};
 
-use super::{Outcome, Setup, Subject, sizes};
+use super::{Setup, Subject, sizes};
 use crate::index::create;
 use crate::rng::Rng;
 
@@ -33,7 +33,7 @@ pub struct Stream {
 }
 
 /// Backups of ever longer streams.
-pub fn stream(setup: &Setup, args: Stream) -> Result<Outcome> {
+pub fn stream(setup: &Setup, args: Stream) -> Result<()> {
     let mut subject = Subject::new(setup, "stream", "GiB")?;
     let own = std::env::current_exe().context("find this program")?;
     for gib in sizes(args.gib) {

@@ -207,6 +207,30 @@ impl SnapshotReader {
         Err(Error::corrupt(format!("the tree of snapshot {} is malformed", snapshot.session)))
     }
 
+    /// Whether a directory holds anything, through the page cache: whether what follows the place of an empty name in it
+    /// is still below it.
+    pub async fn has_names(&self, directory: &[u8]) -> Result<bool> {
+        let snapshot = self.snapshot();
+        let Some(root) = &snapshot.root else { return Ok(false) };
+        let below = if directory.is_empty() { Vec::new() } else { [directory, b"/"].concat() };
+        let mut chunk = root.to_chunk();
+        for _ in 0..limits::TREE_DEPTH {
+            match &*self.page(&chunk).await? {
+                Page::Leaf(entries) => {
+                    let index = entries.partition_point(|entry| compare_paths(&entry.path, &below).is_lt());
+                    return Ok(entries.get(index).is_some_and(|entry| entry.path.starts_with(&below)));
+                }
+                Page::Inner(children) => {
+                    let index = children.partition_point(|child| compare_paths(&child.last, &below).is_lt());
+                    let Some(child) = children.get(index) else { return Ok(false) };
+                    chunk = child.page.clone();
+                }
+                Page::Runs(_) | Page::RunsInner(_) => break,
+            }
+        }
+        Err(Error::corrupt(format!("the tree of snapshot {} is malformed", snapshot.session)))
+    }
+
     /// The names of a directory in order; empty for a path that has none below it.
     pub async fn list(&self, directory: &[u8]) -> Result<Vec<Entry>> {
         let mut walk = self.entries(Part::directory(directory))?;

@@ -143,12 +143,21 @@ pub(crate) struct Batch {
     pub compares: bool,
     /// Files without any piece.
     pub complete: Vec<Arc<FileTask>>,
+    /// About how many bytes names and attributes of the files take.
+    weight: usize,
     by_place: HashMap<(PackId, u32), u32>,
     last: Option<(Frame, u32)>,
 }
 
-/// About how many bytes one file of a batch takes in memory, attributes and name included.
-pub(crate) const FILE_BYTES: usize = 512;
+/// About how many bytes a name and attributes take beside their own sizes: a snapshot may give a file a long path and much
+/// in extended attributes.
+pub(crate) fn weight(path: &[u8], metadata: &Metadata) -> usize {
+    let xattrs = metadata.xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len() + 64);
+    path.len() + 64 + xattrs.sum::<usize>()
+}
+
+/// About how many bytes one file of a batch takes in memory, without its name and attributes.
+pub(crate) const FILE_BYTES: usize = 448;
 /// About how many bytes one piece takes, with its share of the tables.
 pub(crate) const PIECE_BYTES: usize = 80;
 
@@ -160,11 +169,19 @@ impl Batch {
 
     /// About how many bytes it takes.
     pub(crate) fn size(&self) -> usize {
-        self.files.len() * FILE_BYTES + self.pieces.len() * PIECE_BYTES + self.frames.len() * 128
+        let files = (self.files.len() + self.complete.len()) * FILE_BYTES + self.weight;
+        files + self.pieces.len() * PIECE_BYTES + self.frames.len() * 128
+    }
+
+    /// Takes in a file that has no pieces left to wait for.
+    pub(crate) fn complete(&mut self, task: Arc<FileTask>) {
+        self.weight += weight(&task.path, &task.metadata);
+        self.complete.push(task);
     }
 
     /// Takes in a file; the index is for `add`.
     pub(crate) fn file(&mut self, task: Arc<FileTask>) -> u32 {
+        self.weight += weight(&task.path, &task.metadata);
         self.files.push(task);
         u32::try_from(self.files.len() - 1).expect("a batch is bounded by memory, far below 2^32 files")
     }

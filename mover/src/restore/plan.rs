@@ -8,9 +8,12 @@ use std::{
 
 use tokio::sync::mpsc;
 
+mod delete;
+
+use self::delete::Others;
 use super::{
     Existing, RestoreOptions, RestoreReport,
-    batch::{Batch, FILE_BYTES, FileTask, Sink},
+    batch::{Batch, FILE_BYTES, FileTask, Sink, weight},
     execute::{Executor, Shared},
     kept::Kept,
     report,
@@ -22,7 +25,6 @@ use crate::{
     format::{
         entry::{Content, Entry, Run},
         metadata::{Kind, Metadata},
-        order::split_path,
     },
     monitor::{Monitor, Progress},
     reader::{SnapshotReader, walk::TreeWalk},
@@ -58,10 +60,8 @@ struct Planner<'o> {
     links: Vec<(Vec<u8>, (u64, u64))>,
     kept: Kept,
     first_names: HashSet<(u64, u64)>,
-    /// Directories that existed and whose names did not come yet; for removing what is not in the snapshot.
-    unlisted: HashSet<Vec<u8>>,
-    /// The directory whose names come now, and the names so far.
-    listing: Option<(Vec<u8>, HashSet<Vec<u8>>)>,
+    /// What is to be removed.
+    others: Others,
     report: RestoreReport,
 }
 
@@ -80,7 +80,7 @@ pub(crate) async fn run(
         (Some(TargetTree::open(&options.target, wish)?), None)
     };
     let fresh = match tree.as_ref().or(looked_at.as_ref()) {
-        Some(tree) => tree.list(b"")?.is_empty(),
+        Some(tree) => tree.is_empty()?,
         None => true,
     };
     let shared = Arc::new(Shared::new(reader, tree, Arc::clone(&monitor), cancel));
@@ -107,8 +107,7 @@ pub(crate) async fn run(
         links: Vec::new(),
         kept: Kept::default(),
         first_names: HashSet::new(),
-        unlisted: HashSet::new(),
-        listing: None,
+        others: Others::new(options.memory_bytes),
         report: RestoreReport::default(),
     };
     let planned = planner.walk().await;
@@ -140,10 +139,8 @@ impl Planner<'_> {
                 self.entry(entry).await?;
             }
         }
-        self.end_listing();
-        let unlisted = mem::take(&mut self.unlisted);
-        for directory in unlisted {
-            self.remove_others(&directory, &HashSet::new());
+        if self.options.delete {
+            self.remove_rest().await?;
         }
         self.flush().await
     }
@@ -154,7 +151,7 @@ impl Planner<'_> {
             return Ok(());
         };
         if self.options.delete {
-            self.list_name(&path);
+            self.pass_name(&path);
         }
         if self.options.selection.has_patterns() {
             if !self.options.selection.wants(&entry.path) {
@@ -203,14 +200,14 @@ impl Planner<'_> {
 
     fn directory(&mut self, path: Vec<u8>, metadata: Metadata) {
         if self.options.delete && matches!(self.present(&path), Some((Kind::Directory, _))) {
-            self.unlisted.insert(path.clone());
+            self.others.wait(&path);
         }
         let Some(tree) = &self.shared.tree else { return };
         if let Err(error) = tree.create_directory(&path) {
             return self.shared.report(&path, &error);
         }
         Progress::add(&self.shared.monitor.progress().entries, 1);
-        self.directory_bytes += path.len() + mem::size_of::<(Vec<u8>, Metadata)>() + 64;
+        self.directory_bytes += mem::size_of::<(Vec<u8>, Metadata)>() + weight(&path, &metadata);
         if self.directory_bytes as u64 > self.options.memory_bytes / DIRECTORY_SHARE {
             self.directories = None;
         }
@@ -250,10 +247,14 @@ impl Planner<'_> {
         further
     }
 
+    /// The target, if something may be there already.
+    fn used(&self) -> Option<&TargetTree> {
+        self.shared.tree.as_ref().or(self.looked_at.as_ref()).filter(|_| !self.fresh)
+    }
+
     /// What is at a path of the target now. What cannot be looked at is met again when it is to be written.
     fn present(&self, path: &[u8]) -> Option<(Kind, Metadata)> {
-        let tree = self.shared.tree.as_ref().or(self.looked_at.as_ref()).filter(|_| !self.fresh);
-        tree.and_then(|tree| tree.look_up(path).unwrap_or_default())
+        self.used().and_then(|tree| tree.look_up(path).unwrap_or_default())
     }
 
     /// Whether what is there stays as it is.
@@ -299,7 +300,11 @@ impl Planner<'_> {
             self.contents(&task, &content, true).await?;
         }
         if self.shared.tree.is_some() && task.done() {
-            self.batch.complete.push(task);
+            self.batch.complete(task);
+        }
+        // Here and not only where contents are added: of a target that is right already nothing else is.
+        if self.batch.size() >= self.batch_limit {
+            self.flush().await?;
         }
         Ok(())
     }
@@ -339,9 +344,6 @@ impl Planner<'_> {
                 self.batch.compares = compares;
             }
         }
-        if self.batch.size() >= self.batch_limit {
-            self.flush().await?;
-        }
         Ok(())
     }
 
@@ -363,57 +365,6 @@ impl Planner<'_> {
             Err(_) => self.shared.check().and(Err(Error::internal("nobody executes the restore"))),
         }
     }
-
-    /// Keeps the names of the directory that is passed through; at its end, others are removed.
-    fn list_name(&mut self, path: &[u8]) {
-        let (directory, name) = split_path(path);
-        if self.listing.as_ref().is_none_or(|(current, _)| current != directory) {
-            self.end_listing();
-            self.unlisted.remove(directory);
-            self.listing = Some((directory.to_vec(), HashSet::new()));
-        }
-        if let Some((_, names)) = &mut self.listing {
-            names.insert(name.to_vec());
-        }
-    }
-
-    fn end_listing(&mut self) {
-        if let Some((directory, names)) = self.listing.take() {
-            self.remove_others(&directory, &names);
-        }
-    }
-
-    fn remove_others(&mut self, directory: &[u8], names: &HashSet<Vec<u8>>) {
-        let tree = self.shared.tree.as_ref().or(self.looked_at.as_ref()).filter(|_| !self.fresh);
-        let Some(tree) = tree else { return };
-        // In a dry run it may not be there yet, or something else in its place.
-        if self.options.dry_run
-            && !directory.is_empty()
-            && !matches!(self.present(directory), Some((Kind::Directory, _)))
-        {
-            return;
-        }
-        let present = match tree.list(directory) {
-            Ok(present) => present,
-            Err(error) => return report(&*self.shared.monitor, directory, &error),
-        };
-        for name in present.into_iter().filter(|name| !names.contains(name)) {
-            let path = join(directory, &name);
-            // What the patterns do not select is not this restore's to remove.
-            if !self.options.selection.wants(&join(&self.prefix, &path)) {
-                continue;
-            }
-            let removed = if self.options.dry_run { tree.count(&path) } else { tree.remove(&path) };
-            match removed {
-                Ok(count) => self.report.deleted += count,
-                Err(error) => report(&*self.shared.monitor, &path, &error),
-            }
-        }
-    }
-}
-
-fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
-    if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() }
 }
 
 fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -5,6 +5,8 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+mod delete;
+
 use super::*;
 use crate::{
     format::{

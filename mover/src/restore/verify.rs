@@ -87,6 +87,10 @@ pub(super) async fn verify(
                     index = work.batch.file(Arc::clone(&task));
                 }
             }
+            // Files without contents take memory as well.
+            if work.size() >= limit {
+                check(mem::take(&mut work), &shared, &root).await?;
+            }
             files += 1;
         }
     }

@@ -13,7 +13,6 @@ pub mod roots;
 pub mod stdin;
 pub mod walk;
 
-mod names;
 mod read_ahead;
 
 #[cfg(test)]

@@ -14,7 +14,6 @@ use std::thread::JoinHandle;
 
 use super::directory::OpenDirectory;
 use super::exclude::Exclude;
-use super::names::{BATCH, Listed, Room};
 use super::roots::RootNode;
 use super::walk::{ExcludedCounts, WalkEvent, WalkOptions, Walked};
 use super::{Problem, show_path};
@@ -22,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::format::metadata::Kind;
 use crate::sys::directory::{Names, to_c_string};
 use crate::sys::fds::lock;
+use crate::sys::names::{BATCH, Listed, Room};
 use crate::sys::stat::{kind_of, metadata_of, stat_at};
 
 /// So much of the window may be directories that wait to be read: they take about as much as entries.

@@ -1,5 +1,4 @@
 mod exclude;
-mod names;
 mod order;
 mod sources;
 mod walk;

@@ -21,6 +21,7 @@ use super::roots::merge_roots;
 use crate::error::{Error, Result};
 use crate::format::metadata::{Kind, Metadata};
 use crate::sys::fds::FdCache;
+use crate::sys::names::temporary;
 
 /// How far threads may be ahead by default, in entries; at some 300 bytes each, 20 MB.
 pub const WINDOW_ENTRIES: usize = 65_536;
@@ -59,12 +60,6 @@ impl Default for WalkOptions {
             temporary: temporary(),
         }
     }
-}
-
-/// Where `TMPDIR` says, and otherwise on a disk: `/tmp` may be in memory.
-fn temporary() -> PathBuf {
-    let on_disk = PathBuf::from("/var/tmp");
-    if std::env::var_os("TMPDIR").is_none() && on_disk.is_dir() { on_disk } else { std::env::temp_dir() }
 }
 
 /// An entry as it was found; extended attributes and flags are still to be read.

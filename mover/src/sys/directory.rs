@@ -3,9 +3,10 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::MaybeUninit;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{CWD, Mode, OFlags, RawDir, ResolveFlags};
+use rustix::fs::{CWD, Mode, OFlags, RawDir, RawDirEntry, ResolveFlags, SeekFrom};
 use rustix::io::Errno;
 
 /// Size of the buffer that one `getdents64` fills, in bytes: several hundred names per call.
@@ -17,7 +18,7 @@ const PIECE_MAX: usize = 2048;
 const OPEN_DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// The names of a directory in byte order, in one allocation and eight bytes beside each name.
+/// Names of a directory, in one allocation and eight bytes beside each name.
 #[derive(Debug, Clone, Default)]
 pub struct Names {
     bytes: Vec<u8>,
@@ -77,26 +78,28 @@ impl Names {
     }
 }
 
-/// Reads the names of an open directory, sorted. What was read before an error is kept beside the error.
-pub fn read_names(directory: impl AsFd) -> (Names, Option<io::Error>) {
-    let mut names = Names::default();
-    let read = each_name(directory, |name| match names.push(name) {
-        true => Ok(()),
-        false => Err(Errno::OVERFLOW.into()),
-    });
-    names.sort();
-    (names, read.err())
-}
-
 /// Hands out the names of an open directory from its beginning, in no order; ends at the first error of `take`.
 pub fn each_name(directory: impl AsFd, mut take: impl FnMut(&CStr) -> io::Result<()>) -> io::Result<()> {
-    rustix::fs::seek(directory.as_fd(), rustix::fs::SeekFrom::Start(0))?;
+    each_entry(directory, 0, |entry| take(entry.file_name()).map(ControlFlow::Continue))
+}
+
+/// Hands out what an open directory holds, in no order, from where an earlier entry said that the next one is, or from 0,
+/// the beginning. Ends when `take` breaks off, and at its first error.
+pub fn each_entry(
+    directory: impl AsFd,
+    from: u64,
+    mut take: impl FnMut(&RawDirEntry<'_>) -> io::Result<ControlFlow<()>>,
+) -> io::Result<()> {
+    rustix::fs::seek(directory.as_fd(), SeekFrom::Start(from))?;
     let mut buffer = [MaybeUninit::<u8>::uninit(); LIST_BUFFER];
     let mut list = RawDir::new(directory, &mut buffer);
     while let Some(entry) = list.next() {
         match entry {
             Ok(entry) if matches!(entry.file_name().to_bytes(), b"." | b"..") => {}
-            Ok(entry) => take(entry.file_name())?,
+            Ok(entry) => match take(&entry)? {
+                ControlFlow::Continue(()) => {}
+                ControlFlow::Break(()) => break,
+            },
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }

@@ -11,6 +11,7 @@ pub mod fds;
 pub mod file;
 pub mod ioctl;
 pub mod memory;
+pub(crate) mod names;
 pub mod stat;
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt, symlink};
 
 use super::direct::{AlignedBytes, DIRECT_ALIGNMENT, is_aligned, read_range, write_front};
-use super::directory::{open_directory_beneath, open_trusted_directory, read_names};
+use super::directory::{each_entry, open_directory_beneath, open_trusted_directory};
 use super::fds::{FdCache, Slot};
 use super::file::{Extent, Extents, punch_hole, read_full_at, version_of, write_full_at};
+use super::names::{Listed, Room};
 
 fn root_of(dir: &tempfile::TempDir) -> std::os::fd::OwnedFd {
     let path = super::directory::to_c_string(dir.path().as_os_str().as_encoded_bytes()).unwrap();
@@ -18,10 +20,32 @@ fn names_come_in_byte_order() {
     for name in ["b", "a", "B", "a.b", "a-b", "é"] {
         File::create(dir.path().join(name)).unwrap();
     }
-    let (names, failure) = read_names(root_of(&dir).as_fd());
+    let room = Room::new(usize::MAX >> 1, dir.path().into());
+    let (listed, failure) = Listed::read(root_of(&dir), &room);
     assert!(failure.is_none());
-    let listed: Vec<_> = (0..names.len()).map(|i| names.get(i).to_str().unwrap().to_owned()).collect();
+    let (names, range) = listed.batch(0).unwrap();
+    let listed: Vec<_> = range.map(|i| names.get(i).to_str().unwrap().to_owned()).collect();
     assert_eq!(listed, ["B", "a", "a-b", "a.b", "b", "é"]);
+}
+
+#[test]
+fn a_listing_goes_on_where_it_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let wanted: BTreeSet<_> = (0..2000).map(|number| format!("name-{number}")).collect();
+    wanted.iter().for_each(|name| drop(File::create(dir.path().join(name)).unwrap()));
+    let (mut found, mut from, mut ended) = (Vec::new(), 0, false);
+    while !ended {
+        ended = true;
+        // Opened anew each time, as somebody does who cannot keep it open.
+        each_entry(root_of(&dir), from, |entry| {
+            found.push(entry.file_name().to_str().unwrap().to_owned());
+            (from, ended) = (entry.next_entry_cookie(), false);
+            Ok(if found.len() % 3 == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })
+        .unwrap();
+    }
+    assert_eq!(found.len(), wanted.len());
+    assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), wanted);
 }
 
 #[test]

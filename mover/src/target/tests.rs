@@ -101,7 +101,7 @@ fn what_exists_stays_unless_replacing_is_allowed() {
     fs::create_dir_all(dir.path().join("d/e")).unwrap();
     target.create_small_file(b"d", &own(1), b"x").unwrap();
     target.create_directory(b"f").unwrap();
-    assert_eq!(target.list(b"").unwrap(), [b"d".to_vec(), b"f".to_vec()]);
+    assert_eq!((dir.path().join("d").is_file(), dir.path().join("f").is_dir()), (true, true));
 }
 
 #[test]

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::{CStr, CString};
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -22,10 +23,11 @@ use crate::format::metadata::{Kind, Metadata};
 use crate::source::show_path;
 use crate::sys::attributes::{Inode, read_flags, write_flags};
 use crate::sys::directory::{
-    open_directory, open_directory_beneath, open_trusted_directory, read_names, to_c_string,
+    each_entry, open_directory, open_directory_beneath, open_trusted_directory, to_c_string,
 };
 use crate::sys::fds::{FdCache, lock};
 use crate::sys::file::open_path_only;
+use crate::sys::names::{Listed, Room};
 use crate::sys::stat::{file_type, kind_of, metadata_of, stat_at, stat_of};
 
 /// Directories that stay open for the next entry in them.
@@ -79,7 +81,7 @@ struct Directories {
 /// A directory that a tree is restored into.
 #[derive(Debug)]
 pub struct TargetTree {
-    root: OwnedFd,
+    pub(super) root: OwnedFd,
     pub(super) options: TargetOptions,
     directories: Mutex<Directories>,
     pub(super) files: FdCache,
@@ -138,15 +140,27 @@ impl TargetTree {
         }
     }
 
-    /// The names in a directory of the target, sorted; the empty path is the root.
-    pub fn list(&self, path: &[u8]) -> Result<Vec<Vec<u8>>> {
+    /// The names in a directory of the target, sorted in the memory that `room` has; the empty path is the root.
+    pub(crate) fn names(&self, path: &[u8], room: &Arc<Room>) -> Result<Listed> {
         let directory = self.directory(path)?;
         let fd = open_directory(&directory.fd, c".").map_err(|error| failed(error, "list", path))?;
-        let (names, failure) = read_names(&fd);
-        if let Some(error) = failure {
-            return Err(failed(error, "list", path));
+        match Listed::read(&fd, room) {
+            (names, None) => Ok(names),
+            (_, Some(error)) => Err(failed(error, "list", path)),
         }
-        Ok((0..names.len()).map(|index| names.get(index).to_bytes().to_vec()).collect())
+    }
+
+    /// Whether the target holds nothing.
+    pub fn is_empty(&self) -> Result<bool> {
+        let mut empty = true;
+        let look = |fd| {
+            each_entry(fd, 0, |_| {
+                empty = false;
+                Ok(ControlFlow::Break(()))
+            })
+        };
+        open_directory(&self.root, c".").and_then(look).map_err(|error| failed(error, "list", b"."))?;
+        Ok(empty)
     }
 
     /// Makes a directory that only this user can enter until [`Self::finish_directory`]; one that exists

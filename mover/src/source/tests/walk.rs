@@ -127,3 +127,24 @@ fn attributes_are_read_of_what_must_not_be_opened() {
             .is_err()
     );
 }
+
+#[test]
+fn little_memory_for_names_changes_nothing() {
+    let source = tempfile::tempdir().unwrap();
+    for directory in ["a", "b"] {
+        let path = source.path().join(directory);
+        fs::create_dir_all(path.join("n-below")).unwrap();
+        fs::write(path.join("n-below/file"), "").unwrap();
+        fs::write(path.join("first"), "").unwrap();
+        for number in 0..2500_u32 {
+            let name =
+                format!("n-{:x}-{}", number.wrapping_mul(0x9e37_79b1), "n".repeat(number as usize % 90));
+            fs::hard_link(path.join("first"), path.join(name)).unwrap();
+        }
+    }
+    let paths = |names_bytes| -> Vec<Vec<u8>> {
+        let found = entries(WalkOptions { names_bytes, ..options(&[source.path()]) });
+        found.iter().map(Walked::path).collect()
+    };
+    assert_eq!(paths(0), paths(1 << 30));
+}

@@ -1,6 +1,6 @@
 //! The names of one directory in order, in little memory however many there are.
 //!
-//! Names are kept in memory as long as the walk has room for them. Beyond that they go into a file without a name in
+//! Names are kept in memory as long as a walk has room for them. Beyond that they go into a file without a name in
 //! the directory for temporary files: sorted runs first, which are then merged into one sorted list that is read a
 //! batch at a time.
 
@@ -19,11 +19,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::sys::directory::{Names, each_name};
+use super::directory::{Names, each_name};
+
+#[cfg(test)]
+mod tests;
 
 /// How many names are looked at as one piece of work: small enough that the parts of a huge directory are shared
 /// among the threads, large enough that handing over costs nothing.
-pub(super) const BATCH: usize = 1024;
+pub(crate) const BATCH: usize = 1024;
 
 /// What a directory may take even if others have taken all there is, in bytes: runs that are not too many.
 const LEAST: usize = 64 << 10;
@@ -31,15 +34,21 @@ const LEAST: usize = 64 << 10;
 /// Of a run, at least this much is read at once while runs are merged, in bytes, and at most so much.
 const RUN_BUFFER: Range<usize> = 4 << 10..256 << 10;
 
+/// Where `TMPDIR` says, and otherwise on a disk: `/tmp` may be in memory.
+pub(crate) fn temporary() -> PathBuf {
+    let on_disk = PathBuf::from("/var/tmp");
+    if std::env::var_os("TMPDIR").is_none() && on_disk.is_dir() { on_disk } else { std::env::temp_dir() }
+}
+
 /// The memory that all directories of a walk share for their names, and where the names go that do not fit.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(crate) struct Room {
     free: AtomicUsize,
     temporary: PathBuf,
 }
 
 impl Room {
-    pub(super) fn new(bytes: usize, temporary: PathBuf) -> Arc<Self> {
+    pub(crate) fn new(bytes: usize, temporary: PathBuf) -> Arc<Self> {
         Arc::new(Self { free: AtomicUsize::new(bytes), temporary })
     }
 
@@ -59,7 +68,7 @@ impl Room {
 
 /// What one directory has taken of the room, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Share {
+pub(crate) struct Share {
     room: Arc<Room>,
     taken: usize,
 }
@@ -83,7 +92,7 @@ impl Drop for Share {
 
 /// The sorted names of a directory.
 #[derive(Debug)]
-pub(super) enum Listed {
+pub(crate) enum Listed {
     /// All in memory; what they take of the room is free again when they are dropped.
     Here { names: Names, _share: Option<Share> },
     /// In a file.
@@ -92,13 +101,13 @@ pub(super) enum Listed {
 
 impl Listed {
     /// Names that somebody else holds in memory, in order.
-    pub(super) fn of(names: Names) -> Self {
+    pub(crate) fn of(names: Names) -> Self {
         Self::Here { names, _share: None }
     }
 
     /// The names of an open directory. What was read before an error is kept beside the error; nothing is kept when
     /// names went into a file and that failed.
-    pub(super) fn read(directory: impl AsFd, room: &Arc<Room>) -> (Self, Option<io::Error>) {
+    pub(crate) fn read(directory: impl AsFd, room: &Arc<Room>) -> (Self, Option<io::Error>) {
         let mut collected = Collected {
             names: Names::default(),
             share: Share { room: Arc::clone(room), taken: 0 },
@@ -115,7 +124,7 @@ impl Listed {
     }
 
     /// How many there are.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Self::Here { names, .. } => names.len(),
             Self::There(sorted) => sorted.len,
@@ -123,7 +132,7 @@ impl Listed {
     }
 
     /// The names of this batch: where they are, and which of them.
-    pub(super) fn batch(&self, batch: usize) -> io::Result<(Cow<'_, Names>, Range<usize>)> {
+    pub(crate) fn batch(&self, batch: usize) -> io::Result<(Cow<'_, Names>, Range<usize>)> {
         match self {
             Self::Here { names, .. } => {
                 let range = batch * BATCH..names.len().min((batch + 1) * BATCH);
@@ -289,7 +298,7 @@ impl Read for Section<'_> {
 
 /// Names in order in a file.
 #[derive(Debug)]
-pub(super) struct Sorted {
+pub(crate) struct Sorted {
     file: File,
     /// Where each batch begins, and the end.
     starts: Vec<u64>,
@@ -309,5 +318,47 @@ impl Sorted {
             }
         }
         Ok(names)
+    }
+}
+
+/// Sorted names beside others in the same order, which are asked for one after the other.
+#[derive(Debug)]
+pub(crate) struct Cursor {
+    listed: Listed,
+    next: usize,
+    /// The batch that was read last from a file, with its number.
+    loaded: Option<(usize, Names)>,
+}
+
+impl Cursor {
+    pub(crate) fn new(listed: Listed) -> Self {
+        Self { listed, next: 0, loaded: None }
+    }
+
+    /// Takes the next name that comes before `bound`, or the next one at all without a bound. Passes by a name that is
+    /// the bound.
+    pub(crate) fn next_before(&mut self, bound: Option<&[u8]>) -> io::Result<Option<Vec<u8>>> {
+        let Some(name) = self.peek()? else { return Ok(None) };
+        let name = name.to_bytes();
+        let order = bound.map_or(Ordering::Less, |bound| name.cmp(bound));
+        let taken = order.is_lt().then(|| name.to_vec());
+        self.next += usize::from(order.is_le());
+        Ok(taken)
+    }
+
+    fn peek(&mut self) -> io::Result<Option<&CStr>> {
+        if self.next >= self.listed.len() {
+            return Ok(None);
+        }
+        let sorted = match &self.listed {
+            Listed::Here { names, .. } => return Ok(Some(names.get(self.next))),
+            Listed::There(sorted) => sorted,
+        };
+        let number = self.next / BATCH;
+        let loaded = match self.loaded.take() {
+            Some(loaded) if loaded.0 == number => loaded,
+            _ => (number, sorted.batch(number)?),
+        };
+        Ok(Some(self.loaded.insert(loaded).1.get(self.next % BATCH)))
     }
 }

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use crate::source::names::{BATCH, Listed, Room};
-use crate::source::walk::{WalkEvent, WalkOptions, walk};
+use super::{BATCH, Cursor, Listed, Room};
 use crate::sys::directory::open_trusted_directory;
 
 fn open(path: &Path) -> std::os::fd::OwnedFd {
@@ -84,25 +83,28 @@ fn names_that_no_file_takes_are_a_problem_and_not_a_part() {
 }
 
 #[test]
-fn a_walk_with_little_memory_for_names_meets_the_same() {
-    let source = tempfile::tempdir().unwrap();
-    for directory in ["a", "b"] {
-        let path = source.path().join(directory);
-        fs::create_dir(&path).unwrap();
-        populate(&path, 2500, 100);
-        fs::create_dir(path.join("n-below")).unwrap();
-        File::create(path.join("n-below/file")).unwrap();
+fn a_cursor_takes_what_comes_before_and_passes_by_what_is_the_same() {
+    let (source, temporary) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let there = populate(source.path(), 5000, 60);
+    for bytes in [0, usize::MAX >> 1] {
+        let room = Room::new(bytes, temporary.path().into());
+        let (listed, failure) = Listed::read(open(source.path()), &room);
+        assert!(failure.is_none());
+        assert_eq!(matches!(listed, Listed::Here { .. }), bytes > 0);
+        let mut cursor = Cursor::new(listed);
+        let mut taken = Vec::new();
+        // Every third name is in both, and beside each is one that is not there.
+        for same in there.iter().step_by(3) {
+            for bound in [same.clone(), [&same[..], b"!"].concat()] {
+                while let Some(name) = cursor.next_before(Some(&bound)).unwrap() {
+                    taken.push(name);
+                }
+            }
+        }
+        while let Some(name) = cursor.next_before(None).unwrap() {
+            taken.push(name);
+        }
+        let only_there = |(at, name): (usize, &Vec<u8>)| (at % 3 != 0).then(|| name.clone());
+        assert_eq!(taken, there.iter().enumerate().filter_map(only_there).collect::<Vec<_>>());
     }
-    let paths = |names_bytes| {
-        let roots = vec![source.path().to_owned()];
-        let entry = |event| match event {
-            WalkEvent::Entry(entry) => entry.path(),
-            WalkEvent::Problem(problem) => panic!("{problem:?}"),
-        };
-        walk(WalkOptions { roots, names_bytes, ..WalkOptions::default() })
-            .unwrap()
-            .map(entry)
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(paths(0), paths(1 << 30));
 }

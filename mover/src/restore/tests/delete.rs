@@ -1,0 +1,109 @@
+use std::{collections::BTreeSet, fs};
+
+use super::*;
+use crate::{
+    format::metadata::Metadata,
+    restore::batch::{Batch, FILE_BYTES, FileTask, Sink},
+};
+
+/// Less than any table takes: names are sorted in files, and directories do not wait.
+const LITTLE: u64 = 4096;
+
+fn link(path: &str) -> Entry {
+    entry(path, Kind::Symlink { target: b"nowhere".to_vec() }, Content::default(), 0)
+}
+
+fn of_entries(entries: Vec<Entry>) -> Sample {
+    let writer = Writer::new();
+    let packs = Arc::clone(&writer.packs);
+    Sample { reader: writer.finish(entries, 8), packs, files: Contents::new() }
+}
+
+fn names(directory: &Path) -> BTreeSet<String> {
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+    fs::read_dir(directory).unwrap().map(name).collect()
+}
+
+fn name(number: u32) -> String {
+    format!("{}-{number}", "n".repeat(number as usize % 50))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_names_those_go_that_the_snapshot_does_not_have() {
+    let wanted: Vec<_> = (0..200).map(|number| link(&format!("d/{}", name(number * 17)))).collect();
+    let directory = entry("d", Kind::Directory, Content::default(), 0);
+    let sample = of_entries([vec![directory], wanted].concat());
+    for memory_bytes in [LITTLE, limits::MEMORY_DEFAULT] {
+        let target = directory_with("d", 5000);
+        let d = target.path().join("d");
+        let options = RestoreOptions { delete: true, memory_bytes, ..RestoreOptions::to(target.path()) };
+        let before = names(&d);
+        let wanted: BTreeSet<_> = (0..200).map(|number| name(number * 17)).collect();
+        let expected = before.difference(&wanted).count() as u64;
+        let (report, problems) = run(&sample, &RestoreOptions { dry_run: true, ..options.clone() }).await;
+        assert_eq!((report.deleted, problems), (expected, Vec::new()));
+        assert_eq!(names(&d), before);
+        let (report, problems) = run(&sample, &options).await;
+        assert_eq!((report.deleted, problems), (expected, Vec::new()));
+        assert_eq!(names(&d), wanted);
+    }
+}
+
+/// A target with a directory of many files.
+fn directory_with(name_of_it: &str, count: u32) -> tempfile::TempDir {
+    let target = directory();
+    let path = target.path().join(name_of_it);
+    fs::create_dir(&path).unwrap();
+    let first = path.join("first");
+    fs::write(&first, "").unwrap();
+    (0..count).for_each(|number| fs::hard_link(&first, path.join(name(number))).unwrap());
+    target
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn empty_directories_are_emptied_however_many_wait() {
+    let directories: Vec<_> = (0..60).map(|number| format!("d{number:02}")).collect();
+    let made = directories.iter().map(|path| entry(path, Kind::Directory, Content::default(), 0));
+    let below = directories.iter().step_by(2).map(|path| link(&format!("{path}/kept")));
+    let sample = of_entries(made.chain(below).collect());
+    for memory_bytes in [LITTLE, limits::MEMORY_DEFAULT] {
+        let target = directory();
+        for path in &directories {
+            fs::create_dir_all(target.path().join(path).join("stray/deep")).unwrap();
+        }
+        let options = RestoreOptions { delete: true, memory_bytes, ..RestoreOptions::to(target.path()) };
+        for dry_run in [true, false] {
+            let (report, problems) = run(&sample, &RestoreOptions { dry_run, ..options.clone() }).await;
+            assert_eq!((report.deleted, problems), (120, Vec::new()), "{memory_bytes}");
+        }
+        for (number, path) in directories.iter().enumerate() {
+            let kept: &[&str] = if number % 2 == 0 { &["kept"] } else { &[] };
+            assert!(names(&target.path().join(path)).iter().eq(kept), "{path}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn directories_that_patterns_leave_out_are_no_problem() {
+    let (sample, target) = (sample(), directory());
+    fs::write(target.path().join("large"), "in use").unwrap();
+    let mut options = RestoreOptions { delete: true, ..RestoreOptions::to(target.path()) };
+    options.selection.include.add_pattern("large", false, "test").unwrap();
+    let (report, problems) = run(&sample, &options).await;
+    assert_eq!((report.deleted, problems), (1, Vec::new()));
+    assert_eq!(names(target.path()), BTreeSet::from(["d".to_owned()]));
+}
+
+#[test]
+fn a_batch_counts_files_without_contents_and_what_they_carry() {
+    let task = |bytes| {
+        let xattrs = vec![crate::format::metadata::Xattr { name: b"user.x".to_vec(), value: vec![0; bytes] }];
+        Arc::new(FileTask::new(b"f".to_vec(), Metadata { xattrs, ..Metadata::default() }, Sink::Check))
+    };
+    let mut batch = Batch::default();
+    batch.complete(task(0));
+    assert!(batch.size() >= FILE_BYTES);
+    batch.complete(task(1 << 16));
+    batch.file(task(1 << 16));
+    assert!(batch.size() >= 3 * FILE_BYTES + (2 << 16));
+}
