@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{
     CheckReport,
-    packs::{Pack, Packs, name},
+    packs::{Pack, Packs},
     touched::Bad,
     verify::{Job, Verified, ciphers, verify},
     walk::damage,
@@ -145,7 +145,7 @@ fn take(
         monitor.problem(Problem { what: object, message: format!("{problem}; another copy is whole") });
     }
     for (frame, problem) in done.problems {
-        report.add_damage(monitor, name(done.pack), problem);
+        report.add_damaged_pack(monitor, done.pack, problem);
         if let Some(offset) = frame {
             bad.add_frame(done.index, offset);
         }

@@ -17,7 +17,7 @@ mod verify;
 mod walk;
 mod wanted;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 pub use report::{CheckReport, DAMAGE_LISTED, Damage, TOUCHED_LISTED, Touched, Verdict};
 pub use sample::{Sample, detection, fewer_than};
@@ -27,6 +27,7 @@ use crate::{
     cancel::Cancel,
     error::{Error, ErrorKind, Result},
     format::{records::Snapshot, session::SessionName},
+    id::PackId,
     monitor::{Monitor, Problem, Progress},
     reader::SnapshotReader,
     repo::{Repository, SnapshotList},
@@ -56,7 +57,7 @@ pub struct CheckOptions {
     pub threads: usize,
     /// Only these snapshots and what they need; everything if absent.
     pub only: Option<Vec<SessionName>>,
-    /// Mark snapshots as verified of which all data was read and is whole.
+    /// Mark snapshots as verified of which all data was read and is whole, and note which packs are damaged.
     pub mark: bool,
 }
 
@@ -104,6 +105,11 @@ pub async fn check(
     check.verdicts().await?;
     if options.mark && options.level == CheckLevel::Data {
         check.mark(&list).await;
+    }
+    if options.mark
+        && let Err(error) = check.note_damage().await
+    {
+        check.report.note_problem = Some(error.in_one_line());
     }
     Ok(check.report)
 }
@@ -256,6 +262,25 @@ impl Check<'_> {
             let list = if verdict.whole { &mut self.report.whole } else { &mut self.report.damaged };
             list.push(snapshot.session);
             self.report.verdicts.push(verdict);
+        }
+        Ok(())
+    }
+
+    /// Has later backups store again what was in damaged packs, as far as their sources have it; and rely again on
+    /// packs that all data was read of and nothing is wrong with any more.
+    async fn note_damage(&mut self) -> Result<()> {
+        let notes = self.repository.damage_notes().await?;
+        let known: BTreeSet<PackId> = notes.iter().flat_map(|note| &note.packs).copied().collect();
+        let damaged = &self.report.damaged_packs;
+        let new: BTreeSet<PackId> = damaged.difference(&known).copied().collect();
+        if !new.is_empty() {
+            self.repository.note_damage(&new).await?;
+            self.report.noted = new.len() as u64;
+        }
+        if self.options.level == CheckLevel::Data && self.options.only.is_none() {
+            for note in notes.iter().filter(|note| note.packs.iter().all(|pack| !damaged.contains(pack))) {
+                self.repository.drop_note(note).await?;
+            }
         }
         Ok(())
     }

@@ -1,12 +1,13 @@
 //! What a check found: damaged objects with the snapshots and files that they touch, and a verdict on each snapshot.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use jiff::Timestamp;
 
-use super::sample::Sample;
+use super::{packs::name, sample::Sample};
 use crate::{
     format::{records::Snapshot, session::SessionName},
+    id::PackId,
     monitor::{Monitor, Problem, escape_path},
 };
 
@@ -117,6 +118,14 @@ pub struct CheckReport {
     /// Why no snapshot could be marked, or not all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mark_problem: Option<String>,
+    /// Damaged packs that no later backup relies on, noted by this check.
+    pub noted: u64,
+    /// Why they could not be noted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note_problem: Option<String>,
+    /// All damaged packs.
+    #[serde(skip)]
+    pub(super) damaged_packs: BTreeSet<PackId>,
     /// Where in the list an object is.
     #[serde(skip)]
     known: HashMap<String, usize>,
@@ -126,6 +135,11 @@ impl CheckReport {
     /// Whether nothing is wrong.
     pub fn is_clean(&self) -> bool {
         self.damages == 0 && self.damaged.is_empty()
+    }
+
+    pub(super) fn add_damaged_pack(&mut self, monitor: &dyn Monitor, pack: PackId, problem: String) {
+        self.damaged_packs.insert(pack);
+        self.add_damage(monitor, name(pack), problem);
     }
 
     pub(super) fn add_damage(&mut self, monitor: &dyn Monitor, object: String, problem: String) {

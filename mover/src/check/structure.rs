@@ -2,7 +2,7 @@
 
 use super::{
     CheckReport,
-    packs::{Packs, name},
+    packs::Packs,
     walk::{self, Seen, Visitor},
     wanted::Wanted,
 };
@@ -57,7 +57,7 @@ impl Structure<'_> {
                 && self.last_misfit != Some(at.pack)
             {
                 self.last_misfit = Some(at.pack);
-                report.add_damage(*monitor, name(at.pack), problem);
+                report.add_damaged_pack(*monitor, at.pack, problem);
             }
         }
         let Some(index) = at.index else { return };
@@ -95,7 +95,7 @@ impl Visitor for Structure<'_> {
     fn broken(&mut self, page: &ChunkRef, error: &Error) {
         let Some(place) = page.frame.place() else { return };
         if let Some((report, monitor)) = &mut self.report {
-            report.add_damage(*monitor, name(self.packs.locate(place).pack), error.to_string());
+            report.add_damaged_pack(*monitor, self.packs.locate(place).pack, error.to_string());
         }
     }
 }

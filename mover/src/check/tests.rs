@@ -244,3 +244,73 @@ async fn a_forgotten_page_memory_costs_time_only() {
     let tight = look_with(&repository, &tight).await;
     assert!(tight.pages > usual.pages && tight.is_clean(), "{tight:?}");
 }
+
+/// What can happen to an object in a store.
+#[derive(Debug, Clone, Copy)]
+enum Harm {
+    Flipped,
+    Cut,
+    Gone,
+}
+
+impl Harm {
+    fn inflict(self, path: &Path, bytes: &[u8]) {
+        match self {
+            Self::Gone => std::fs::remove_file(path).unwrap(),
+            Self::Cut => std::fs::write(path, &bytes[..bytes.len() / 2]).unwrap(),
+            Self::Flipped => {
+                let mut changed = bytes.to_vec();
+                changed[bytes.len() / 3] ^= 1;
+                std::fs::write(path, &changed).unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_backup_relies_on_damage_that_a_check_has_found() {
+    for harm in [Harm::Flipped, Harm::Cut, Harm::Gone] {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = backed_up(folder.path()).await;
+        let source = folder.path().join("source");
+        let packs = crate::store::list_all(repository.store().as_ref(), "packs/").await.unwrap();
+        let path = |pack: &crate::store::Listed| folder.path().join("repository").join(&pack.name);
+        let whole: Vec<_> =
+            packs.iter().map(|pack| (path(pack), std::fs::read(path(pack)).unwrap())).collect();
+        // Contents and trees: every pack there is.
+        whole.iter().for_each(|(path, bytes)| harm.inflict(path, bytes));
+        let noting = CheckOptions { mark: true, ..options(CheckLevel::Data) };
+        let report = look_with(&repository, &noting).await;
+        // Without its tree, nobody can tell what contents a snapshot misses; a footer tells the backup that finds them.
+        let noted = if matches!(harm, Harm::Gone) { 1 } else { packs.len() as u64 };
+        assert_eq!((report.noted, report.note_problem), (noted, None), "{harm:?}");
+        assert_eq!(look_with(&repository, &noting).await.noted, 0, "{harm:?}: it is noted once");
+        // A source with a parent, and one that finds its chunks by the index.
+        for host in ["one", "two"] {
+            let session = back_up(&repository, &source, host).await;
+            let only = CheckOptions { only: Some(vec![session]), ..options(CheckLevel::Data) };
+            let report = look_with(&repository, &only).await;
+            assert!(report.is_clean() && report.whole == [session], "{harm:?} {host}: {report:?}");
+        }
+        whole.iter().for_each(|(path, bytes)| std::fs::write(path, bytes).unwrap());
+        assert!(look_with(&repository, &noting).await.is_clean(), "{harm:?}");
+        assert_eq!(
+            repository.damage_notes().await.unwrap(),
+            [],
+            "{harm:?}: what is whole again is relied on"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_note_of_damage_that_nobody_signed_is_not_believed() {
+    let folder = tempfile::tempdir().unwrap();
+    let repository = backed_up(folder.path()).await;
+    let pack = largest(&repository).await;
+    let (pack, _) = crate::format::pack::parse_pack_object(&pack.name).unwrap();
+    repository.note_damage(&[pack].into()).await.unwrap();
+    let note = crate::store::list_all(repository.store().as_ref(), "damaged/").await.unwrap().remove(0);
+    assert_eq!(repository.damage_notes().await.unwrap()[0].packs, [pack]);
+    flip(folder.path(), &note.name, note.size as usize - 3);
+    assert_eq!(repository.damage_notes().await.unwrap(), []);
+}

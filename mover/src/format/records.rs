@@ -48,11 +48,13 @@ pub enum RecordKind {
     Checkpoint,
     /// `snapshots/<session>` of a session that gave up: signature of the session itself, then JSON.
     Abandoned,
+    /// `damaged/<id>`: signature, then JSON.
+    Damaged,
 }
 
 const MAGIC: &[u8; 4] = b"CRKR";
 const VERSION: u8 = 1;
-const KINDS: [RecordKind; 13] = [
+const KINDS: [RecordKind; 14] = [
     RecordKind::Format,
     RecordKind::Key,
     RecordKind::Session,
@@ -66,6 +68,7 @@ const KINDS: [RecordKind; 13] = [
     RecordKind::Segment,
     RecordKind::Checkpoint,
     RecordKind::Abandoned,
+    RecordKind::Damaged,
 ];
 
 /// Bytes before the body of a record.
@@ -349,6 +352,15 @@ pub struct Final {
     pub packs: Vec<PackSending>,
     /// Repacks whose relocations go.
     pub relocations: Vec<SessionName>,
+}
+
+/// `damaged/<id>`: packs that a check found missing, cut or changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Damaged {
+    /// When, for people.
+    pub created: Timestamp,
+    /// The packs.
+    pub packs: Vec<PackId>,
 }
 
 /// The end of a session that was shut out, or gave up.

@@ -17,6 +17,7 @@ use crate::{
 
 mod checkpoint;
 mod collector;
+mod damage;
 mod ends;
 mod forget;
 mod index;
@@ -30,6 +31,7 @@ mod upkeep;
 
 pub use checkpoint::{Checkpoint, FileState, ImageState, Unfinished};
 pub use collector::{PruneOptions, PrunePlan, PruneReport, Unused};
+pub use damage::DamageNote;
 pub use ends::{SnapshotFilter, SnapshotList};
 pub use forget::{Decision, ForgetPlan, GroupBy, KeepPolicy, plan_forget};
 pub use index::DedupIndex;

@@ -48,7 +48,7 @@ pub struct Session {
     footers: Mutex<FooterCache>,
 }
 
-/// What condemned lists name: absent to a session for its whole life (W2).
+/// What condemned lists name, and notes of damage: absent to a session for its whole life (W2).
 #[derive(Debug, Default)]
 pub(crate) struct Absent {
     packs: HashSet<PackId>,
@@ -107,7 +107,8 @@ impl Repository {
         };
         let session = key_info.session;
         // W2: what any condemned list names is absent to this session for its whole life.
-        let absent = self.absent().await?;
+        let mut absent = self.absent().await?;
+        absent.packs.extend(self.damage_notes().await?.into_iter().flat_map(|note| note.packs));
         // W5: the visible relocations, read after W2.
         let relocations = self.relocations().await?;
         Ok(Session {

@@ -16,7 +16,8 @@ use crate::cli::{args::FilterArgs, context::Context, engine, exit::Outcome, unit
 /// damaged.
 ///
 /// A check with --read-data marks every snapshot that is whole as verified; `forget` keeps the last verified
-/// snapshot of every source.
+/// snapshot of every source. Damaged packs are noted: later backups store again what was in them, as far as their
+/// sources still have it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -40,7 +41,7 @@ pub(crate) struct CheckArgs {
     /// The same for a share of the packs, drawn at random
     #[arg(long, value_name = "PERCENT", value_parser = units::parse_percent, conflicts_with = "sizes")]
     pub(crate) read_data_subset: Option<f64>,
-    /// Do not mark snapshots as verified
+    /// Write nothing: neither mark snapshots as verified nor note which packs are damaged
     #[arg(long)]
     pub(crate) no_mark: bool,
     #[command(flatten)]
@@ -111,6 +112,17 @@ fn show(context: &Context, report: &CheckReport) -> Result<()> {
     }
     if let Some(problem) = &report.mark_problem {
         out.note(format_args!("not every whole snapshot is marked as verified: {problem}"));
+    }
+    if report.noted > 0 {
+        let packs = units::count(report.noted, "pack", "packs");
+        out.line(format_args!(
+            "noted      {packs}: later backups store again what was in them, as far as their sources have it"
+        ))?;
+    }
+    if let Some(problem) = &report.note_problem {
+        out.note(format_args!(
+            "later backups will rely on what is damaged, it could not be noted: {problem}"
+        ));
     }
     if report.is_clean() {
         return out.remark("nothing is damaged");
