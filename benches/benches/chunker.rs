@@ -1,4 +1,4 @@
-//! The engine's content-defined cuts, and its search for zero blocks.
+//! The engine's content-defined cuts beside those of a crate, and its search for zero blocks.
 
 use std::hint::black_box;
 
@@ -6,6 +6,7 @@ use carrack_benches::rng::Rng;
 use carrack_mover::chunker::{Chunker, CutSizes, is_zero};
 use carrack_mover::secret::Key;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use fastcdc::v2020::FastCDC;
 
 fn cut(c: &mut Criterion) {
     let mut data = vec![0; 16 << 20];
@@ -22,6 +23,11 @@ fn cut(c: &mut Criterion) {
             }
             chunks
         });
+    });
+    group.bench_function("cut-fastcdc-2020", |b| {
+        let CutSizes { minimum, average, maximum } = CutSizes::default();
+        let [minimum, average, maximum] = [minimum, average, maximum].map(|bytes| bytes as usize);
+        b.iter(|| FastCDC::new(black_box(&data), minimum, average, maximum).count());
     });
     let zeros = vec![0; 64 << 10];
     group.throughput(Throughput::Bytes(zeros.len() as u64));

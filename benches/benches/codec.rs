@@ -7,6 +7,7 @@ use carrack_benches::dataset::{self, Dataset};
 use carrack_mover::codec::{self, Cipher, Domain, Effort};
 use carrack_mover::format::frame::Suite;
 use carrack_mover::secret::Key;
+use chacha20poly1305::{ChaCha20Poly1305, KeyInit as _, aead::AeadInOut as _};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// A MiB of `dataset`, files in path order.
@@ -78,5 +79,23 @@ fn ciphers(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, compression, ciphers);
+/// What the engine would use if it did not use aws-lc.
+fn portable(c: &mut Criterion) {
+    let cipher = ChaCha20Poly1305::new(&[7; 32].into());
+    let mut group = c.benchmark_group("codec-chacha20poly1305-crate");
+    for size in [64 << 10, 1 << 20] {
+        group.throughput(Throughput::Bytes(size as u64));
+        let mut buffer = vec![0; size];
+        group.bench_function(BenchmarkId::new("seal", size), |b| {
+            b.iter(|| {
+                cipher
+                    .encrypt_inout_detached(&[0; 12].into(), &[0; 71], buffer.as_mut_slice().into())
+                    .expect("a seal")
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, compression, ciphers, portable);
 criterion_main!(benches);

@@ -146,8 +146,6 @@ pub struct RepositoryFormat {
     pub write_features: Vec<String>,
     /// Features that maintenance must know.
     pub maintain_features: Vec<String>,
-    /// Whether the store honours create-if-absent. If not, only one process at a time may maintain, and says so.
-    pub conditional_create: bool,
     /// When it was made, for people.
     pub created: Timestamp,
 }

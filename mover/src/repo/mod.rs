@@ -95,7 +95,6 @@ impl Repository {
             read_features: Vec::new(),
             write_features: Vec::new(),
             maintain_features: Vec::new(),
-            conditional_create: true,
             created: world.clock.now(),
         };
         let body = records::encode_record(RecordKind::Format, &records::to_json(&format)?);

@@ -54,11 +54,6 @@ pub(crate) async fn run(context: &Context, args: &InitArgs) -> Result<Outcome> {
     ))?;
     context.output.remark("keep the password safe: without it, nobody can read what you back up")?;
     context.output.remark(format_args!("next: carrack -r {} backup PATH", config.place.url))?;
-    if !format.conditional_create {
-        context.output.note(
-            "this store cannot create objects only if they are absent: let one process at a time run prune",
-        );
-    }
     Ok(Outcome::Done)
 }
 

@@ -119,7 +119,5 @@ async fn info(context: &Context) -> Result<Outcome> {
     out.line(format_args!("generation   {} of the keys", keys.newest()))?;
     let rights = if keys.can_read_data() { "read and write" } else { "write one source only" };
     out.line(format_args!("this key     may {rights}"))?;
-    let creates = if format.conditional_create { "yes" } else { "no: run one prune at a time" };
-    out.line(format_args!("many at once {creates}"))?;
     Ok(Outcome::Done)
 }
