@@ -207,8 +207,8 @@ impl SnapshotReader {
         Err(Error::corrupt(format!("the tree of snapshot {} is malformed", snapshot.session)))
     }
 
-    /// Whether a directory holds anything, through the page cache: whether what follows the place of an empty name in it
-    /// is still below it.
+    /// Whether a directory holds anything, through the page cache: whether what follows the place of an empty name
+    /// in it is still below it.
     pub async fn has_names(&self, directory: &[u8]) -> Result<bool> {
         let snapshot = self.snapshot();
         let Some(root) = &snapshot.root else { return Ok(false) };

@@ -149,8 +149,8 @@ pub(crate) struct Batch {
     last: Option<(Frame, u32)>,
 }
 
-/// About how many bytes a name and attributes take beside their own sizes: a snapshot may give a file a long path and much
-/// in extended attributes.
+/// About how many bytes a path and attributes take: a snapshot may give a file a long path, and much in extended
+/// attributes.
 pub(crate) fn weight(path: &[u8], metadata: &Metadata) -> usize {
     let xattrs = metadata.xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len() + 64);
     path.len() + 64 + xattrs.sum::<usize>()

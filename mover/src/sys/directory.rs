@@ -83,8 +83,8 @@ pub fn each_name(directory: impl AsFd, mut take: impl FnMut(&CStr) -> io::Result
     each_entry(directory, 0, |entry| take(entry.file_name()).map(ControlFlow::Continue))
 }
 
-/// Hands out what an open directory holds, in no order, from where an earlier entry said that the next one is, or from 0,
-/// the beginning. Ends when `take` breaks off, and at its first error.
+/// Hands out what an open directory holds, in no order, from where an earlier entry said that the next one is, or
+/// from 0, the beginning. Ends when `take` breaks off, and at its first error.
 pub fn each_entry(
     directory: impl AsFd,
     from: u64,
