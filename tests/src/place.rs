@@ -48,6 +48,13 @@ impl Place {
         )
     }
 
+    /// The same, reached through another address.
+    pub fn through(server: &MinioServer, prefix: &str, url: &str) -> Self {
+        let mut place = Self::on(server, prefix);
+        place.environment.push(("CARRACK_S3_ENDPOINT".into(), url.to_owned()));
+        place
+    }
+
     /// A source tree in `directory`, and a new repository where the environment says.
     pub fn with(directory: TempDir, environment: Vec<(String, String)>) -> Self {
         let place = Self { directory, environment };

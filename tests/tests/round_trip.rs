@@ -5,7 +5,12 @@
 
 use std::{fs, process::Command, time::Duration};
 
-use carrack_tests::{minio::MinioServer, place::Place, trees::noise};
+use carrack_tests::{
+    minio::MinioServer,
+    place::Place,
+    proxy::{Disturbance, Proxy},
+    trees::noise,
+};
 
 #[test]
 fn a_tree_comes_back_as_it_was_at_each_time() {
@@ -95,7 +100,13 @@ fn killed_backups_leave_nothing_to_unlock_and_nothing_broken() {
 
 #[test]
 fn two_backups_and_a_prune_at_once() {
-    let place = Place::local();
+    let server = MinioServer::start().expect("MinIO starts");
+    for place in [Place::local(), Place::on(&server, "at-once")] {
+        at_once(&place);
+    }
+}
+
+fn at_once(place: &Place) {
     place.backup();
     place.run(&["forget", "--keep-last", "1"], 0);
     let (mut one, mut other) = (place.start_backup(), place.start_backup());
@@ -137,6 +148,46 @@ fn a_stream_comes_back() {
     assert!(status.success());
     let output = place.command(&["restore", "latest:dump.sql", "--target", "-"]).output().expect("runs");
     assert!(output.stdout == contents, "the stream differs");
+}
+
+#[test]
+fn a_network_that_fails_again_and_again_costs_time_only() {
+    let server = MinioServer::start().expect("MinIO starts");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let proxy = runtime.block_on(Proxy::start(server.address())).expect("a proxy");
+    let place = Place::through(&server, "bad-network", &proxy.url());
+    fs::write(place.source().join("random"), noise(9, 60_000_000)).expect("writes");
+    let slow_down = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/xml\r\nContent-Length: 41\r\n\
+        Connection: close\r\n\r\n<Error><Code>SlowDown</Code></Error>      ";
+    let disturbances = [
+        Disturbance::CutRequest(3_000_000),
+        Disturbance::Answer(slow_down.to_owned()),
+        Disturbance::CutAnswer(1_000),
+        Disturbance::ChangeRequest(1_000_000),
+    ];
+    let through_it = |arguments: &[&str]| {
+        let mut child = place.command(arguments).spawn().expect("the program was built");
+        let mut round = 0;
+        while child.try_wait().expect("it can be asked").is_none() {
+            proxy.disturb(disturbances[round % disturbances.len()].clone(), 2);
+            proxy.cut();
+            std::thread::sleep(Duration::from_millis(300));
+            round += 1;
+            // Every network has better times.
+            if round > 8 {
+                proxy.disturb(Disturbance::None, 0);
+                break;
+            }
+        }
+        assert!(child.wait().expect("ends").success(), "{arguments:?}");
+    };
+    let source = place.source().display().to_string();
+    through_it(&["backup", &source]);
+    assert!(proxy.disturbed() > 0, "nothing was disturbed");
+    let target = place.path("through").display().to_string();
+    through_it(&["restore", "latest", "--target", &target]);
+    place.run(&["check", "--read-data"], 0);
+    place.compare("latest", &place.source(), "restored");
 }
 
 #[test]
