@@ -236,6 +236,39 @@ async fn a_certificate_that_nobody_vouches_for() {
     }
 }
 
+/// What lies behind an error is for people too: no debug text of a library, and the cause itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn causes_are_plain_words() {
+    let directory = tempfile::tempdir().unwrap();
+    let nobody = format!("http://127.0.0.1:{}", carrack_tests::server::free_port().unwrap());
+    let secure = MinioServer::start_with(Setup { tls: true, ..Setup::default() }).unwrap();
+    for (endpoint, words) in [
+        (nobody.clone(), "Connection refused"),
+        ("http://no-such-host.invalid".to_owned(), "dns error: failed to lookup address information"),
+        (secure.url(), "certificate"),
+    ] {
+        let store = bare("s3://bucket/x", &options(&directory, endpoint, "")).await;
+        let cause = cause_of(&store.list("", None).await.unwrap_err());
+        assert!(cause.contains(words), "{words:?} is not in: {cause}");
+    }
+    let path = directory.path().join("empty");
+    std::fs::write(&path, "[default]\nregion = eu-west-3\n").unwrap();
+    let without =
+        StoreOptions { endpoint: Some(nobody), credentials_file: Some(path), ..StoreOptions::default() };
+    let err = bare("s3://bucket/x", &without).await.list("", None).await.unwrap_err();
+    expect(&err, ErrorKind::Denied, "no credentials");
+    cause_of(&err);
+}
+
+/// The cause of an error, which has one, on one line.
+#[track_caller]
+fn cause_of(err: &Error) -> String {
+    let cause = std::error::Error::source(err).expect("it has a cause").to_string();
+    let debug = ["{", "}", "DispatchFailure", "ConnectorError", "os error", "\n"];
+    assert!(!cause.is_empty() && !debug.iter().any(|word| cause.contains(word)), "{cause}");
+    cause
+}
+
 /// A bucket that keeps every version for a day. To the protocol it is a bucket as any other: a delete hides the object,
 /// and the next put of that name would create it.
 #[tokio::test(flavor = "multi_thread")]
