@@ -114,6 +114,7 @@ async fn exit_codes() {
         (xml("403 Forbidden", "", "AccessDenied"), 13, "s3:GetObject"),
         (xml("403 Forbidden", date, "RequestTimeTooSkewed"), 13, "12:00:00 GMT"),
         (xml("400 Bad Request", "", "ExpiredToken"), 13, "temporary credentials"),
+        (page("403 Forbidden", ""), 13, "AWS_SECRET_ACCESS_KEY"),
         (page("407 Proxy Authentication Required", ""), 13, "HTTPS_PROXY"),
         (page("507 Insufficient Storage", ""), 15, "free space"),
         (xml("500 Internal Server Error", "", "InternalError"), 12, "again later"),
@@ -146,6 +147,23 @@ fn snapshots(endpoint: &str) -> Command {
     command.env("CARRACK_REPOSITORY", "s3://bucket/x").env("CARRACK_S3_ENDPOINT", endpoint);
     command.env("AWS_ACCESS_KEY_ID", "any").env("AWS_SECRET_ACCESS_KEY", "any");
     command
+}
+
+/// A typing error in a key or region is answered with the name of the setting to look at.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_setting_is_named() {
+    let server = MinioServer::start_with(Setup { region: Some("eu-west-3"), ..Setup::default() }).unwrap();
+    for (name, value, code, words) in [
+        ("AWS_SECRET_ACCESS_KEY", "another", 13, "check AWS_SECRET_ACCESS_KEY"),
+        ("AWS_ACCESS_KEY_ID", "nobody", 13, "check AWS_ACCESS_KEY_ID"),
+        ("AWS_REGION", "us-east-1", 2, "set --region eu-west-3 or AWS_REGION"),
+    ] {
+        let mut command = snapshots(&server.url());
+        command.env("CARRACK_REPOSITORY", server.repository("x")).env("AWS_REGION", "eu-west-3");
+        command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
+        let printed = ended(command.env(name, value), code);
+        assert!(printed.err.contains(words), "{words:?} is not in:\n{}", printed.err);
+    }
 }
 
 /// Id, secret and token of a session of MinIO that may do what `actions` say.
