@@ -166,6 +166,40 @@ async fn a_wrong_setting_is_named() {
     }
 }
 
+/// A profile that is nowhere is not the same as no credentials.
+#[test]
+fn a_profile_that_does_not_exist_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    let [config, credentials] = ["config", "credentials"].map(|name| home.path().join(".aws").join(name));
+    let run = |arguments: &[&str], variables: &[(&str, &str)], code: i32| {
+        let nobody = format!("http://127.0.0.1:{}", carrack_tests::server::free_port().unwrap());
+        let mut command = snapshots(&nobody);
+        command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+        command.env("HOME", home.path()).args(arguments).envs(variables.iter().copied());
+        let start = Instant::now();
+        let printed = ended(&mut command, code);
+        assert!(code != 2 || start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        printed.err
+    };
+    let printed = run(&["--profile", "typo"], &[], 2);
+    assert!(printed.contains("there is no profile \"typo\" in"), "{printed}");
+    assert!(printed.contains(&format!("{} (which does not exist)", config.display())), "{printed}");
+    assert!(printed.contains("aws configure --profile typo"), "{printed}");
+
+    std::fs::create_dir(home.path().join(".aws")).unwrap();
+    std::fs::write(&config, "[default]\n[profile work]\nregion = eu-west-3\n").unwrap();
+    std::fs::write(&credentials, "[default]\naws_access_key_id = a\naws_secret_access_key = b\n").unwrap();
+    for (arguments, variables) in [(&["--profile", "typo"][..], &[][..]), (&[], &[("AWS_PROFILE", "typo")])] {
+        let printed = run(arguments, variables, 2);
+        assert!(printed.contains("there is no profile \"typo\" in"), "{printed}");
+        assert!(printed.contains(&credentials.display().to_string()), "{printed}");
+        assert!(printed.contains("that is there (--profile or AWS_PROFILE): default, work"), "{printed}");
+    }
+    // Keys in the environment go before AWS_PROFILE: then the request is made, and nobody answers it.
+    let keys = [("AWS_PROFILE", "typo"), ("AWS_ACCESS_KEY_ID", "any"), ("AWS_SECRET_ACCESS_KEY", "any")];
+    assert!(run(&[], &keys, 12).contains("cannot be reached"));
+}
+
 /// Id, secret and token of a session of MinIO that may do what `actions` say.
 fn restricted(server: &MinioServer, actions: &str) -> [String; 3] {
     let policy = format!(

@@ -9,6 +9,7 @@ mod client;
 mod errors;
 mod hedge;
 mod plain;
+mod profile;
 mod reply;
 
 use std::time::Duration;
