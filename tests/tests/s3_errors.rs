@@ -132,13 +132,27 @@ async fn exit_codes() {
     for ending in runs {
         ending.await.unwrap();
     }
-    let nobody = carrack_tests::server::free_port().unwrap();
-    let printed = ended(&mut snapshots(&format!("http://127.0.0.1:{nobody}")), 12);
-    assert!(
-        printed.err.contains("cannot be reached") && printed.err.contains("firewalls"),
-        "{}",
-        printed.err
-    );
+}
+
+/// Nobody looks at a terminal for half a minute without a word; and who wants none gets none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_for_a_service_is_told() {
+    let nobody = format!("http://127.0.0.1:{}", carrack_tests::server::free_port().unwrap());
+    let run = |option: Option<&'static str>| {
+        let mut command = snapshots(&nobody);
+        command.args(option);
+        tokio::task::spawn_blocking(move || ended(&mut command, 12))
+    };
+    let (plain, json, quiet) = tokio::join!(run(None), run(Some("--json")), run(Some("--quiet")));
+    let (plain, json, quiet) = (plain.unwrap(), json.unwrap(), quiet.unwrap());
+    assert!(plain.err.contains("cannot be reached") && plain.err.contains("firewalls"), "{}", plain.err);
+    let words =
+        format!("carrack: waiting for s3://bucket/x at {nobody}: Connection refused; trying again, up to ");
+    assert_eq!(plain.err.matches(&words).count(), 1, "{}", plain.err);
+    assert_eq!(json.err.matches("\"message_type\":\"waiting\"").count(), 1, "{}", json.err);
+    assert!(json.err.contains("\"cause\":\"Connection refused\",\"tries_left\":"), "{}", json.err);
+    assert!(json.out.is_empty() && plain.out.is_empty(), "{} {}", json.out, plain.out);
+    assert!(!quiet.err.contains("waiting"), "{}", quiet.err);
 }
 
 fn snapshots(endpoint: &str) -> Command {
