@@ -13,7 +13,7 @@ use super::{
     fetch::Fetch,
     hints::Hints,
     resume::{Begun, Continued},
-    worker::{BatchItem, Cutting, Failure, Input, Segment, Task},
+    worker::{BatchItem, Cutting, Failure, Input, Segment, Task, Unread},
 };
 use crate::{
     cancel::Cancel,
@@ -123,8 +123,8 @@ impl Dispatcher<'_> {
     ) -> Result<()> {
         let size = if walked.kind == Kind::File { walked.metadata.size } else { 0 };
         if size <= SMALL_FILE_BYTES {
-            let parent = hints.into_iter().find_map(Found::into_inline);
-            let item = BatchItem::Read { walked: Box::new(walked), parent, before };
+            let earlier = hints.into_iter().find_map(Found::into_inline);
+            let item = BatchItem::Read(Box::new(Unread { walked, earlier, before }));
             return self.push(Gathered::Ready(item), size);
         }
         self.flush_batch()?;
@@ -156,7 +156,7 @@ impl Dispatcher<'_> {
         }
         let done = batch.into_iter().filter_map(|item| match item {
             BatchItem::Done(entry) => Some(entry),
-            BatchItem::Read { .. } | BatchItem::Loaded(_) => None,
+            BatchItem::Read(_) | BatchItem::Loaded(_) => None,
         });
         self.item(Item::Entries(done.collect()))
     }

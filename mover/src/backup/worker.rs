@@ -31,16 +31,19 @@ pub(crate) enum BatchItem {
     /// Goes into the tree as it is.
     Done(Entry),
     /// Has its attributes read, and its contents if it is a file: small enough to share a slab with its neighbours.
-    Read {
-        /// What the walk found.
-        walked: Box<Walked>,
-        /// The parent's entry, whose contents may be the same.
-        parent: Option<Entry>,
-        /// What the parent has of a file that looks the same.
-        before: Option<Content>,
-    },
+    Read(Box<Unread>),
     /// Its contents were fetched from the snapshot that is copied.
     Loaded(Box<Loaded>),
+}
+
+/// What the walk found and a worker reads.
+pub(crate) struct Unread {
+    /// What the walk found.
+    pub(crate) walked: Walked,
+    /// An earlier entry, whose contents may be the same.
+    pub(crate) earlier: Option<Entry>,
+    /// What the parent has of a file that looks the same.
+    pub(crate) before: Option<Content>,
 }
 
 /// A small file with its contents.
@@ -175,10 +178,11 @@ impl Worker<'_> {
                     self.context.cancel.check()?;
                     entries.push(self.loaded(*loaded, &mut slab)?);
                 }
-                BatchItem::Read { walked, parent, before } => {
+                BatchItem::Read(unread) => {
+                    let Unread { walked, earlier, before } = *unread;
                     self.context.cancel.check()?;
                     let path = walked.path();
-                    match self.read(*walked, &path, parent.as_ref(), &mut slab) {
+                    match self.read(walked, &path, earlier.as_ref(), &mut slab) {
                         Ok(entry) => {
                             if before.is_some_and(|before| same_contents(&before, &entry.content)) {
                                 self.context.found_same.fetch_add(1, Ordering::Relaxed);

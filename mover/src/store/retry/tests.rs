@@ -104,7 +104,7 @@ impl WaitMonitor for Heard {
 #[tokio::test]
 async fn a_store_that_stays_away_is_told_of_once() {
     let away = Faults { error_before: 1.0, ..Faults::default() };
-    let faulty = Arc::new(FaultyStore::new(Arc::new(MemStore::new()), away.clone()));
+    let faulty = Arc::new(FaultyStore::new(Arc::new(MemStore::new()), away));
     let heard = Arc::new(Heard::default());
     let waits: Arc<dyn WaitMonitor> = heard.clone();
     let max_retry_delay = Duration::from_millis(1);
