@@ -60,6 +60,23 @@ pub trait Monitor: Send + Sync + Debug {
     fn problem(&self, problem: Problem);
 }
 
+/// The other side has not answered for a while, and is asked again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wait {
+    /// Who is waited for.
+    pub place: String,
+    /// Why, in words.
+    pub cause: String,
+    /// How often the request is sent again before it counts as failed; none: whoever made it decides.
+    pub tries_left: Option<u32>,
+}
+
+/// Hears of waits, also before there is any work to watch: a repository is opened first.
+pub trait WaitMonitor: Send + Sync + Debug {
+    /// Told once for each time that nothing is answered.
+    fn waiting(&self, wait: &Wait);
+}
+
 /// Counts and keeps, and shows nothing.
 #[derive(Debug, Default)]
 pub struct CollectMonitor {

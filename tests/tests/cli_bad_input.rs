@@ -168,6 +168,49 @@ fn a_check_that_cannot_look_says_so() {
     assert!(text.contains("warning: snapshot"), "{text}");
 }
 
+/// A filter with a typing error finds nothing, and that is not passed over: lists stay empty and say why, and verbs that
+/// would do nothing fail.
+#[test]
+fn a_filter_that_matches_nothing_is_named() {
+    let place = repository();
+    let at = place.path().join("repository");
+    let typo = ["--host", "typo", "--tag", "a,b"];
+    let words = "no snapshot matches host typo, tags a,b";
+    let quietly = |arguments: &[&str]| {
+        let assert = carrack(&at).args(arguments).args(typo).assert().code(0);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (text(&assert.get_output().stdout), text(&assert.get_output().stderr))
+    };
+    let (out, err) = quietly(&["snapshots"]);
+    assert!(out.is_empty() && err.contains(words), "{out}{err}");
+    let (out, err) = quietly(&["snapshots", "--json"]);
+    assert!(out.contains("\"snapshots\":0") && out.lines().count() == 1 && err.is_empty(), "{out}{err}");
+    for arguments in [&["forget", "--keep-last", "1"][..], &["stats"], &["find", "file"]] {
+        let (_, err) = quietly(arguments);
+        assert!(err.contains(words), "{arguments:?}: {err}");
+    }
+    for arguments in [&["ls", "latest"][..], &["check"], &["restore", "latest", "--target", "-"]] {
+        let text = refused(carrack(&at).args(arguments).args(typo), 10);
+        assert!(text.contains(words), "{arguments:?}: {text}");
+    }
+
+    let other = place.path().join("other");
+    carrack(&other).arg("init").assert().code(0);
+    let empty = carrack(&other).args(["snapshots"]).args(typo).assert().code(0);
+    let text = String::from_utf8_lossy(&empty.get_output().stderr).into_owned();
+    assert!(text.contains("there are no snapshots in this repository"), "{text}");
+    for dry in [None, Some("-n")] {
+        let mut copy = carrack(&other);
+        copy.env("CARRACK_FROM_PASSWORD", "correct").arg("copy").args(dry).args(typo);
+        let text = refused(copy.arg("--from-repo").arg(&at), 10);
+        assert!(text.contains(words) && text.contains("next: see what there is"), "{text}");
+        // There is nothing to copy, so nothing is missing.
+        let mut back = carrack(&at);
+        back.env("CARRACK_FROM_PASSWORD", "correct").arg("copy").args(dry).args(typo);
+        back.arg("--from-repo").arg(&other).assert().code(0);
+    }
+}
+
 /// Each page that another names is there.
 #[test]
 fn manual_pages_are_complete() {

@@ -114,6 +114,7 @@ async fn exit_codes() {
         (xml("403 Forbidden", "", "AccessDenied"), 13, "s3:GetObject"),
         (xml("403 Forbidden", date, "RequestTimeTooSkewed"), 13, "12:00:00 GMT"),
         (xml("400 Bad Request", "", "ExpiredToken"), 13, "temporary credentials"),
+        (page("403 Forbidden", ""), 13, "AWS_SECRET_ACCESS_KEY"),
         (page("407 Proxy Authentication Required", ""), 13, "HTTPS_PROXY"),
         (page("507 Insufficient Storage", ""), 15, "free space"),
         (xml("500 Internal Server Error", "", "InternalError"), 12, "again later"),
@@ -131,13 +132,27 @@ async fn exit_codes() {
     for ending in runs {
         ending.await.unwrap();
     }
-    let nobody = carrack_tests::server::free_port().unwrap();
-    let printed = ended(&mut snapshots(&format!("http://127.0.0.1:{nobody}")), 12);
-    assert!(
-        printed.err.contains("cannot be reached") && printed.err.contains("firewalls"),
-        "{}",
-        printed.err
-    );
+}
+
+/// Nobody looks at a terminal for half a minute without a word; and who wants none gets none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_for_a_service_is_told() {
+    let nobody = format!("http://127.0.0.1:{}", carrack_tests::server::free_port().unwrap());
+    let run = |option: Option<&'static str>| {
+        let mut command = snapshots(&nobody);
+        command.args(option);
+        tokio::task::spawn_blocking(move || ended(&mut command, 12))
+    };
+    let (plain, json, quiet) = tokio::join!(run(None), run(Some("--json")), run(Some("--quiet")));
+    let (plain, json, quiet) = (plain.unwrap(), json.unwrap(), quiet.unwrap());
+    assert!(plain.err.contains("cannot be reached") && plain.err.contains("firewalls"), "{}", plain.err);
+    let words =
+        format!("carrack: waiting for s3://bucket/x at {nobody}: Connection refused; trying again, up to ");
+    assert_eq!(plain.err.matches(&words).count(), 1, "{}", plain.err);
+    assert_eq!(json.err.matches("\"message_type\":\"waiting\"").count(), 1, "{}", json.err);
+    assert!(json.err.contains("\"cause\":\"Connection refused\",\"tries_left\":"), "{}", json.err);
+    assert!(json.out.is_empty() && plain.out.is_empty(), "{} {}", json.out, plain.out);
+    assert!(!quiet.err.contains("waiting"), "{}", quiet.err);
 }
 
 fn snapshots(endpoint: &str) -> Command {
@@ -146,6 +161,57 @@ fn snapshots(endpoint: &str) -> Command {
     command.env("CARRACK_REPOSITORY", "s3://bucket/x").env("CARRACK_S3_ENDPOINT", endpoint);
     command.env("AWS_ACCESS_KEY_ID", "any").env("AWS_SECRET_ACCESS_KEY", "any");
     command
+}
+
+/// A typing error in a key or region is answered with the name of the setting to look at.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_setting_is_named() {
+    let server = MinioServer::start_with(Setup { region: Some("eu-west-3"), ..Setup::default() }).unwrap();
+    for (name, value, code, words) in [
+        ("AWS_SECRET_ACCESS_KEY", "another", 13, "check AWS_SECRET_ACCESS_KEY"),
+        ("AWS_ACCESS_KEY_ID", "nobody", 13, "check AWS_ACCESS_KEY_ID"),
+        ("AWS_REGION", "us-east-1", 2, "set --region eu-west-3 or AWS_REGION"),
+    ] {
+        let mut command = snapshots(&server.url());
+        command.env("CARRACK_REPOSITORY", server.repository("x")).env("AWS_REGION", "eu-west-3");
+        command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
+        let printed = ended(command.env(name, value), code);
+        assert!(printed.err.contains(words), "{words:?} is not in:\n{}", printed.err);
+    }
+}
+
+/// A profile that is nowhere is not the same as no credentials.
+#[test]
+fn a_profile_that_does_not_exist_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    let [config, credentials] = ["config", "credentials"].map(|name| home.path().join(".aws").join(name));
+    let run = |arguments: &[&str], variables: &[(&str, &str)], code: i32| {
+        let nobody = format!("http://127.0.0.1:{}", carrack_tests::server::free_port().unwrap());
+        let mut command = snapshots(&nobody);
+        command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+        command.env("HOME", home.path()).args(arguments).envs(variables.iter().copied());
+        let start = Instant::now();
+        let printed = ended(&mut command, code);
+        assert!(code != 2 || start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        printed.err
+    };
+    let printed = run(&["--profile", "typo"], &[], 2);
+    assert!(printed.contains("there is no profile \"typo\" in"), "{printed}");
+    assert!(printed.contains(&format!("{} (which does not exist)", config.display())), "{printed}");
+    assert!(printed.contains("aws configure --profile typo"), "{printed}");
+
+    std::fs::create_dir(home.path().join(".aws")).unwrap();
+    std::fs::write(&config, "[default]\n[profile work]\nregion = eu-west-3\n").unwrap();
+    std::fs::write(&credentials, "[default]\naws_access_key_id = a\naws_secret_access_key = b\n").unwrap();
+    for (arguments, variables) in [(&["--profile", "typo"][..], &[][..]), (&[], &[("AWS_PROFILE", "typo")])] {
+        let printed = run(arguments, variables, 2);
+        assert!(printed.contains("there is no profile \"typo\" in"), "{printed}");
+        assert!(printed.contains(&credentials.display().to_string()), "{printed}");
+        assert!(printed.contains("that is there (--profile or AWS_PROFILE): default, work"), "{printed}");
+    }
+    // Keys in the environment go before AWS_PROFILE: then the request is made, and nobody answers it.
+    let keys = [("AWS_PROFILE", "typo"), ("AWS_ACCESS_KEY_ID", "any"), ("AWS_SECRET_ACCESS_KEY", "any")];
+    assert!(run(&[], &keys, 12).contains("cannot be reached"));
 }
 
 /// Id, secret and token of a session of MinIO that may do what `actions` say.
@@ -234,6 +300,39 @@ async fn a_certificate_that_nobody_vouches_for() {
         expect(&err, ErrorKind::Invalid, "certificate");
         assert!(err.hint().unwrap().contains("CA file"), "{err:?}");
     }
+}
+
+/// What lies behind an error is for people too: no debug text of a library, and the cause itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn causes_are_plain_words() {
+    let directory = tempfile::tempdir().unwrap();
+    let nobody = format!("http://127.0.0.1:{}", carrack_tests::server::free_port().unwrap());
+    let secure = MinioServer::start_with(Setup { tls: true, ..Setup::default() }).unwrap();
+    for (endpoint, words) in [
+        (nobody.clone(), "Connection refused"),
+        ("http://no-such-host.invalid".to_owned(), "dns error: failed to lookup address information"),
+        (secure.url(), "certificate"),
+    ] {
+        let store = bare("s3://bucket/x", &options(&directory, endpoint, "")).await;
+        let cause = cause_of(&store.list("", None).await.unwrap_err());
+        assert!(cause.contains(words), "{words:?} is not in: {cause}");
+    }
+    let path = directory.path().join("empty");
+    std::fs::write(&path, "[default]\nregion = eu-west-3\n").unwrap();
+    let without =
+        StoreOptions { endpoint: Some(nobody), credentials_file: Some(path), ..StoreOptions::default() };
+    let err = bare("s3://bucket/x", &without).await.list("", None).await.unwrap_err();
+    expect(&err, ErrorKind::Denied, "no credentials");
+    cause_of(&err);
+}
+
+/// The cause of an error, which has one, on one line.
+#[track_caller]
+fn cause_of(err: &Error) -> String {
+    let cause = std::error::Error::source(err).expect("it has a cause").to_string();
+    let debug = ["{", "}", "DispatchFailure", "ConnectorError", "os error", "\n"];
+    assert!(!cause.is_empty() && !debug.iter().any(|word| cause.contains(word)), "{cause}");
+    cause
 }
 
 /// A bucket that keeps every version for a day. To the protocol it is a bucket as any other: a delete hides the object,

@@ -6,12 +6,13 @@ use crossbeam_channel::Receiver;
 
 use super::{
     checkpoint::Checkpoints,
+    compare::same_contents,
     worker::{Failure, describe},
 };
 use crate::{
     error::{Error, Result},
     format::{
-        entry::{Entry, Run},
+        entry::{Content, Entry, Run},
         metadata::Kind,
         records::{PageRef, Statistics},
     },
@@ -43,6 +44,8 @@ pub(crate) struct Large {
     pub(crate) pieces: Receiver<Piece>,
     /// The open file, to see whether it changed while it was read; none for a stream.
     pub(crate) file: Option<Arc<SourceFile>>,
+    /// What the parent has of a file that looks the same.
+    pub(crate) before: Option<Content>,
 }
 
 /// A piece of a large file's contents.
@@ -63,6 +66,8 @@ pub(crate) struct Assembled {
     pub(crate) entries: u64,
     /// Large contents that could not be read, each of which was reported.
     pub(crate) left_out: u64,
+    /// Large files that were read and are as the parent has them.
+    pub(crate) found_same: u64,
 }
 
 /// Takes items until there are no more, and writes the tree.
@@ -74,6 +79,8 @@ pub(crate) struct Assembler {
     pub(crate) statistics: Statistics,
     pub(crate) entries: u64,
     pub(crate) left_out: u64,
+    /// Large files that were read and are as the parent has them.
+    pub(crate) found_same: u64,
     /// Whether the tree holds whole entries only: not so after an error in the middle of one.
     pub(crate) is_whole: bool,
 }
@@ -95,8 +102,8 @@ impl Assembler {
             return Err(super::dispatch::stopped());
         }
         let (root, depth) = self.tree.finish(&mut self.pages)?;
-        let Self { statistics, entries, left_out, .. } = self;
-        Ok((Assembled { root, depth, statistics, entries, left_out }, self.pages))
+        let Self { statistics, entries, left_out, found_same, .. } = self;
+        Ok((Assembled { root, depth, statistics, entries, left_out, found_same }, self.pages))
     }
 
     fn item(&mut self, item: Item) -> Result<()> {
@@ -159,7 +166,7 @@ impl Assembler {
     }
 
     fn large(&mut self, large: Large) -> Result<()> {
-        let Large { mut entry, pieces, file } = large;
+        let Large { mut entry, pieces, file, before } = large;
         let mut writer = RunsWriter::default();
         for piece in &pieces {
             let runs = match piece {
@@ -192,6 +199,9 @@ impl Assembler {
         }
         entry.metadata.size = total;
         entry.content = writer.finish(&mut self.pages)?;
+        if before.is_some_and(|before| same_contents(&before, &entry.content)) {
+            self.found_same += 1;
+        }
         self.push(&entry)
     }
 

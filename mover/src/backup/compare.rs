@@ -9,8 +9,10 @@ use super::{
 use crate::{
     error::Result,
     format::{
-        entry::Entry,
+        entry::{Content, Entry, Run},
+        frame::ChunkRef,
         metadata::{FileTime, Kind, Metadata},
+        records::Statistics,
     },
     monitor::Progress,
     source::walk::Walked,
@@ -68,23 +70,34 @@ impl Dispatcher<'_> {
                 match parent.is_sound() {
                     true => self.take_over(parent, met),
                     // What it names is about to be deleted, or was moved: it is read again, once.
-                    false => self.not_as_parent(&path, met, Some(parent)),
+                    false => self.not_as_parent(&path, met, Some(parent), None),
                 }
             }
             parent => {
+                let alike = |parent: &&Found| {
+                    met.has_contents() && self.is_alike(&parent.entry.metadata, &parent.entry.kind, &met)
+                };
+                let before = parent.as_ref().filter(alike).map(|parent| parent.entry.content.clone());
                 if met.has_contents() {
                     match &parent {
                         Some(_) => self.statistics.files_changed += 1,
                         None => self.statistics.files_new += 1,
                     }
                 }
-                self.not_as_parent(&path, met, parent)
+                self.not_as_parent(&path, met, parent, before)
             }
         }
     }
 
-    /// Takes an entry from an unfinished run if it is as it was then; otherwise it is read.
-    fn not_as_parent(&mut self, path: &[u8], met: Met, parent: Option<Found>) -> Result<()> {
+    /// Takes an entry from an unfinished run if it is as it was then; otherwise it is read. `before`: what the parent has
+    /// of a file that looks the same, and was counted as changed until its contents are known.
+    fn not_as_parent(
+        &mut self,
+        path: &[u8],
+        met: Met,
+        parent: Option<Found>,
+        before: Option<Content>,
+    ) -> Result<()> {
         let mut hints: Vec<Found> = Vec::new();
         let mut begun = None;
         for index in 0..self.earlier.checkpoints.len() {
@@ -97,6 +110,9 @@ impl Dispatcher<'_> {
             match unfinished {
                 None if unchanged && found.is_sound() => {
                     self.continued.file(&found.entry, covered);
+                    if before.is_some_and(|before| same_contents(&before, &found.entry.content)) {
+                        was_unmodified(&mut self.statistics, 1);
+                    }
                     return self.take_over(found, met);
                 }
                 Some(_) if unchanged && begun.is_none() => begun = Some(Begun { found, covered }),
@@ -105,7 +121,7 @@ impl Dispatcher<'_> {
         }
         hints.extend(parent);
         match met {
-            Met::Walked(walked) => self.changed(walked, hints, begun),
+            Met::Walked(walked) => self.changed(walked, hints, begun, before),
             Met::Stored(entry) => self.stored(entry, hints, begun),
         }
     }
@@ -129,20 +145,52 @@ impl Dispatcher<'_> {
         self.push(Gathered::Ready(BatchItem::Done(entry)), 0)
     }
 
-    /// Kind, size and times as the earlier run has them, and not so young that a change could hide. Times say
-    /// nothing of an image.
+    /// Kind, size and times as the earlier run has them, and not so young that a change could hide.
     fn is_unchanged(&self, old: &Metadata, kind: &Kind, met: &Met, racy_from: FileTime) -> bool {
+        self.is_alike(old, kind, met)
+            && !self.options.force
+            && old.mtime < racy_from
+            && (self.options.ignore_ctime || old.ctime < racy_from)
+    }
+
+    /// Kind, size and times as the earlier run has them. Times say nothing of an image.
+    fn is_alike(&self, old: &Metadata, kind: &Kind, met: &Met) -> bool {
         let new = met.metadata();
-        let same = kind == met.kind()
+        kind == met.kind()
             && *kind != Kind::Image
             && old.size == new.size
             && old.mtime == new.mtime
             && (self.options.ignore_ctime || old.ctime == new.ctime)
             && (self.options.ignore_inode || old.inode == new.inode)
             && old.mode == new.mode
-            && (old.uid, old.gid) == (new.uid, new.gid);
-        same && !self.options.force
-            && old.mtime < racy_from
-            && (self.options.ignore_ctime || old.ctime < racy_from)
+            && (old.uid, old.gid) == (new.uid, new.gid)
+    }
+}
+
+/// Files that were read because they were too young to be believed turned out to be the same.
+pub(super) fn was_unmodified(statistics: &mut Statistics, files: u64) {
+    statistics.files_changed = statistics.files_changed.saturating_sub(files);
+    statistics.files_unmodified += files;
+}
+
+/// Whether two lists have the same contents, wherever these are stored. Of long lists the pages are compared: one that
+/// only names other places counts as another.
+pub(super) fn same_contents(old: &Content, new: &Content) -> bool {
+    let same_run = |(old, new): (&Run, &Run)| match (old, new) {
+        (Run::Chunk(old), Run::Chunk(new)) => old.id == new.id,
+        (Run::Hole(old), Run::Hole(new)) => old == new,
+        _ => false,
+    };
+    match (old, new) {
+        (Content::Inline(old), Content::Inline(new)) => {
+            old.len() == new.len() && old.iter().zip(new).all(same_run)
+        }
+        (Content::Paged { depth: old_depth, pages: old }, Content::Paged { depth, pages: new }) => {
+            let named = |pages: &[(ChunkRef, u64)]| -> Vec<_> {
+                pages.iter().map(|(page, bytes)| (page.id, *bytes)).collect()
+            };
+            old_depth == depth && named(old) == named(new)
+        }
+        _ => false,
     }
 }

@@ -158,7 +158,7 @@ impl Dispatcher<'_> {
         };
         let (pieces, receiver) = bounded(PIECES_AHEAD);
         let mut hints = Hints::of(hints, &self.shared);
-        self.item(Item::Large(Box::new(Large { entry, pieces: receiver, file: None })))?;
+        self.item(Item::Large(Box::new(Large { entry, pieces: receiver, file: None, before: None })))?;
         let from = self.go_on(begun, &pieces)?;
         let mut cutter = Cutter {
             cut: Cut::new(grid, self.shared.keys.chunk_seed(), self.cut),

@@ -13,7 +13,7 @@ use super::{
     fetch::Fetch,
     hints::Hints,
     resume::{Begun, Continued},
-    worker::{BatchItem, Cutting, Failure, Input, Segment, Task},
+    worker::{BatchItem, Cutting, Failure, Input, Segment, Task, Unread},
 };
 use crate::{
     cancel::Cancel,
@@ -112,16 +112,23 @@ impl Dispatcher<'_> {
         }
     }
 
-    /// Reads what changed. Of earlier runs' contents (`hints`, the likeliest first) chunks may be found again.
-    pub(super) fn changed(&mut self, walked: Walked, hints: Vec<Found>, begun: Option<Begun>) -> Result<()> {
+    /// Reads what changed, or may have: what the parent has of the latter is `before`. Of earlier runs' contents
+    /// (`hints`, the likeliest first) chunks may be found again.
+    pub(super) fn changed(
+        &mut self,
+        walked: Walked,
+        hints: Vec<Found>,
+        begun: Option<Begun>,
+        before: Option<Content>,
+    ) -> Result<()> {
         let size = if walked.kind == Kind::File { walked.metadata.size } else { 0 };
         if size <= SMALL_FILE_BYTES {
-            let parent = hints.into_iter().find_map(Found::into_inline);
-            let item = BatchItem::Read { walked: Box::new(walked), parent };
+            let earlier = hints.into_iter().find_map(Found::into_inline);
+            let item = BatchItem::Read(Box::new(Unread { walked, earlier, before }));
             return self.push(Gathered::Ready(item), size);
         }
         self.flush_batch()?;
-        self.large_file(&walked, hints, begun)
+        self.large_file(&walked, hints, begun, before)
     }
 
     pub(super) fn push(&mut self, item: Gathered, bytes: u64) -> Result<()> {
@@ -149,12 +156,18 @@ impl Dispatcher<'_> {
         }
         let done = batch.into_iter().filter_map(|item| match item {
             BatchItem::Done(entry) => Some(entry),
-            BatchItem::Read { .. } | BatchItem::Loaded(_) => None,
+            BatchItem::Read(_) | BatchItem::Loaded(_) => None,
         });
         self.item(Item::Entries(done.collect()))
     }
 
-    fn large_file(&mut self, walked: &Walked, hints: Vec<Found>, begun: Option<Begun>) -> Result<()> {
+    fn large_file(
+        &mut self,
+        walked: &Walked,
+        hints: Vec<Found>,
+        begun: Option<Begun>,
+        before: Option<Content>,
+    ) -> Result<()> {
         let file = match SourceFile::open(walked) {
             Ok(file) => Arc::new(file),
             Err(error) => {
@@ -169,7 +182,8 @@ impl Dispatcher<'_> {
         let entry = Entry { path: walked.path(), kind: Kind::File, metadata, content: Content::default() };
         let (pieces, receiver) = bounded(PIECES_AHEAD);
         let mut hints = Hints::of(hints, &self.shared);
-        self.item(Item::Large(Box::new(Large { entry, pieces: receiver, file: Some(Arc::clone(&file)) })))?;
+        let large = Large { entry, pieces: receiver, file: Some(Arc::clone(&file)), before };
+        self.item(Item::Large(Box::new(large)))?;
         let mut at = self.go_on(begun, &pieces)?;
         for extent in file.extents() {
             let (start, end) = (extent.offset.max(at), extent.offset + extent.length);

@@ -16,6 +16,7 @@ use super::{
     BackupOptions, BackupSource, CompressionChoice, Noting, ParentChoice,
     assemble::{Assembled, Assembler},
     checkpoint::{About, Checkpoints},
+    compare::was_unmodified,
     copied,
     dispatch::{Dispatched, Dispatcher},
     earlier::{self, Earlier},
@@ -194,12 +195,13 @@ impl Parts {
             statistics: Statistics::default(),
             entries: 0,
             left_out: 0,
+            found_same: 0,
             is_whole: true,
         };
         let slab_bytes = memory.segment_bytes + (limits::CHUNK_LIMIT.min(cut.maximum)) as usize;
         let chunker = repository.chunker();
-        let left_out = AtomicU64::new(0);
-        let context = worker::Context { shared, chunker, monitor, cancel, slab_bytes, left_out };
+        let (left_out, found_same) = (AtomicU64::new(0), AtomicU64::new(0));
+        let context = worker::Context { shared, chunker, monitor, cancel, slab_bytes, left_out, found_same };
         Self { context, assembler, earlier, image, cut }
     }
 }
@@ -257,7 +259,9 @@ fn drive(options: &BackupOptions, memory: Memory, parts: Parts) -> Result<(Assem
         tuner.thread().unpark();
         let assembled =
             assembled.unwrap_or_else(|_| Err(Error::internal("the thread that writes the tree broke")));
-        let (assembled, pages, dispatched) = worst_of(assembled, dispatched)?;
+        let (assembled, pages, mut dispatched) = worst_of(assembled, dispatched)?;
+        let found_same = context.found_same.load(Ordering::Relaxed) + assembled.found_same;
+        was_unmodified(&mut dispatched.statistics, found_same);
         let left_out = dispatched.left_out + context.left_out.load(Ordering::Relaxed) + assembled.left_out;
         account_for_all(dispatched.met, assembled.entries, left_out)?;
         Ok((assembled, pages, dispatched))

@@ -81,7 +81,7 @@ impl Dispatcher<'_> {
         let (mut hints, begun) = self.unfinished_images(&entry.path, Some(&now));
         Progress::add(&self.monitor.progress().bytes_expected, size);
         let (pieces, receiver) = bounded(PIECES_AHEAD);
-        self.item(Item::Large(Box::new(Large { entry, pieces: receiver, file: None })))?;
+        self.item(Item::Large(Box::new(Large { entry, pieces: receiver, file: None, before: None })))?;
         let from = self.go_on(begun, &pieces)?;
         match (parent, changed) {
             (Some(parent), Some(changed)) => {
@@ -233,7 +233,7 @@ impl Dispatcher<'_> {
         let (mut hints, _) = self.unfinished_images(&entry.path, None);
         hints.extend(self.earlier.parent.find(&entry.path));
         let mut hints = Hints::of(hints, &self.shared);
-        self.item(Item::Large(Box::new(Large { entry, pieces: receiver, file: None })))?;
+        self.item(Item::Large(Box::new(Large { entry, pieces: receiver, file: None, before: None })))?;
         let mut received = 0;
         let chunker = crate::chunker::Chunker::new(self.shared.keys.chunk_seed(), self.cut);
         let mut carried: Vec<u8> = Vec::new();

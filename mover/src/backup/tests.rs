@@ -218,6 +218,33 @@ async fn a_killed_run_goes_on_from_its_last_checkpoint() {
     assert_eq!(third.snapshot.unwrap().statistics.files_unmodified, 61);
 }
 
+/// What was written just before a run is read again by the next one, which says what it found and not what it did.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_again_and_the_same_is_unmodified() {
+    let place = Place::new().await;
+    let source = place.path("young");
+    fs::create_dir(&source).unwrap();
+    let path = |name: &str| source.join(name);
+    for (name, length) in [("same", 300_000), ("empty", 0), ("other", 5000), ("large", 24 << 20)] {
+        fs::write(path(name), noise(1, length)).unwrap();
+    }
+    let counts = |report: BackupReport| {
+        let counts = report.snapshot.unwrap().statistics;
+        (counts.files_new, counts.files_changed, counts.files_unmodified)
+    };
+    assert_eq!(counts(place.run(place.options(files(&source))).await), (4, 0, 0));
+    // As many bytes, at the same time: only the contents tell.
+    let modified = fs::metadata(path("other")).unwrap().modified().unwrap();
+    fs::write(path("other"), noise(2, 5000)).unwrap();
+    fs::File::options().write(true).open(path("other")).unwrap().set_modified(modified).unwrap();
+    let report = place.run(place.options(files(&source))).await;
+    assert!(report.snapshot.as_ref().unwrap().statistics.bytes_read > 24 << 20);
+    assert_eq!(counts(report), (0, 1, 3));
+    // A touched file has changed, whatever is in it.
+    fs::File::options().write(true).open(path("same")).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    assert_eq!(counts(place.run(place.options(files(&source))).await), (0, 1, 3));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_file_goes_on_in_the_middle() {
     let place = Place::new().await;

@@ -7,6 +7,7 @@ use std::sync::{
 
 use crossbeam_channel::Receiver;
 
+use super::compare::same_contents;
 use crate::{
     cancel::Cancel,
     chunker::{self, Chunker},
@@ -30,14 +31,19 @@ pub(crate) enum BatchItem {
     /// Goes into the tree as it is.
     Done(Entry),
     /// Has its attributes read, and its contents if it is a file: small enough to share a slab with its neighbours.
-    Read {
-        /// What the walk found.
-        walked: Box<Walked>,
-        /// The parent's entry, whose contents may be the same.
-        parent: Option<Entry>,
-    },
+    Read(Box<Unread>),
     /// Its contents were fetched from the snapshot that is copied.
     Loaded(Box<Loaded>),
+}
+
+/// What the walk found and a worker reads.
+pub(crate) struct Unread {
+    /// What the walk found.
+    pub(crate) walked: Walked,
+    /// An earlier entry, whose contents may be the same.
+    pub(crate) earlier: Option<Entry>,
+    /// What the parent has of a file that looks the same.
+    pub(crate) before: Option<Content>,
 }
 
 /// A small file with its contents.
@@ -119,6 +125,8 @@ pub(crate) struct Context {
     pub(crate) slab_bytes: usize,
     /// Entries that could not be read, each of which was reported.
     pub(crate) left_out: AtomicU64,
+    /// Files that were read and are as the parent has them.
+    pub(crate) found_same: AtomicU64,
 }
 
 /// Works until there are no more tasks.
@@ -170,11 +178,17 @@ impl Worker<'_> {
                     self.context.cancel.check()?;
                     entries.push(self.loaded(*loaded, &mut slab)?);
                 }
-                BatchItem::Read { walked, parent } => {
+                BatchItem::Read(unread) => {
+                    let Unread { walked, earlier, before } = *unread;
                     self.context.cancel.check()?;
                     let path = walked.path();
-                    match self.read(*walked, &path, parent.as_ref(), &mut slab) {
-                        Ok(entry) => entries.push(entry),
+                    match self.read(walked, &path, earlier.as_ref(), &mut slab) {
+                        Ok(entry) => {
+                            if before.is_some_and(|before| same_contents(&before, &entry.content)) {
+                                self.context.found_same.fetch_add(1, Ordering::Relaxed);
+                            }
+                            entries.push(entry);
+                        }
                         Err(Failure::Source(error)) => self.leave_out(&path, &error),
                         Err(Failure::Store(error)) => return Err(error),
                     }

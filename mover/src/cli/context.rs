@@ -42,7 +42,9 @@ impl Context {
 
     /// What the options mean together with the environment.
     pub(crate) fn config(&self) -> Result<Config> {
-        Config::resolve(&self.global, &environment)
+        let mut config = Config::resolve(&self.global, &environment)?;
+        config.store.waits = Some(Arc::new(self.output.clone()));
+        Ok(config)
     }
 
     pub(crate) fn threads(&self) -> usize {

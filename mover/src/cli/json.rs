@@ -4,7 +4,7 @@
 
 use std::error::Error as _;
 
-use carrack_mover::error::Error;
+use carrack_mover::{error::Error, monitor::Wait};
 use serde::Serialize;
 
 use super::exit;
@@ -64,6 +64,20 @@ struct Message {
 impl Problem {
     pub(crate) fn new(item: &str, message: &str) -> Self {
         Self { error: Message { message: message.to_owned() }, item: item.to_owned() }
+    }
+}
+
+/// Body of `waiting`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Waiting<'a> {
+    place: &'a str,
+    cause: &'a str,
+    tries_left: Option<u32>,
+}
+
+impl<'a> Waiting<'a> {
+    pub(crate) fn new(wait: &'a Wait) -> Self {
+        Self { place: &wait.place, cause: &wait.cause, tries_left: wait.tries_left }
     }
 }
 

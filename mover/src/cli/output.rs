@@ -7,15 +7,21 @@ use std::{
     ffi::OsString,
     fmt::Display,
     io::{self, BufWriter, ErrorKind, IsTerminal as _, Write},
+    sync::{Arc, Mutex, PoisonError},
 };
 
-use carrack_mover::error::{Error, Result};
+use carrack_mover::{
+    error::{Error, Result},
+    monitor::{Wait, WaitMonitor},
+};
+use indicatif::ProgressBar;
 use serde::Serialize;
 
 use super::{
     args::OutputArgs,
     exit::{self, OutputClosed},
     json::{self, Tagged},
+    units,
 };
 
 /// Where and how to print. Cheap to clone.
@@ -28,6 +34,8 @@ pub(crate) struct Output {
     colour: bool,
     /// Standard output carries data: messages go to standard error.
     data_on_stdout: bool,
+    /// What is drawn on standard error now, and must make room for lines.
+    bar: Arc<Mutex<Option<ProgressBar>>>,
 }
 
 impl Output {
@@ -42,6 +50,7 @@ impl Output {
             terminal,
             colour: terminal && !plain,
             data_on_stdout: false,
+            bar: Arc::default(),
         }
     }
 
@@ -61,6 +70,11 @@ impl Output {
     /// Whether a progress bar can be drawn.
     pub(crate) fn draws(&self) -> bool {
         self.terminal && !self.json && !self.quiet
+    }
+
+    /// From now on lines on standard error make room for this bar; none: it is gone.
+    pub(crate) fn share_bar(&self, bar: Option<ProgressBar>) {
+        *self.bar.lock().unwrap_or_else(PoisonError::into_inner) = bar;
     }
 
     /// Starts the log of what the engine does, on standard error: warnings, more with `-v`, or as CARRACK_LOG says.
@@ -147,8 +161,26 @@ impl Output {
 
     /// A line on standard error. If that is closed too, there is nobody left to tell.
     pub(crate) fn stderr_line(&self, text: &dyn Display) {
-        let written = writeln!(io::stderr().lock(), "{text}");
-        drop(written);
+        let write = || drop(writeln!(io::stderr().lock(), "{text}"));
+        let bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+}
+
+impl WaitMonitor for Output {
+    fn waiting(&self, wait: &Wait) {
+        if self.json && !self.quiet {
+            let body = json::Waiting::new(wait);
+            self.stderr_line(&json::line(&Tagged { message_type: "waiting", body: &body }));
+        }
+        let tries = match wait.tries_left {
+            Some(left) => format!(", up to {} more", units::count(left.into(), "time", "times")),
+            None => String::new(),
+        };
+        self.note(format_args!("waiting for {}: {}; trying again{tries}", wait.place, wait.cause));
     }
 }
 

@@ -61,6 +61,7 @@ impl Watch {
             started: world.clock.monotonic(),
             bar: output.draws().then(new_bar),
         });
+        output.share_bar(monitor.bar.clone());
         if output.is_quiet() {
             return Self { monitor, stop: None, thread: None };
         }
@@ -93,6 +94,7 @@ impl Drop for Watch {
             // It ends with an error only if it panicked, and the panic was reported then.
             drop(thread.join());
         }
+        self.monitor.output.share_bar(None);
         if let Some(bar) = &self.monitor.bar {
             bar.finish_and_clear();
         }
@@ -175,15 +177,9 @@ impl Monitor for Watcher {
         if number > PROBLEMS_PRINTED {
             return;
         }
-        let print = || {
-            self.output.problem(&problem.what, &problem.message);
-            if number == PROBLEMS_PRINTED {
-                self.output.problem("more problems", "they are counted and no longer printed");
-            }
-        };
-        match &self.bar {
-            Some(bar) => bar.suspend(print),
-            None => print(),
+        self.output.problem(&problem.what, &problem.message);
+        if number == PROBLEMS_PRINTED {
+            self.output.problem("more problems", "they are counted and no longer printed");
         }
     }
 }

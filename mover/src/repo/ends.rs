@@ -1,6 +1,9 @@
 //! Ends of sessions: reading them, believing them, and which snapshots are visible (V).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use super::{Repository, packs::Relocations};
 use crate::{
@@ -52,6 +55,30 @@ impl SnapshotFilter {
         let has_all = |list: &String| list.split(',').all(|tag| snapshot.tags.iter().any(|own| own == tag));
         let tags = self.tags.is_empty() || self.tags.iter().any(has_all);
         host && tags && self.paths.iter().all(|path| snapshot.paths.contains(path))
+    }
+
+    /// The error of a verb that needs a snapshot and finds none that is meant.
+    pub fn no_match(&self) -> Error {
+        let words = match self.is_empty() {
+            true => "there is no snapshot".to_owned(),
+            false => format!("no snapshot matches {self}"),
+        };
+        Error::not_found(words).with_hint("see what there is: carrack snapshots")
+    }
+}
+
+/// In words: `host db1 or db2, tags nightly,db, path /srv`.
+impl fmt::Display for SnapshotFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let part = |what: &str, names: &[String], between: &str| {
+            (!names.is_empty()).then(|| format!("{what} {}", names.join(between)))
+        };
+        let parts = [
+            part("host", &self.hosts, " or "),
+            part("tags", &self.tags, " or "),
+            part("path", &self.paths, " and "),
+        ];
+        f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -371,9 +398,7 @@ impl Repository {
         let list = self.snapshots().await?;
         let mut matching = list.snapshots.into_iter().filter(|snapshot| filter.matches(snapshot));
         if text == "latest" {
-            return matching.next_back().ok_or_else(|| {
-                Error::not_found("no snapshot matches").with_hint("see what there is: carrack snapshots")
-            });
+            return matching.next_back().ok_or_else(|| filter.no_match());
         }
         let by_id = |snapshot: &Snapshot| {
             snapshot.session.nonce.to_hex().starts_with(text) || snapshot.session.to_string() == text
@@ -384,8 +409,11 @@ impl Repository {
             (Some(_), Some(_)) => Err(Error::invalid(format!(
                 "more than one snapshot begins with {text:?}; give more of the id"
             ))),
-            (None, _) => Err(Error::not_found(format!("there is no snapshot {text:?}"))
-                .with_hint("see what there is: carrack snapshots")),
+            (None, _) => {
+                let of = if filter.is_empty() { String::new() } else { format!(" of {filter}") };
+                Err(Error::not_found(format!("there is no snapshot {text:?}{of}"))
+                    .with_hint("see what there is: carrack snapshots"))
+            }
         }
     }
 }

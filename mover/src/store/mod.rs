@@ -32,11 +32,13 @@ mod throttle;
 
 use std::fmt::Debug;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::error::{Error, Result};
+use crate::monitor::WaitMonitor;
 
 pub use decorate::{Decorator, decorate};
 pub use fs::FsStore;
@@ -237,6 +239,8 @@ pub struct StoreOptions {
     /// How long the other side may be silent. Uploads have this time on top of what their size needs at
     /// 64 KiB/s.
     pub read_timeout: std::time::Duration,
+    /// Who hears that the store does not answer, and is asked again.
+    pub waits: Option<Arc<dyn WaitMonitor>>,
 }
 
 impl Default for StoreOptions {
@@ -260,6 +264,7 @@ impl Default for StoreOptions {
             max_retry_delay: Duration::from_secs(20),
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(60),
+            waits: None,
         }
     }
 }

@@ -6,6 +6,9 @@
 //!
 //! Pauses have full jitter. A budget shared by all requests bounds what retries add to a store that is in
 //! trouble: each costs a token, tokens come back with successes and, slowly, with time.
+//!
+//! Whoever watches hears once that a store does not answer, when that has lasted so long that silence would look like
+//! a program that hangs.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,6 +20,7 @@ use super::s3::ServiceReply;
 use super::{ByteRange, Decorator, ObjectStore, Page, Put, StoreOptions, is_decision};
 use crate::clock::World;
 use crate::error::{Error, ErrorKind, Result};
+use crate::monitor::{Wait, WaitMonitor};
 
 /// Upper bound of the first pause; each further one is twice as long, up to the option's limit.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
@@ -29,6 +33,9 @@ const TOKENS_PER_SUCCESS: f64 = 0.2;
 /// Tokens back per second, so that a store that was away long is found again.
 const TOKENS_PER_SECOND: f64 = 2.0;
 
+/// A store may be away for so long before it is told.
+const WAIT_IN_SILENCE: Duration = Duration::from_secs(2);
+
 /// A store whose repeatable requests are repeated.
 #[derive(Debug)]
 pub(super) struct Retry {
@@ -37,6 +44,24 @@ pub(super) struct Retry {
     max_retries: u32,
     max_delay: Duration,
     budget: Mutex<Budget>,
+    waits: Option<Arc<dyn WaitMonitor>>,
+    outage: Mutex<Option<Outage>>,
+}
+
+/// One sending of a request.
+struct Attempt<'a> {
+    action: &'static str,
+    name: &'a str,
+    /// From 0.
+    number: u32,
+    begun: Duration,
+}
+
+/// The time in which no request was answered.
+#[derive(Debug)]
+struct Outage {
+    since: Duration,
+    told: bool,
 }
 
 #[derive(Debug)]
@@ -65,7 +90,8 @@ impl Retry {
     pub(super) fn new(inner: Arc<dyn ObjectStore>, options: &StoreOptions, world: World) -> Self {
         let budget = Mutex::new(Budget { tokens: BUDGET, refilled: world.clock.monotonic() });
         let (max_retries, max_delay) = (options.max_retries, options.max_retry_delay);
-        Self { inner, world, max_retries, max_delay, budget }
+        let (waits, outage) = (options.waits.clone(), Mutex::default());
+        Self { inner, world, max_retries, max_delay, budget, waits, outage }
     }
 
     /// The pause before attempt number `attempt + 1`; none: give up.
@@ -84,25 +110,68 @@ impl Retry {
         Some(bound.mul_f64(jitter).max(asked.min(MAX_RETRY_AFTER)))
     }
 
+    /// Keeps for how long nothing was answered. `begun`: when this request was sent.
+    fn note<T>(&self, begun: Duration, result: &Result<T>) {
+        let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
+        match result {
+            Err(err) if err.kind() == ErrorKind::Unavailable => {
+                outage.get_or_insert(Outage { since: begun, told: false });
+            }
+            _ => *outage = None,
+        }
+    }
+
+    /// How long whoever watches need not hear of it yet; none: there is nothing (more) to tell.
+    fn silence_left(&self) -> Option<Duration> {
+        let outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = outage.as_ref().filter(|outage| !outage.told)?.since;
+        Some(WAIT_IN_SILENCE.saturating_sub(self.world.clock.monotonic().saturating_sub(since)))
+    }
+
+    /// Tells, once in an outage, that the store is waited for.
+    fn tell(&self, err: &Error, tries_left: Option<u32>) {
+        let Some(waits) = &self.waits else { return };
+        let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
+        // Somebody else may have told it, or had an answer.
+        let Some(outage) = outage.as_mut().filter(|outage| !outage.told) else { return };
+        outage.told = true;
+        let innermost = std::iter::successors(std::error::Error::source(err), |cause| cause.source()).last();
+        let cause = innermost.map_or_else(|| err.to_string(), ToString::to_string);
+        waits.waiting(&Wait { place: self.inner.describe(), cause, tries_left });
+    }
+
+    /// The pause between two attempts.
+    async fn sleep(&self, pause: Duration, err: &Error, tries_left: u32) {
+        match self.silence_left().filter(|silence| *silence < pause) {
+            Some(silence) => {
+                tokio::time::sleep(silence).await;
+                self.tell(err, Some(tries_left));
+                tokio::time::sleep(pause - silence).await;
+            }
+            None => tokio::time::sleep(pause).await,
+        }
+    }
+
     /// After an attempt: its result is final, or a pause was made.
-    async fn again<T>(&self, action: &str, name: &str, attempt: u32, result: Result<T>) -> Option<Result<T>> {
+    async fn again<T>(&self, attempt: Attempt<'_>, result: Result<T>) -> Option<Result<T>> {
+        let Attempt { action, name, number, begun } = attempt;
+        self.note(begun, &result);
         match result {
             Ok(value) => {
                 self.budget.lock().unwrap_or_else(PoisonError::into_inner).add(TOKENS_PER_SUCCESS);
                 Some(Ok(value))
             }
             Err(err) => {
-                let Some(pause) = self.pause(&err, attempt) else {
-                    let tries =
-                        if attempt == 0 { String::new() } else { format!(" ({} tries)", attempt + 1) };
+                let Some(pause) = self.pause(&err, number) else {
+                    let tries = if number == 0 { String::new() } else { format!(" ({} tries)", number + 1) };
                     return Some(Err(if tries.is_empty() {
                         err
                     } else {
                         err.context(format!("gave up{tries}"))
                     }));
                 };
-                tracing::debug!(action, name, attempt, ?pause, %err, "a request is sent again");
-                tokio::time::sleep(pause).await;
+                tracing::debug!(action, name, number, ?pause, %err, "a request is sent again");
+                self.sleep(pause, &err, self.max_retries.saturating_sub(number)).await;
                 None
             }
         }
@@ -112,13 +181,15 @@ impl Retry {
 /// Runs `$call` until its result is final.
 macro_rules! repeat {
     ($self:ident, $action:literal, $name:expr, $call:expr) => {{
-        let mut attempt = 0;
+        let mut number = 0;
         loop {
+            let begun = $self.world.clock.monotonic();
             let result = $call.await;
-            if let Some(result) = $self.again($action, $name, attempt, result).await {
+            let attempt = Attempt { action: $action, name: $name, number, begun };
+            if let Some(result) = $self.again(attempt, result).await {
                 return result;
             }
-            attempt += 1;
+            number += 1;
         }
     }};
 }
@@ -131,7 +202,16 @@ impl Decorator for Retry {
 
     async fn put_if_absent(&self, name: &str, body: Bytes) -> Result<Put> {
         if !is_decision(name) {
-            return self.inner.put_if_absent(name, body).await;
+            let begun = self.world.clock.monotonic();
+            let result = self.inner.put_if_absent(name, body).await;
+            self.note(begun, &result);
+            // Its caller takes a new name and tries again.
+            if let Err(err) = &result
+                && self.silence_left().is_some_and(|silence| silence.is_zero())
+            {
+                self.tell(err, None);
+            }
+            return result;
         }
         repeat!(self, "put", name, self.inner.put_if_absent(name, body.clone()))
     }

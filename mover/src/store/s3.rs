@@ -9,6 +9,8 @@ mod client;
 mod cover;
 mod errors;
 mod hedge;
+mod plain;
+mod profile;
 mod reply;
 
 use std::time::Duration;
@@ -146,7 +148,7 @@ impl S3Store {
         let reserved = usize::try_from(promised.min(MAX_RESERVED_BYTES)).expect("64 MiB fit into memory");
         let mut body = BytesMut::new();
         loop {
-            let next = async { stream.try_next().await.map_err(|err| call.broken(err)) };
+            let next = async { stream.try_next().await.map_err(|err| call.broken(&err)) };
             let Some(bytes) = self.within(self.silence, call, next).await? else { break };
             if body.is_empty() && bytes.len() as u64 == promised {
                 return Ok(bytes);

@@ -2,7 +2,7 @@
 
 use carrack_mover::{
     check::{CheckLevel, CheckOptions, CheckReport, DAMAGE_LISTED, Damage, Sample, Verdict, check},
-    error::{Error, Result},
+    error::Result,
 };
 use clap::Args;
 
@@ -65,8 +65,7 @@ pub(crate) async fn run(context: &Context, args: &CheckArgs) -> Result<Outcome> 
         let list = repository.snapshots().await?;
         let chosen = snapshots::choose(&repository, &list, &args.snapshots, &filter).await?;
         if chosen.is_empty() {
-            return Err(Error::not_found("no snapshot matches: nothing was checked")
-                .with_hint("see what there is: carrack snapshots"));
+            return Err(filter.no_match().context("nothing was checked"));
         }
         Some(chosen.iter().map(|snapshot| snapshot.session).collect())
     };

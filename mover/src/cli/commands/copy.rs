@@ -173,7 +173,12 @@ async fn plan(
         true => snapshots::tell_unreadable(&context.output, &list) as u64,
         false => 0,
     };
-    let chosen = snapshots::choose(from, &list, &args.snapshots, &engine::filter(&args.filter)?).await;
+    let filter = engine::filter(&args.filter)?;
+    let chosen = match snapshots::choose(from, &list, &args.snapshots, &filter).await {
+        // A copy of nothing looks like a success to a script; of a repository that has nothing it is one.
+        Ok(chosen) if chosen.is_empty() && !list.snapshots.is_empty() => Err(filter.no_match()),
+        chosen => chosen,
+    };
     let chosen = chosen.map_err(|error| error.context(format!("in {}", from.store().describe())))?;
     let there = to.snapshots().await?;
     // Of repacks the target speaks by itself, as soon as it is written to.

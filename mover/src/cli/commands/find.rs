@@ -55,8 +55,9 @@ pub(crate) async fn run(context: &Context, args: &FindArgs) -> Result<Outcome> {
     let repository = engine::open(context).await?;
     let list = repository.snapshots().await?;
     let bad = snapshots::tell_unreadable(&context.output, &list);
-    let chosen =
-        snapshots::choose(&repository, &list, &args.snapshot, &engine::filter(&args.filter)?).await?;
+    let filter = engine::filter(&args.filter)?;
+    let chosen = snapshots::choose(&repository, &list, &args.snapshot, &filter).await?;
+    snapshots::tell_no_match(&context.output, &list, &chosen, &filter);
     let (mut matches, looked) = (0, chosen.len());
     for snapshot in chosen {
         matches += look(context, args, &repository, snapshot, &patterns).await?;

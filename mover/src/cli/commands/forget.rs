@@ -106,10 +106,14 @@ pub(crate) async fn run(context: &Context, args: &ForgetArgs) -> Result<Outcome>
     let bad = unreadable_count.saturating_sub(given_up.len());
     let named: Vec<String> =
         args.snapshots.iter().filter(|text| unreadable(text).is_none()).cloned().collect();
+    let filter = engine::filter(&args.filter)?;
     let chosen = match named.is_empty() && !given_up.is_empty() {
         true => Vec::new(),
-        false => snapshots::choose(&repository, &list, &named, &engine::filter(&args.filter)?).await?,
+        false => snapshots::choose(&repository, &list, &named, &filter).await?,
     };
+    if given_up.is_empty() {
+        snapshots::tell_no_match(&context.output, &list, &chosen, &filter);
+    }
     if args.pin || args.unpin {
         mark(context, args, &repository, &chosen).await?;
         return Ok(Outcome::of_problems(bad as u64));

@@ -46,9 +46,10 @@ pub(crate) async fn run(context: &Context, args: &MountArgs) -> Result<Outcome> 
     let repository = engine::open(context).await?;
     let list = repository.snapshots().await?;
     let bad = snapshots::tell_unreadable(&context.output, &list);
-    let chosen = snapshots::choose(&repository, &list, &[], &engine::filter(&args.filter)?).await?;
+    let filter = engine::filter(&args.filter)?;
+    let chosen = snapshots::choose(&repository, &list, &[], &filter).await?;
     if chosen.is_empty() {
-        return Err(Error::not_found("there is no snapshot to show").with_hint("see: carrack snapshots"));
+        return Err(filter.no_match().context("there is nothing to show"));
     }
     context.begin_graceful();
     let shown = Shown { mount_point: args.mountpoint.display().to_string(), snapshots: chosen.len() };

@@ -49,7 +49,9 @@ pub(crate) async fn run(context: &Context, args: &SnapshotsArgs) -> Result<Outco
     let repository = engine::open(context).await?;
     let list = repository.snapshots().await?;
     let bad = tell_unreadable(&context.output, &list);
-    let mut chosen = choose(&repository, &list, &args.snapshots, &engine::filter(&args.filter)?).await?;
+    let filter = engine::filter(&args.filter)?;
+    let mut chosen = choose(&repository, &list, &args.snapshots, &filter).await?;
+    tell_no_match(&context.output, &list, &chosen, &filter);
     if let Some(count) = args.latest {
         keep_latest(&mut chosen, count);
     }
@@ -79,6 +81,19 @@ pub(crate) fn tell_unreadable(out: &Output, list: &SnapshotList) -> usize {
         out.problem(&problem.what, &problem.message);
     }
     list.unreadable.len() + list.problems.len()
+}
+
+/// An empty result looks the same for a typing error and for a repository that is new: says which it is.
+pub(crate) fn tell_no_match(out: &Output, list: &SnapshotList, chosen: &[Snapshot], filter: &SnapshotFilter) {
+    if !chosen.is_empty() {
+        return;
+    }
+    match (list.snapshots.is_empty(), list.unreadable.is_empty()) {
+        (true, true) => out.note("there are no snapshots in this repository"),
+        // Those that cannot be read were named.
+        (true, false) => {}
+        (false, _) => out.note(filter.no_match()),
+    }
 }
 
 /// The snapshots that were named, or all that the filter lets through.
@@ -209,9 +224,6 @@ struct Summary {
 }
 
 fn table(out: &Output, snapshots: &[Snapshot], marks: &[Mark]) -> Result<()> {
-    if snapshots.is_empty() {
-        return out.remark("no snapshots");
-    }
     let wide = |text: fn(&Snapshot) -> usize| snapshots.iter().map(text).max().unwrap_or_default();
     let host = wide(|snapshot| snapshot.host.chars().count()).max(4);
     let tags = wide(|snapshot| snapshot.tags.join(",").chars().count()).max(4);

@@ -43,8 +43,9 @@ pub(crate) async fn run(context: &Context, args: &StatsArgs) -> Result<Outcome> 
     let repository = engine::open(context).await?;
     let list = repository.snapshots().await?;
     let bad = snapshots::tell_unreadable(&context.output, &list);
-    let chosen =
-        snapshots::choose(&repository, &list, &args.snapshots, &engine::filter(&args.filter)?).await?;
+    let filter = engine::filter(&args.filter)?;
+    let chosen = snapshots::choose(&repository, &list, &args.snapshots, &filter).await?;
+    snapshots::tell_no_match(&context.output, &list, &chosen, &filter);
     let mut summary = Summary { snapshots_count: chosen.len(), ..Summary::default() };
     for counts in chosen.iter().map(|snapshot| &snapshot.statistics) {
         summary.total_file_count += counts.files_new + counts.files_changed + counts.files_unmodified;

@@ -1,9 +1,11 @@
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{BUDGET, Retry};
-use crate::clock::World;
+use crate::clock::{Clock, World};
 use crate::error::ErrorKind;
+use crate::monitor::{Wait, WaitMonitor};
 use crate::store::faulty::{Faults, FaultyStore};
 use crate::store::mem::MemStore;
 use crate::store::record::{Operation, RecordStore};
@@ -74,4 +76,57 @@ async fn the_budget_bounds_what_a_brown_out_gets() {
     // What comes back with time while the test runs is a few tokens.
     assert!(f64::from(u32::try_from(sent).unwrap()) < 200.0 + BUDGET + 40.0, "{sent} requests");
     assert!(sent > 400, "{sent} requests");
+}
+
+/// A clock on which every look takes a second.
+#[derive(Debug, Default)]
+struct Slow(AtomicU64);
+
+impl Clock for Slow {
+    fn now(&self) -> jiff::Timestamp {
+        jiff::Timestamp::UNIX_EPOCH
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_secs(self.0.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+#[derive(Debug, Default)]
+struct Heard(Mutex<Vec<Wait>>);
+
+impl WaitMonitor for Heard {
+    fn waiting(&self, wait: &Wait) {
+        self.0.lock().unwrap().push(wait.clone());
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_stays_away_is_told_of_once() {
+    let away = Faults { error_before: 1.0, ..Faults::default() };
+    let faulty = Arc::new(FaultyStore::new(Arc::new(MemStore::new()), away));
+    let heard = Arc::new(Heard::default());
+    let waits: Arc<dyn WaitMonitor> = heard.clone();
+    let max_retry_delay = Duration::from_millis(1);
+    let options = StoreOptions { max_retry_delay, waits: Some(waits), ..StoreOptions::default() };
+    let world = World { clock: Arc::new(Slow::default()), ..World::system() };
+    let retry = Retry::new(faulty.clone(), &options, world);
+    for _ in 0..2 {
+        retry.get("x", ByteRange::All).await.unwrap_err();
+        retry.put_if_absent("packs/aa/x", "x".into()).await.unwrap_err();
+    }
+    let waits = std::mem::take(&mut *heard.0.lock().unwrap());
+    assert_eq!(waits.len(), 1, "{waits:?}");
+    assert_eq!(waits[0].place, faulty.describe());
+    assert!(!waits[0].cause.is_empty() && waits[0].tries_left.is_some_and(|left| left >= 5), "{waits:?}");
+
+    // An answer ends it, even one that says no; the next time is told again, also where no request is repeated here.
+    faulty.set(Faults::default());
+    assert_eq!(retry.get("x", ByteRange::All).await.unwrap_err().kind(), ErrorKind::NotFound);
+    faulty.set(away);
+    for _ in 0..3 {
+        retry.put_if_absent("packs/aa/x", "x".into()).await.unwrap_err();
+    }
+    let waits = heard.0.lock().unwrap().clone();
+    assert_eq!(waits.iter().map(|wait| wait.tries_left).collect::<Vec<_>>(), [None]);
 }

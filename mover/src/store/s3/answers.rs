@@ -52,16 +52,8 @@ fn by_code(code: &str, message: &str, facts: &Facts) -> Option<Meaning> {
         "InvalidBucketName" => {
             meaning(Invalid, "no bucket can have that name", "check the bucket in s3://bucket/prefix")
         }
-        "InvalidAccessKeyId" => meaning(
-            Denied,
-            "the service does not know the access key id",
-            "check AWS_ACCESS_KEY_ID or the profile, and that the endpoint is the right one",
-        ),
-        "SignatureDoesNotMatch" => meaning(
-            Denied,
-            "the secret access key is wrong",
-            "check AWS_SECRET_ACCESS_KEY or the profile; a proxy that changes requests has this effect too",
-        ),
+        "InvalidAccessKeyId" | "InvalidClientTokenId" | "UnrecognizedClientException" => unknown_key(),
+        "SignatureDoesNotMatch" => wrong_secret(),
         "ExpiredToken"
         | "ExpiredTokenException"
         | "InvalidToken"
@@ -76,7 +68,11 @@ fn by_code(code: &str, message: &str, facts: &Facts) -> Option<Meaning> {
             let hint = format!("set this machine's clock; the service's time is {date}");
             meaning(Denied, "the clocks of this machine and of the service differ too much", hint)
         }
+        // Nearly always the region, but a key id with odd characters breaks the header too.
+        "AuthorizationHeaderMalformed" if is_about_key(message) => unknown_key(),
         "AuthorizationHeaderMalformed"
+        | "InvalidRegion"
+        | "InvalidRegionName"
         | "IllegalLocationConstraintException"
         | "PermanentRedirect"
         | "TemporaryRedirect" => elsewhere(message, facts),
@@ -122,6 +118,12 @@ fn by_words(message: &str) -> Option<Meaning> {
             "set the option to send a checksum with each upload (upload-checksum)",
         ));
     }
+    if has(&["invalid signature", "signature validation failed"]) {
+        return Some(wrong_secret());
+    }
+    if has(&["forbidden: no such key", "access key has length"]) {
+        return Some(unknown_key());
+    }
     has(&["worm protected", "object lock", "retention", "legal hold"]).then(locked)
 }
 
@@ -141,6 +143,12 @@ fn by_status(status: u16, code: &str, facts: &Facts) -> Option<Meaning> {
             "the repository needs conditional puts, ranged reads, listings and deletes",
         ),
         (408 | 409 | 425 | 429 | 500.., _) => later(),
+        (401 | 403, "") => meaning(
+            Denied,
+            "the service denies it, and does not say why",
+            "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or --profile, the bucket's name, --endpoint and --region; \
+             a proxy or firewall may have answered in the service's place",
+        ),
         (401 | 403, _) => meaning(
             Denied,
             "the service denies it",
@@ -155,6 +163,30 @@ fn by_status(status: u16, code: &str, facts: &Facts) -> Option<Meaning> {
         ),
         _ => return None,
     })
+}
+
+fn unknown_key() -> Meaning {
+    meaning(
+        Denied,
+        "the service does not know the access key id",
+        "check AWS_ACCESS_KEY_ID or --profile (or AWS_PROFILE), and that --endpoint is the service that made the key",
+    )
+}
+
+fn wrong_secret() -> Meaning {
+    meaning(
+        Denied,
+        "the secret access key is wrong",
+        "check AWS_SECRET_ACCESS_KEY or --profile (or AWS_PROFILE): it must belong to the access key id beside it; \
+         a proxy that changes requests has this effect too",
+    )
+}
+
+/// Whether a complaint about the head of a request means the key id in it, and not the region.
+fn is_about_key(message: &str) -> bool {
+    let message = message.to_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    has(&["access key", "credential is mal-formed"]) && !has(&["region", "scope", "expecting '"])
 }
 
 fn later() -> Meaning {
@@ -196,7 +228,7 @@ fn elsewhere(message: &str, facts: &Facts) -> Meaning {
         (Some(region), _) => meaning(
             Invalid,
             "the bucket is in another region or at another endpoint",
-            format!("the bucket is in region {region}: set the region option to it"),
+            format!("the bucket is in region {region}: set --region {region} or AWS_REGION"),
         ),
         (None, Some(to)) => meaning(
             Invalid,
@@ -206,7 +238,8 @@ fn elsewhere(message: &str, facts: &Facts) -> Meaning {
         (None, None) => meaning(
             Invalid,
             "the bucket is in another region or at another endpoint",
-            "set the region option to the bucket's region",
+            "set --region or AWS_REGION to the bucket's region, and check --endpoint; some services have one name for \
+             all, such as auto or garage",
         ),
     }
 }

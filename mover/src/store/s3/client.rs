@@ -3,9 +3,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use aws_config::profile::ProfileFileCredentialsProvider;
-#[expect(deprecated, reason = "the new path is in a crate that is not for direct use")]
-use aws_config::profile::profile_file::{ProfileFileKind, ProfileFiles};
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
@@ -21,6 +18,7 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector};
 
+use super::profile;
 use crate::error::{Error, Result};
 use crate::store::StoreOptions;
 
@@ -40,6 +38,7 @@ pub(super) async fn connect(options: &StoreOptions) -> Result<Connection> {
     if let Some(endpoint) = &options.endpoint {
         check_endpoint(endpoint)?;
     }
+    profile::check(options).await?;
     let http = http_client(options.ca_file.as_deref())?;
     let timeouts = TimeoutConfig::builder().connect_timeout(options.connect_timeout).build();
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
@@ -48,7 +47,7 @@ pub(super) async fn connect(options: &StoreOptions) -> Result<Connection> {
         .timeout_config(timeouts)
         // Our own limits replace it; two watchdogs would give two errors for one thing.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
-    if let Some(provider) = profile_credentials(options) {
+    if let Some(provider) = profile::credentials(options) {
         loader = loader.credentials_provider(provider);
     }
     if let Some(profile) = &options.profile {
@@ -104,26 +103,6 @@ fn check_endpoint(endpoint: &str) -> Result<()> {
     // Not repeated in the message: it may hold a password.
     Err(Error::invalid("the S3 endpoint is not of the form http://host:port or https://host:port")
         .with_hint("give scheme, host and port only; credentials come from the environment or a profile"))
-}
-
-#[expect(deprecated, reason = "the new path is in a crate that is not for direct use")]
-/// Credentials of a profile that was named: it goes before the environment, as in Amazon's own tools.
-fn profile_credentials(options: &StoreOptions) -> Option<ProfileFileCredentialsProvider> {
-    if options.profile.is_none() && options.credentials_file.is_none() {
-        return None;
-    }
-    let mut builder = ProfileFileCredentialsProvider::builder();
-    if let Some(profile) = &options.profile {
-        builder = builder.profile_name(profile);
-    }
-    if let Some(path) = &options.credentials_file {
-        let files = ProfileFiles::builder()
-            .include_default_config_file(true)
-            .with_file(ProfileFileKind::Credentials, path)
-            .build();
-        builder = builder.profile_files(files);
-    }
-    Some(builder.build())
 }
 
 fn http_client(ca_file: Option<&Path>) -> Result<SharedHttpClient> {

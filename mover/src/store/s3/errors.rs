@@ -13,6 +13,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::ServiceReply;
 use super::answers::{Facts, meaning_of};
+use super::plain::Plain;
 use crate::error::Error;
 
 /// The next step where nobody answers at all.
@@ -73,8 +74,8 @@ impl Call<'_> {
     }
 
     /// The body broke off.
-    pub(super) fn broken(&self, err: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
-        self.lost("the connection was lost while reading the answer").with_source(err)
+    pub(super) fn broken(&self, err: &(dyn StdError + 'static)) -> Error {
+        self.lost("the connection was lost while reading the answer").with_source(Plain::of(err))
     }
 
     /// The service does something else than S3 does.
@@ -108,6 +109,7 @@ impl Call<'_> {
             };
             return self.refused(reply, &facts);
         }
+        tracing::debug!(request = %self, error = %DisplayErrorContext(&err), "no answer of the service");
         match &err {
             SdkError::TimeoutError(_) => {
                 Error::unavailable(format!("{self}: no connection in time")).with_hint(UNREACHABLE)
@@ -116,7 +118,7 @@ impl Call<'_> {
                 .with_hint("check the endpoint, the bucket's name and the region"),
             _ => self.undelivered(&err),
         }
-        .with_source(Text(DisplayErrorContext(&err).to_string()))
+        .with_source(Plain::of(&err))
     }
 
     /// The request did not get a readable answer.
@@ -182,15 +184,3 @@ impl Call<'_> {
         error.with_source(reply)
     }
 }
-
-/// The SDK's chain of errors as text: its types are not ours to give away.
-#[derive(Debug)]
-struct Text(String);
-
-impl fmt::Display for Text {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl StdError for Text {}
