@@ -21,6 +21,8 @@ pub const ACCESS_KEY: &str = "carrack-test";
 pub const SECRET_KEY: &str = "carrack-test-secret";
 /// The bucket every test server has.
 pub const BUCKET: &str = "carrack";
+/// Name and bytes of a key that means nothing to anybody.
+const OWN_KEY: &str = "test-key:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 /// How long a start may take; seen: below a second.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
@@ -33,6 +35,8 @@ pub struct Setup {
     pub region: Option<&'static str>,
     /// Speaks TLS, with a certificate for 127.0.0.1 that nobody vouches for but itself.
     pub tls: bool,
+    /// Has a key of its own to encrypt objects with, for those who ask.
+    pub encrypts: bool,
 }
 
 /// A running MinIO; ended and its data removed when dropped.
@@ -83,6 +87,7 @@ impl MinioServer {
             .env("MINIO_ROOT_PASSWORD", SECRET_KEY)
             .env("MINIO_BROWSER", "off")
             .env("MINIO_UPDATE", "off")
+            .envs(setup.encrypts.then_some(("MINIO_KMS_SECRET_KEY", OWN_KEY)))
             .envs(setup.region.map(|region| ("MINIO_REGION", region)));
         let mut process = Process::start("minio", &mut command, &path.join("minio.log"))?;
         let options = options(setup, port, directory);

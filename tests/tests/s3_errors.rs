@@ -13,7 +13,7 @@ use bytes::Bytes;
 use carrack_mover::clock::World;
 use carrack_mover::error::{Error, ErrorKind};
 use carrack_mover::store::{
-    ByteRange, ObjectStore, Put, StoreOptions, list_all, open_plain, open_url, probe,
+    ByteRange, ObjectStore, Put, ServerSideEncryption, StoreOptions, list_all, open_plain, open_url, probe,
 };
 use carrack_tests::images::{FileSystem, Mounted, in_private_mounts, run};
 use carrack_tests::liar::{Liar, Lie, reply};
@@ -340,15 +340,7 @@ fn cause_of(err: &Error) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_with_retention_holds_a_repository() {
     let server = MinioServer::start().unwrap();
-    let config = aws_sdk_s3::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .endpoint_url(server.url())
-        .region(Region::new("us-east-1"))
-        .force_path_style(true)
-        .credentials_provider(root())
-        .http_client(aws_http())
-        .build();
-    let client = aws_sdk_s3::Client::from_conf(config);
+    let client = aws_client(&server);
     client.create_bucket().bucket("locked").object_lock_enabled_for_bucket(true).send().await.unwrap();
     let retention = DefaultRetention::builder().mode(ObjectLockRetentionMode::Compliance).days(1).build();
     let lock = ObjectLockConfiguration::builder()
@@ -372,6 +364,46 @@ async fn a_bucket_with_retention_holds_a_repository() {
     let versions = client.list_object_versions().bucket("locked").prefix("x/packs/").send().await.unwrap();
     let id = versions.versions()[0].version_id().unwrap();
     client.delete_object().bucket("locked").key("x/packs/aa/x").version_id(id).send().await.unwrap_err();
+}
+
+fn aws_client(server: &MinioServer) -> aws_sdk_s3::Client {
+    let config = aws_sdk_s3::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .endpoint_url(server.url())
+        .region(Region::new("us-east-1"))
+        .force_path_style(true)
+        .credentials_provider(root())
+        .http_client(aws_http())
+        .build();
+    aws_sdk_s3::Client::from_conf(config)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn class_and_encryption_reach_the_service() {
+    let server = MinioServer::start_with(Setup { encrypts: true, ..Setup::default() }).unwrap();
+    let client = aws_client(&server);
+    let key = Some("test-key".to_owned());
+    for (encryption, expected) in [
+        (ServerSideEncryption::BucketDefault, None),
+        (ServerSideEncryption::Aes256, Some("AES256")),
+        (ServerSideEncryption::Kms { key_id: key }, Some("aws:kms")),
+    ] {
+        let options = StoreOptions {
+            storage_class: Some("REDUCED_REDUNDANCY".into()),
+            server_side_encryption: encryption,
+            ..server.options()
+        };
+        let prefix = expected.unwrap_or("none").replace(':', "-");
+        let store = bare(&server.repository(&prefix), &options).await;
+        for (name, class) in [("packs/aa/x", Some("REDUCED_REDUNDANCY")), ("keys/x", None)] {
+            assert_eq!(store.put_if_absent(name, "body".into()).await.unwrap(), Put::Created);
+            assert_eq!(store.get(name, ByteRange::All).await.unwrap(), "body");
+            let object = format!("{prefix}/{name}");
+            let head = client.head_object().bucket(BUCKET).key(object).send().await.unwrap();
+            assert_eq!(head.storage_class().map(|class| class.as_str()), class, "{name}");
+            assert_eq!(head.server_side_encryption().map(|kind| kind.as_str()), expected, "{name}");
+        }
+    }
 }
 
 fn aws_http() -> aws_sdk_s3::config::SharedHttpClient {
