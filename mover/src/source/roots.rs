@@ -13,12 +13,12 @@ use crate::error::{Error, Result};
 pub struct RootNode {
     /// Whether everything below belongs to the walk.
     pub whole: bool,
-    /// The names to go through, in byte order; empty for a root.
+    /// The names to go through, in byte order; in a root those that lead to further roots within it.
     pub children: BTreeMap<CString, Arc<Self>>,
 }
 
 /// Makes the tree of `roots`. Relative ones are made absolute by `base`; `.` and `..` are resolved by name
-/// alone; a root within another root is part of that one.
+/// alone; a root within another root is part of that one, and still remembered: it may be on another file system.
 pub fn merge_roots(base: &Path, roots: &[PathBuf]) -> Result<Arc<RootNode>> {
     if roots.is_empty() {
         return Err(Error::invalid("no path to back up was given"));
@@ -56,11 +56,7 @@ fn c_name(name: &OsStr, path: &Path) -> Result<CString> {
 fn insert(top: &mut RootNode, names: &[CString]) {
     let mut node = top;
     for name in names {
-        if node.whole {
-            return;
-        }
         node = Arc::make_mut(node.children.entry(name.clone()).or_default());
     }
     node.whole = true;
-    node.children.clear();
 }
