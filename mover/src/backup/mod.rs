@@ -41,7 +41,7 @@ mod worker;
 
 use engine::{Outcome, Plan, run};
 pub use options::{BackupOptions, BackupSource, CipherChoice, CompressionChoice, ParentChoice};
-use options::{source_paths, suite};
+use options::{settle_paths, source_paths, suite};
 pub use resume::Continued;
 
 /// What came of it.
@@ -58,7 +58,7 @@ pub struct BackupReport {
 /// Backs up a source.
 pub async fn backup(
     repository: &Repository,
-    options: BackupOptions,
+    mut options: BackupOptions,
     monitor: Arc<dyn Monitor>,
     cancel: Cancel,
 ) -> Result<BackupReport> {
@@ -69,6 +69,7 @@ pub async fn backup(
         )));
     }
     let started = copied::started(&options.source).unwrap_or_else(|| repository.world().clock.now());
+    settle_paths(&mut options.source)?;
     let paths = source_paths(&options.source)?;
     let lineage = repository.lineage(&options.host, &paths);
     let session = Arc::new(repository.begin(SessionKind::Backup, lineage, suite(options.cipher)).await?);

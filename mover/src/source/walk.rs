@@ -33,7 +33,7 @@ pub const NAMES_BYTES: usize = 16 << 20;
 /// What to walk and how.
 #[derive(Debug, Clone)]
 pub struct WalkOptions {
-    /// Files and directories; relative ones are seen from the working directory.
+    /// Files and directories, in whatever way they are written: see [`absolute`](super::roots::absolute).
     pub roots: Vec<PathBuf>,
     /// Stay on the file system of each root: a mount point that is no root is kept as a directory and not looked into.
     pub one_file_system: bool,
@@ -125,10 +125,8 @@ struct Frame {
 
 /// Begins a walk. Roots that do not exist are problems; none that exists is an error.
 pub fn walk(options: WalkOptions) -> Result<Walk> {
-    let base = std::env::current_dir()
-        .map_err(|error| Error::io(error, "cannot tell the working directory; give absolute paths"))?;
-    let tree = merge_roots(&base, &options.roots)?;
-    if !options.roots.iter().any(|root| base.join(root).symlink_metadata().is_ok()) {
+    let tree = merge_roots(&options.roots)?;
+    if !options.roots.iter().any(|root| root.symlink_metadata().is_ok()) {
         let shown: Vec<String> = options.roots.iter().map(|root| root.display().to_string()).collect();
         return Err(Error::not_found(format!("nothing to back up: cannot reach {}", shown.join(", "))));
     }
