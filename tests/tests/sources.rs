@@ -69,3 +69,38 @@ fn what_is_named_through_a_link_is_backed_up() {
     let listed = carrack.run(["ls", "latest", "-R", "-l"], 0);
     assert!(listed.out.contains("link") && !listed.out.contains("below\n"), "{}", listed.out);
 }
+
+#[test]
+fn a_device_as_a_path_is_refused() {
+    let (carrack, place) = prepared();
+    let device = place.join("src/device");
+    let block = rustix::fs::FileType::BlockDevice;
+    let mode = rustix::fs::Mode::RUSR;
+    let made = rustix::fs::mknodat(rustix::fs::CWD, &device, block, mode, rustix::fs::makedev(7, 250));
+    if made.is_err() {
+        eprintln!("no device can be made here");
+        return;
+    }
+    symlink("device", place.join("src/volume")).expect("links");
+    for name in ["src/device", "src/volume"] {
+        let told = run_in(&carrack, &place, &["backup", name], 2);
+        assert!(told.err.contains(&format!("carrack backup --device {name}")), "{}", told.err);
+    }
+    run_in(&carrack, &place, &["backup", "src"], 0);
+}
+
+/// An image file may be backed up as a file as well, under the same path.
+#[test]
+fn an_image_is_no_parent_of_a_file() {
+    let (carrack, place) = prepared();
+    for arguments in
+        [["--device", "src/file"].as_slice(), &["src/file"], &["--device", "src/file"], &["src/file"]]
+    {
+        run_in(&carrack, &place, &[&["backup"], arguments].concat(), 0);
+    }
+    let all = snapshots(&carrack.run(["snapshots", "--json"], 0));
+    let id = |index: usize| &all[index]["id"];
+    assert!(all[0]["parent"].is_null() && all[1]["parent"].is_null(), "{all:?}");
+    assert_eq!((&all[2]["parent"], &all[3]["parent"]), (id(0), id(1)));
+    assert_eq!(snapshots(&carrack.run(["snapshots", "--json", "--latest", "1"], 0)).len(), 2);
+}

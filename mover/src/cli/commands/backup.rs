@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     io::{BufRead as _, BufReader, Read as _},
-    os::unix::ffi::OsStringExt as _,
+    os::unix::{ffi::OsStringExt as _, fs::FileTypeExt as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -214,12 +214,7 @@ fn source(context: &Context, args: &BackupArgs) -> Result<BackupSource> {
             Error::invalid("no path to back up: the list is empty").with_hint("name at least one path")
         );
     }
-    for root in &roots {
-        std::fs::symlink_metadata(root).map_err(|error| {
-            Error::io(error, format!("{} cannot be backed up", root.display()))
-                .with_hint("name paths that exist; nothing was written")
-        })?;
-    }
+    roots.iter().try_for_each(|root| require_root(root))?;
     Ok(BackupSource::Files(WalkOptions {
         roots,
         one_file_system: args.exclude.one_file_system,
@@ -250,6 +245,23 @@ fn read_list(list: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(paths)
+}
+
+/// A path to back up must be there, and hold what a backup of files can keep.
+fn require_root(root: &Path) -> Result<()> {
+    root.symlink_metadata().map_err(|error| {
+        Error::io(error, format!("{} cannot be backed up", root.display()))
+            .with_hint("name paths that exist; nothing was written")
+    })?;
+    // Behind a link too: that is how volumes are named, and the link alone is nothing that anybody means to keep.
+    if root.metadata().is_ok_and(|found| found.file_type().is_block_device()) {
+        let shown = root.display();
+        return Err(Error::invalid(format!(
+            "{shown} is a block device: as a path, its name would be kept and nothing of what is on it"
+        ))
+        .with_hint(format!("back up its contents with: carrack backup --device {shown}")));
+    }
+    Ok(())
 }
 
 fn exclude(args: &ExcludeArgs) -> Result<Exclude> {
