@@ -71,6 +71,20 @@ fn what_is_named_through_a_link_is_backed_up() {
 }
 
 #[test]
+fn lists_of_paths_have_comments_and_patterns() {
+    let (carrack, place) = prepared();
+    let list = place.join("list").display().to_string();
+    fs::write(&list, "# what is kept\n\nsr?\nnone*\n").expect("writes");
+    let told = run_in(&carrack, &place, &["backup", "--files-from", &list], 0);
+    assert!(told.err.contains("none*"), "{}", told.err);
+    let text = carrack.run(["snapshots", "--json"], 0);
+    assert_eq!(snapshots(&text)[0]["paths"], serde_json::json!([place.join("src").display().to_string()]));
+    run_in(&carrack, &place, &["backup", "--files-from-verbatim", &list], 10);
+    fs::write(&list, "none*\n").expect("writes");
+    run_in(&carrack, &place, &["backup", "--files-from", &list], 2);
+}
+
+#[test]
 fn a_device_as_a_path_is_refused() {
     let (carrack, place) = prepared();
     let device = place.join("src/device");

@@ -24,6 +24,7 @@ mod node;
 mod output;
 pub(crate) mod panic;
 mod password;
+mod path_list;
 mod progress;
 mod signals;
 mod units;

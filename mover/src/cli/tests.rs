@@ -21,6 +21,7 @@ fn accepted() {
         "carrack backup -r /r a --exclude *.o -e x --iexclude Y --tag a,b --tag c -x -n",
         "carrack backup --stdin --stdin-filename dump.sql",
         "carrack backup --device /dev/sda --changed-blocks f --change-id 7",
+        "carrack backup --files-from-verbatim list",
         "carrack backup --files-from - --exclude-larger-than 1GiB --exclude-if-present .nobackup",
         "carrack backup / --force --ignore-ctime --ignore-inode --skip-if-unchanged -H h",
         "carrack restore latest -t /t",

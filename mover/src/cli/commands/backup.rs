@@ -1,9 +1,7 @@
 //! `carrack backup`: writes a snapshot.
 
 use std::{
-    ffi::OsString,
-    io::{BufRead as _, BufReader, Read as _},
-    os::unix::{ffi::OsStringExt as _, fs::FileTypeExt as _},
+    os::unix::fs::FileTypeExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -23,6 +21,7 @@ use crate::cli::{
     dry_run::DryRunStore,
     engine,
     exit::Outcome,
+    path_list,
     progress::Watch,
     units,
 };
@@ -47,12 +46,15 @@ Patterns: * and ? stay within a name, ** crosses directories; a pattern without 
 start matches at any depth, and !PATTERN takes a match back. The last match decides.")]
 pub(crate) struct BackupArgs {
     /// Files and directories
-    #[arg(value_name = "PATH", required_unless_present_any = ["files_from", "stdin", "device"])]
+    #[arg(value_name = "PATH", required_unless_present_any = ["files_from", "files_from_verbatim", "stdin", "device"])]
     #[arg(conflicts_with_all = ["stdin", "device"])]
     pub(crate) paths: Vec<PathBuf>,
-    /// File with paths to back up, one a line; - is standard input (repeatable)
+    /// File with paths and patterns, one a line; lines that begin with # are comments; - is standard input (repeatable)
     #[arg(long, value_name = "FILE", conflicts_with_all = ["stdin", "device"])]
     pub(crate) files_from: Vec<PathBuf>,
+    /// The same with paths only, each taken as it stands (repeatable)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["stdin", "device"])]
+    pub(crate) files_from_verbatim: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) exclude: ExcludeArgs,
     #[command(flatten)]
@@ -146,8 +148,6 @@ pub(crate) struct CompareArgs {
 
 /// What standard input is kept under.
 const DEFAULT_NAME: &str = "stdin";
-/// Longest list of paths that is read, in bytes: a list of files by mistake is not read to its end.
-const LIST_LIMIT: u64 = 1 << 30;
 
 pub(crate) async fn run(context: &Context, args: &BackupArgs) -> Result<Outcome> {
     let config = context.config()?;
@@ -207,7 +207,14 @@ fn source(context: &Context, args: &BackupArgs) -> Result<BackupSource> {
     }
     let mut roots = args.paths.clone();
     for list in &args.files_from {
-        roots.extend(read_list(list)?);
+        let listed = path_list::expanded(list)?;
+        for pattern in &listed.unmatched {
+            context.output.problem(pattern, "the pattern matches nothing");
+        }
+        roots.extend(listed.paths);
+    }
+    for list in &args.files_from_verbatim {
+        roots.extend(path_list::verbatim(list)?);
     }
     if roots.is_empty() {
         return Err(
@@ -222,29 +229,6 @@ fn source(context: &Context, args: &BackupArgs) -> Result<BackupSource> {
         threads: context.threads(),
         ..WalkOptions::default()
     }))
-}
-
-fn read_list(list: &Path) -> Result<Vec<PathBuf>> {
-    let named = |error| Error::io(error, format!("list of paths {} cannot be read", list.display()));
-    let input: Box<dyn std::io::Read> = if list == Path::new("-") {
-        Box::new(std::io::stdin().lock())
-    } else {
-        Box::new(std::fs::File::open(list).map_err(named)?)
-    };
-    let mut paths = Vec::new();
-    for line in BufReader::new(input.take(LIST_LIMIT)).split(b'\n') {
-        let mut line = line.map_err(named)?;
-        if line.ends_with(b"\r") {
-            line.pop();
-        }
-        if line.len() > limits::PATH_LIMIT {
-            return Err(Error::invalid(format!("list of paths {}: a line is too long", list.display())));
-        }
-        if !line.is_empty() {
-            paths.push(PathBuf::from(OsString::from_vec(line)));
-        }
-    }
-    Ok(paths)
 }
 
 /// A path to back up must be there, and hold what a backup of files can keep.
