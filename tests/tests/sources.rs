@@ -118,3 +118,13 @@ fn an_image_is_no_parent_of_a_file() {
     assert_eq!((&all[2]["parent"], &all[3]["parent"]), (id(0), id(1)));
     assert_eq!(snapshots(&carrack.run(["snapshots", "--json", "--latest", "1"], 0)).len(), 2);
 }
+
+#[test]
+fn a_snapshot_names_who_made_it() {
+    let (carrack, place) = prepared();
+    run_in(&carrack, &place, &["backup", "src"], 0);
+    let users = fs::read_to_string("/etc/passwd").expect("reads");
+    let user = snapshots(&carrack.run(["snapshots", "--json"], 0))[0]["username"].clone();
+    let user = user.as_str().expect("a name");
+    assert!(users.lines().any(|line| line.starts_with(&format!("{user}:"))), "{user}");
+}

@@ -29,6 +29,7 @@ mod progress;
 mod signals;
 mod units;
 mod usage;
+mod user;
 
 #[cfg(test)]
 mod tests;

@@ -23,7 +23,7 @@ use crate::cli::{
     exit::Outcome,
     path_list,
     progress::Watch,
-    units,
+    units, user,
 };
 
 /// Back up files, a device or a stream
@@ -159,7 +159,7 @@ pub(crate) async fn run(context: &Context, args: &BackupArgs) -> Result<Outcome>
     let repository = engine::open_place(context, store, &config.place).await?;
     let options = BackupOptions {
         host: host(args)?,
-        user: user(),
+        user: user::name(),
         tags: tags(&args.tag),
         cipher: engine::cipher(config.cipher),
         compression: engine::compression(config.compression),
@@ -284,14 +284,6 @@ pub(crate) fn this_host() -> Result<String> {
         Error::io(error, "the host's name cannot be found").with_hint("give it with --host")
     })?;
     Ok(name.trim().to_owned())
-}
-
-fn user() -> String {
-    let named = environment("USER").or_else(|| environment("LOGNAME"));
-    named.map_or_else(
-        || rustix::process::getuid().as_raw().to_string(),
-        |name| name.to_string_lossy().into_owned(),
-    )
 }
 
 fn tags(typed: &[String]) -> Vec<String> {
