@@ -70,6 +70,10 @@ fn refused() {
     for (line, kind) in [
         ("carrack bakcup", InvalidSubcommand),
         ("carrack backup", MissingRequiredArgument),
+        ("carrack backup a --host=", ValueValidation),
+        ("carrack backup a --tag=", ValueValidation),
+        ("carrack backup a --tag a,,b", ValueValidation),
+        ("carrack key bundle --path /a --host=", ValueValidation),
         ("carrack backup a --stdin", ArgumentConflict),
         ("carrack backup --stdin --device d", ArgumentConflict),
         ("carrack backup --changed-blocks f", MissingRequiredArgument),

@@ -62,10 +62,10 @@ pub(crate) struct BackupArgs {
     #[command(flatten)]
     pub(crate) compare: CompareArgs,
     /// Tag for the snapshot, several separated by commas (repeatable)
-    #[arg(long, value_name = "TAG[,TAG]", value_delimiter = ',')]
+    #[arg(long, value_name = "TAG[,TAG]", value_delimiter = ',', value_parser = parse_name)]
     pub(crate) tag: Vec<String>,
     /// Host name to record [default: this host's name]
-    #[arg(short = 'H', long, value_name = "NAME")]
+    #[arg(short = 'H', long, value_name = "NAME", value_parser = parse_name)]
     pub(crate) host: Option<String>,
     /// Say what would be stored, and store nothing
     #[arg(short = 'n', long)]
@@ -271,6 +271,14 @@ fn exclude(args: &ExcludeArgs) -> Result<Exclude> {
     Ok(exclude)
 }
 
+/// A name to record. An empty one tells nothing apart, and comes from a variable that was not set.
+pub(crate) fn parse_name(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() {
+        return Err("it is empty: give a name, or leave the option out".into());
+    }
+    Ok(text.to_owned())
+}
+
 fn host(args: &BackupArgs) -> Result<String> {
     args.host.clone().map_or_else(this_host, Ok)
 }
@@ -280,14 +288,17 @@ pub(crate) fn this_host() -> Result<String> {
     if let Some(name) = environment("CARRACK_HOST") {
         return Ok(name.to_string_lossy().into_owned());
     }
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").map_err(|error| {
-        Error::io(error, "the host's name cannot be found").with_hint("give it with --host")
-    })?;
-    Ok(name.trim().to_owned())
+    let hint = "give it with --host";
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_err(|error| Error::io(error, "the host's name cannot be found").with_hint(hint))?;
+    match name.trim() {
+        "" => Err(Error::invalid("this host has no name").with_hint(hint)),
+        name => Ok(name.to_owned()),
+    }
 }
 
 fn tags(typed: &[String]) -> Vec<String> {
-    let mut tags: Vec<String> = typed.iter().filter(|tag| !tag.is_empty()).cloned().collect();
+    let mut tags = typed.to_vec();
     tags.sort();
     tags.dedup();
     tags

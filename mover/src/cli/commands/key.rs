@@ -68,7 +68,7 @@ pub(crate) enum KeyWhat {
     /// Print a writer bundle: enough to back up one source, not to read others or to delete
     Bundle {
         /// Host that the source belongs to [default: this host's name]
-        #[arg(short = 'H', long, value_name = "NAME")]
+        #[arg(short = 'H', long, value_name = "NAME", value_parser = backup::parse_name)]
         host: Option<String>,
         /// Absolute path of the source (repeatable)
         #[arg(long, value_name = "PATH", required = true)]
