@@ -8,9 +8,10 @@ use crate::{
     cancel::Cancel,
     error::{Error, ErrorKind, Result},
     format::{
-        records::{ProblemRecord, Snapshot, Statistics},
+        records::{ProblemRecord, Snapshot, SourceKind, Statistics},
         session::SessionKind,
     },
+    id::LineageId,
     limits,
     monitor::{CollectMonitor, Monitor, Problem, Progress, escape_path},
     repo::{Repository, Session},
@@ -41,7 +42,7 @@ mod worker;
 
 use engine::{Outcome, Plan, run};
 pub use options::{BackupOptions, BackupSource, CipherChoice, CompressionChoice, ParentChoice};
-use options::{source_paths, suite};
+use options::{settle_paths, source_kind, source_paths, suite};
 pub use resume::Continued;
 
 /// What came of it.
@@ -58,7 +59,7 @@ pub struct BackupReport {
 /// Backs up a source.
 pub async fn backup(
     repository: &Repository,
-    options: BackupOptions,
+    mut options: BackupOptions,
     monitor: Arc<dyn Monitor>,
     cancel: Cancel,
 ) -> Result<BackupReport> {
@@ -69,6 +70,7 @@ pub async fn backup(
         )));
     }
     let started = copied::started(&options.source).unwrap_or_else(|| repository.world().clock.now());
+    settle_paths(&mut options.source)?;
     let paths = source_paths(&options.source)?;
     let lineage = repository.lineage(&options.host, &paths);
     let session = Arc::new(repository.begin(SessionKind::Backup, lineage, suite(options.cipher)).await?);
@@ -94,7 +96,7 @@ async fn run_session(
     let lineage = session.name().lineage;
     let parent = match options.parent {
         ParentChoice::None => None,
-        ParentChoice::Latest => latest(repository, lineage).await?,
+        ParentChoice::Latest => latest(repository, lineage, source_kind(&options.source)).await?,
         ParentChoice::Session(name) => Some(repository.snapshot(name).await?),
     };
     expect(monitor.progress(), &options.source, parent.as_ref());
@@ -181,7 +183,9 @@ async fn finish(
 /// Problems that a snapshot lists; its statistics have the number of all.
 const PROBLEMS_RECORDED: usize = 100;
 
-async fn latest(repository: &Repository, lineage: crate::id::LineageId) -> Result<Option<Snapshot>> {
+/// The newest snapshot of the same kind of source: an image and a file under the same path have nothing in common
+/// but their name.
+async fn latest(repository: &Repository, lineage: LineageId, kind: SourceKind) -> Result<Option<Snapshot>> {
     let mut newest: Option<Snapshot> = None;
     for name in repository.visible(&format!("b{lineage}")).await? {
         // A parent only saves work: one that cannot be read, or is gone by now, is passed over and named.
@@ -194,7 +198,8 @@ async fn latest(repository: &Repository, lineage: crate::id::LineageId) -> Resul
             }
             Err(error) => return Err(error),
         };
-        if newest.as_ref().is_none_or(|newest| newest.started < snapshot.started) {
+        let is_newer = newest.as_ref().is_none_or(|newest| newest.started < snapshot.started);
+        if snapshot.source == kind && is_newer {
             newest = Some(snapshot);
         }
     }

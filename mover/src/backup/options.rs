@@ -1,6 +1,7 @@
 //! What a backup is asked to do.
 
 use std::{
+    os::unix::ffi::OsStringExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -15,7 +16,7 @@ use crate::{
     limits,
     monitor::unescape_path,
     reader::SnapshotReader,
-    source::walk,
+    source::{roots::absolute, walk},
 };
 
 /// What to back up.
@@ -153,13 +154,22 @@ pub(super) fn source_kind(source: &BackupSource) -> SourceKind {
     }
 }
 
+/// Gives the paths of a source the form in which they are recorded, so that what is read is what the record names.
+pub(super) fn settle_paths(source: &mut BackupSource) -> Result<()> {
+    match source {
+        BackupSource::Files(options) => {
+            for root in &mut options.roots {
+                *root = absolute(root)?;
+            }
+        }
+        BackupSource::Block { path, .. } => *path = absolute(path)?,
+        BackupSource::Stdin { .. } | BackupSource::Snapshot { .. } => {}
+    }
+    Ok(())
+}
+
 pub(super) fn source_paths(source: &BackupSource) -> Result<Vec<Vec<u8>>> {
-    use std::os::unix::ffi::OsStrExt as _;
-    let absolute = |path: &PathBuf| {
-        std::path::absolute(path)
-            .map(|path| path.as_os_str().as_bytes().to_vec())
-            .map_err(|error| Error::io(error, format!("{} has no absolute form", path.display())))
-    };
+    let absolute = |path: &PathBuf| absolute(path).map(|path| path.into_os_string().into_vec());
     let mut paths: Vec<Vec<u8>> = match source {
         BackupSource::Files(options) => options.roots.iter().map(absolute).collect::<Result<_>>()?,
         BackupSource::Block { path, .. } => vec![absolute(path)?],

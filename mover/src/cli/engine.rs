@@ -9,6 +9,7 @@ use carrack_mover::{
     monitor::escape_path,
     reader::SnapshotReader,
     repo::{Repository, SnapshotFilter, Unlock},
+    source::roots::absolute,
     store::{ByteRange, ObjectStore, open_url},
 };
 
@@ -73,9 +74,7 @@ pub(crate) fn unlock(secret: Secret) -> Unlock {
 pub(crate) fn filter(args: &FilterArgs) -> Result<SnapshotFilter> {
     let mut paths = Vec::with_capacity(args.path.len());
     for path in &args.path {
-        let absolute = std::path::absolute(path)
-            .map_err(|error| Error::io(error, format!("path {} cannot be resolved", path.display())))?;
-        paths.push(escape_path(absolute.as_os_str().as_bytes()));
+        paths.push(escape_path(absolute(path)?.as_os_str().as_bytes()));
     }
     Ok(SnapshotFilter { hosts: args.host.clone(), tags: args.tag.clone(), paths })
 }

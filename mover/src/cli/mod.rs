@@ -24,10 +24,12 @@ mod node;
 mod output;
 pub(crate) mod panic;
 mod password;
+mod path_list;
 mod progress;
 mod signals;
 mod units;
 mod usage;
+mod user;
 
 #[cfg(test)]
 mod tests;

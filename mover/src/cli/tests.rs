@@ -21,6 +21,7 @@ fn accepted() {
         "carrack backup -r /r a --exclude *.o -e x --iexclude Y --tag a,b --tag c -x -n",
         "carrack backup --stdin --stdin-filename dump.sql",
         "carrack backup --device /dev/sda --changed-blocks f --change-id 7",
+        "carrack backup --files-from-verbatim list",
         "carrack backup --files-from - --exclude-larger-than 1GiB --exclude-if-present .nobackup",
         "carrack backup / --force --ignore-ctime --ignore-inode --skip-if-unchanged -H h",
         "carrack restore latest -t /t",
@@ -69,6 +70,10 @@ fn refused() {
     for (line, kind) in [
         ("carrack bakcup", InvalidSubcommand),
         ("carrack backup", MissingRequiredArgument),
+        ("carrack backup a --host=", ValueValidation),
+        ("carrack backup a --tag=", ValueValidation),
+        ("carrack backup a --tag a,,b", ValueValidation),
+        ("carrack key bundle --path /a --host=", ValueValidation),
         ("carrack backup a --stdin", ArgumentConflict),
         ("carrack backup --stdin --device d", ArgumentConflict),
         ("carrack backup --changed-blocks f", MissingRequiredArgument),

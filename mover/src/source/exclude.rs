@@ -189,7 +189,7 @@ fn parse(text: &str, ignore_case: bool) -> Result<Pattern, String> {
 }
 
 /// Braces mean themselves in a restic pattern; alternatives are written as two patterns.
-fn literal_braces(pattern: &str) -> String {
+pub fn literal_braces(pattern: &str) -> String {
     let (mut out, mut in_class, mut escaped) = (String::with_capacity(pattern.len()), false, false);
     for c in pattern.chars() {
         if matches!(c, '{' | '}') && !in_class && !escaped {

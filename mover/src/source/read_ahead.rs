@@ -36,10 +36,27 @@ pub(super) type Key = Vec<u64>;
 /// What of a directory belongs to the walk.
 #[derive(Debug, Clone)]
 pub(super) enum Plan {
-    /// All of it, if `device` is given only on that device.
-    Whole { device: Option<u64> },
+    /// All of it, if `device` is given only on that device; there may be further roots within, which belong to the
+    /// walk wherever they are.
+    Whole { device: Option<u64>, within: Option<Arc<RootNode>> },
     /// Only these names.
     Only(Arc<RootNode>),
+}
+
+impl Plan {
+    /// All of a root.
+    pub(super) fn of_root(root: &Arc<RootNode>, device: Option<u64>) -> Self {
+        Self::Whole { device, within: (!root.children.is_empty()).then(|| Arc::clone(root)) }
+    }
+
+    /// What was asked for of this name: a root, or a name on the way to one.
+    fn named(&self, name: &CStr) -> Option<&Arc<RootNode>> {
+        match self {
+            Self::Only(roots) => Some(roots),
+            Self::Whole { within, .. } => within.as_ref(),
+        }
+        .and_then(|roots| roots.children.get(name))
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -289,6 +306,11 @@ impl Shared {
             match self.examine(&listing.node, &fd, name) {
                 Ok(None) => {}
                 Ok(Some((walked, below))) => {
+                    let missed =
+                        below.is_none() && listing.node.plan.named(name).is_some_and(|root| !root.whole);
+                    if missed {
+                        outcome.events.push(way_problem(walked.path()));
+                    }
                     children.extend(below.map(|node| (position as u64, node)));
                     outcome.events.push(WalkEvent::Entry(walked));
                 }
@@ -367,7 +389,7 @@ impl Shared {
             return Err(io::ErrorKind::NotADirectory.into());
         }
         let directory = node.directory.child(name, Some((metadata.device, metadata.inode)));
-        Ok(Node { directory, plan: self.plan_below(node, None, metadata.device) })
+        Ok(Node { directory, plan: self.plan_below(node, node.plan.named(name), metadata.device) })
     }
 
     /// One entry, and the node to walk into if it is a directory that belongs to the walk.
@@ -376,11 +398,8 @@ impl Shared {
             self.excluded[PATTERN].fetch_add(1, Ordering::Relaxed);
             return Ok(None);
         }
-        let root = match &node.plan {
-            Plan::Only(roots) => roots.children.get(name),
-            Plan::Whole { .. } => None,
-        };
-        let passed = root.is_some_and(|root| !root.whole);
+        let root = node.plan.named(name);
+        let passed = matches!(node.plan, Plan::Only(_)) && root.is_some_and(|root| !root.whole);
         let stat = if passed {
             rustix::fs::statat(fd, name, rustix::fs::AtFlags::empty())?
         } else {
@@ -397,7 +416,8 @@ impl Shared {
         if let Kind::Symlink { target } = &mut kind {
             *target = rustix::fs::readlinkat(fd, name, Vec::new())?.into_bytes();
         }
-        let foreign = matches!(node.plan, Plan::Whole { device: Some(device) } if device != metadata.device);
+        let elsewhere = matches!(node.plan, Plan::Whole { device: Some(own), .. } if own != metadata.device);
+        let foreign = elsewhere && root.is_none();
         if foreign {
             self.excluded[FILE_SYSTEM].fetch_add(1, Ordering::Relaxed);
             if kind != Kind::Directory {
@@ -416,10 +436,19 @@ impl Shared {
     }
 
     fn plan_below(&self, node: &Node, root: Option<&Arc<RootNode>>, device: u64) -> Plan {
-        match (root, &node.plan) {
-            (Some(root), _) if !root.whole => Plan::Only(Arc::clone(root)),
-            (None, Plan::Whole { device: Some(device) }) => Plan::Whole { device: Some(*device) },
-            _ => Plan::Whole { device: self.one_file_system.then_some(device) },
+        let on_the_way = root.filter(|root| !root.whole);
+        match (&node.plan, root, on_the_way) {
+            (Plan::Only(_), _, Some(way)) => Plan::Only(Arc::clone(way)),
+            // A mount point that nobody asked for, with a root in it.
+            (Plan::Whole { device: Some(own), .. }, _, Some(way)) if *own != device => {
+                Plan::Only(Arc::clone(way))
+            }
+            (Plan::Whole { device, .. }, _, Some(way)) => {
+                Plan::Whole { device: *device, within: Some(Arc::clone(way)) }
+            }
+            (Plan::Whole { device, .. }, None, None) => Plan::Whole { device: *device, within: None },
+            (_, Some(root), None) => Plan::of_root(root, self.one_file_system.then_some(device)),
+            (Plan::Only(_), None, None) => Plan::Only(Arc::default()),
         }
     }
 }
@@ -439,6 +468,14 @@ fn directory_problem(node: &Node, error: io::Error) -> WalkEvent {
     let path = node.directory.path();
     let error = Error::io(error, format!("cannot read the directory /{}", show_path(path)));
     WalkEvent::Problem(Problem::new(path, "directory", error))
+}
+
+/// What was asked for below something that is walked as it is, and is no directory.
+fn way_problem(path: Vec<u8>) -> WalkEvent {
+    let error =
+        Error::invalid(format!("/{} is no directory, and a path below it was named", show_path(&path)))
+            .with_hint("if it is a link, name the path that it leads to instead");
+    WalkEvent::Problem(Problem::new(path, "path", error))
 }
 
 fn broken_outcome() -> Outcome {

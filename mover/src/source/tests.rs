@@ -1,4 +1,5 @@
 mod exclude;
 mod order;
+mod roots;
 mod sources;
 mod walk;

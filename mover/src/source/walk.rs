@@ -17,11 +17,12 @@ use super::Problem;
 use super::directory::OpenDirectory;
 use super::exclude::Exclude;
 use super::read_ahead::{Below, CHILDREN, Key, Plan, ReadAhead};
-use super::roots::merge_roots;
+use super::roots::{RootNode, merge_roots};
 use crate::error::{Error, Result};
 use crate::format::metadata::{Kind, Metadata};
 use crate::sys::fds::FdCache;
 use crate::sys::names::temporary;
+use crate::sys::stat::{metadata_of, stat_of};
 
 /// How far threads may be ahead by default, in entries; at some 300 bytes each, 20 MB.
 pub const WINDOW_ENTRIES: usize = 65_536;
@@ -32,9 +33,9 @@ pub const NAMES_BYTES: usize = 16 << 20;
 /// What to walk and how.
 #[derive(Debug, Clone)]
 pub struct WalkOptions {
-    /// Files and directories; relative ones are seen from the working directory.
+    /// Files and directories, in whatever way they are written: see [`absolute`](super::roots::absolute).
     pub roots: Vec<PathBuf>,
-    /// Stay on the file system of each root: a mount point is kept as a directory and not looked into.
+    /// Stay on the file system of each root: a mount point that is no root is kept as a directory and not looked into.
     pub one_file_system: bool,
     /// What to leave out.
     pub exclude: Exclude,
@@ -124,20 +125,28 @@ struct Frame {
 
 /// Begins a walk. Roots that do not exist are problems; none that exists is an error.
 pub fn walk(options: WalkOptions) -> Result<Walk> {
-    let base = std::env::current_dir()
-        .map_err(|error| Error::io(error, "cannot tell the working directory; give absolute paths"))?;
-    let tree = merge_roots(&base, &options.roots)?;
-    if !options.roots.iter().any(|root| base.join(root).symlink_metadata().is_ok()) {
+    let tree = merge_roots(&options.roots)?;
+    if !options.roots.iter().any(|root| root.symlink_metadata().is_ok()) {
         let shown: Vec<String> = options.roots.iter().map(|root| root.display().to_string()).collect();
         return Err(Error::not_found(format!("nothing to back up: cannot reach {}", shown.join(", "))));
     }
     let top = OpenDirectory::top(Arc::new(FdCache::with_default_limit()));
-    let plan = if tree.whole { Plan::Whole { device: None } } else { Plan::Only(tree) };
+    let plan = first_plan(tree, options.one_file_system, &top)?;
     let mut ahead = ReadAhead::start(&options, top, plan)?;
     let outcome = ahead.fetch(&Key::new());
     let mut walk = Walk { ahead, frames: Vec::new(), events: Vec::new().into_iter() };
     walk.enter(Key::new(), outcome);
     Ok(walk)
+}
+
+/// What of `/` belongs to the walk.
+fn first_plan(tree: Arc<RootNode>, one_file_system: bool, top: &OpenDirectory) -> Result<Plan> {
+    if !tree.whole {
+        return Ok(Plan::Only(tree));
+    }
+    let device = || stat_of(&*top.fd()?).map(|stat| metadata_of(&stat).device);
+    let device = one_file_system.then(device).transpose();
+    Ok(Plan::of_root(&tree, device.map_err(|error| Error::io(error, "cannot examine the directory /"))?))
 }
 
 impl Walk {

@@ -1,9 +1,7 @@
 //! `carrack backup`: writes a snapshot.
 
 use std::{
-    ffi::OsString,
-    io::{BufRead as _, BufReader, Read as _},
-    os::unix::ffi::OsStringExt as _,
+    os::unix::fs::FileTypeExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -23,8 +21,9 @@ use crate::cli::{
     dry_run::DryRunStore,
     engine,
     exit::Outcome,
+    path_list,
     progress::Watch,
-    units,
+    units, user,
 };
 
 /// Back up files, a device or a stream
@@ -47,12 +46,15 @@ Patterns: * and ? stay within a name, ** crosses directories; a pattern without 
 start matches at any depth, and !PATTERN takes a match back. The last match decides.")]
 pub(crate) struct BackupArgs {
     /// Files and directories
-    #[arg(value_name = "PATH", required_unless_present_any = ["files_from", "stdin", "device"])]
+    #[arg(value_name = "PATH", required_unless_present_any = ["files_from", "files_from_verbatim", "stdin", "device"])]
     #[arg(conflicts_with_all = ["stdin", "device"])]
     pub(crate) paths: Vec<PathBuf>,
-    /// File with paths to back up, one a line; - is standard input (repeatable)
+    /// File with paths and patterns, one a line; lines that begin with # are comments; - is standard input (repeatable)
     #[arg(long, value_name = "FILE", conflicts_with_all = ["stdin", "device"])]
     pub(crate) files_from: Vec<PathBuf>,
+    /// The same with paths only, each taken as it stands (repeatable)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["stdin", "device"])]
+    pub(crate) files_from_verbatim: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) exclude: ExcludeArgs,
     #[command(flatten)]
@@ -60,10 +62,10 @@ pub(crate) struct BackupArgs {
     #[command(flatten)]
     pub(crate) compare: CompareArgs,
     /// Tag for the snapshot, several separated by commas (repeatable)
-    #[arg(long, value_name = "TAG[,TAG]", value_delimiter = ',')]
+    #[arg(long, value_name = "TAG[,TAG]", value_delimiter = ',', value_parser = parse_name)]
     pub(crate) tag: Vec<String>,
     /// Host name to record [default: this host's name]
-    #[arg(short = 'H', long, value_name = "NAME")]
+    #[arg(short = 'H', long, value_name = "NAME", value_parser = parse_name)]
     pub(crate) host: Option<String>,
     /// Say what would be stored, and store nothing
     #[arg(short = 'n', long)]
@@ -146,8 +148,6 @@ pub(crate) struct CompareArgs {
 
 /// What standard input is kept under.
 const DEFAULT_NAME: &str = "stdin";
-/// Longest list of paths that is read, in bytes: a list of files by mistake is not read to its end.
-const LIST_LIMIT: u64 = 1 << 30;
 
 pub(crate) async fn run(context: &Context, args: &BackupArgs) -> Result<Outcome> {
     let config = context.config()?;
@@ -159,7 +159,7 @@ pub(crate) async fn run(context: &Context, args: &BackupArgs) -> Result<Outcome>
     let repository = engine::open_place(context, store, &config.place).await?;
     let options = BackupOptions {
         host: host(args)?,
-        user: user(),
+        user: user::name(),
         tags: tags(&args.tag),
         cipher: engine::cipher(config.cipher),
         compression: engine::compression(config.compression),
@@ -207,19 +207,21 @@ fn source(context: &Context, args: &BackupArgs) -> Result<BackupSource> {
     }
     let mut roots = args.paths.clone();
     for list in &args.files_from {
-        roots.extend(read_list(list)?);
+        let listed = path_list::expanded(list)?;
+        for pattern in &listed.unmatched {
+            context.output.problem(pattern, "the pattern matches nothing");
+        }
+        roots.extend(listed.paths);
+    }
+    for list in &args.files_from_verbatim {
+        roots.extend(path_list::verbatim(list)?);
     }
     if roots.is_empty() {
         return Err(
             Error::invalid("no path to back up: the list is empty").with_hint("name at least one path")
         );
     }
-    for root in &roots {
-        std::fs::symlink_metadata(root).map_err(|error| {
-            Error::io(error, format!("{} cannot be backed up", root.display()))
-                .with_hint("name paths that exist; nothing was written")
-        })?;
-    }
+    roots.iter().try_for_each(|root| require_root(root))?;
     Ok(BackupSource::Files(WalkOptions {
         roots,
         one_file_system: args.exclude.one_file_system,
@@ -229,27 +231,21 @@ fn source(context: &Context, args: &BackupArgs) -> Result<BackupSource> {
     }))
 }
 
-fn read_list(list: &Path) -> Result<Vec<PathBuf>> {
-    let named = |error| Error::io(error, format!("list of paths {} cannot be read", list.display()));
-    let input: Box<dyn std::io::Read> = if list == Path::new("-") {
-        Box::new(std::io::stdin().lock())
-    } else {
-        Box::new(std::fs::File::open(list).map_err(named)?)
-    };
-    let mut paths = Vec::new();
-    for line in BufReader::new(input.take(LIST_LIMIT)).split(b'\n') {
-        let mut line = line.map_err(named)?;
-        if line.ends_with(b"\r") {
-            line.pop();
-        }
-        if line.len() > limits::PATH_LIMIT {
-            return Err(Error::invalid(format!("list of paths {}: a line is too long", list.display())));
-        }
-        if !line.is_empty() {
-            paths.push(PathBuf::from(OsString::from_vec(line)));
-        }
+/// A path to back up must be there, and hold what a backup of files can keep.
+fn require_root(root: &Path) -> Result<()> {
+    root.symlink_metadata().map_err(|error| {
+        Error::io(error, format!("{} cannot be backed up", root.display()))
+            .with_hint("name paths that exist; nothing was written")
+    })?;
+    // Behind a link too: that is how volumes are named, and the link alone is nothing that anybody means to keep.
+    if root.metadata().is_ok_and(|found| found.file_type().is_block_device()) {
+        let shown = root.display();
+        return Err(Error::invalid(format!(
+            "{shown} is a block device: as a path, its name would be kept and nothing of what is on it"
+        ))
+        .with_hint(format!("back up its contents with: carrack backup --device {shown}")));
     }
-    Ok(paths)
+    Ok(())
 }
 
 fn exclude(args: &ExcludeArgs) -> Result<Exclude> {
@@ -275,6 +271,14 @@ fn exclude(args: &ExcludeArgs) -> Result<Exclude> {
     Ok(exclude)
 }
 
+/// A name to record. An empty one tells nothing apart, and comes from a variable that was not set.
+pub(crate) fn parse_name(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() {
+        return Err("it is empty: give a name, or leave the option out".into());
+    }
+    Ok(text.to_owned())
+}
+
 fn host(args: &BackupArgs) -> Result<String> {
     args.host.clone().map_or_else(this_host, Ok)
 }
@@ -284,22 +288,17 @@ pub(crate) fn this_host() -> Result<String> {
     if let Some(name) = environment("CARRACK_HOST") {
         return Ok(name.to_string_lossy().into_owned());
     }
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").map_err(|error| {
-        Error::io(error, "the host's name cannot be found").with_hint("give it with --host")
-    })?;
-    Ok(name.trim().to_owned())
-}
-
-fn user() -> String {
-    let named = environment("USER").or_else(|| environment("LOGNAME"));
-    named.map_or_else(
-        || rustix::process::getuid().as_raw().to_string(),
-        |name| name.to_string_lossy().into_owned(),
-    )
+    let hint = "give it with --host";
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_err(|error| Error::io(error, "the host's name cannot be found").with_hint(hint))?;
+    match name.trim() {
+        "" => Err(Error::invalid("this host has no name").with_hint(hint)),
+        name => Ok(name.to_owned()),
+    }
 }
 
 fn tags(typed: &[String]) -> Vec<String> {
-    let mut tags: Vec<String> = typed.iter().filter(|tag| !tag.is_empty()).cloned().collect();
+    let mut tags = typed.to_vec();
     tags.sort();
     tags.dedup();
     tags

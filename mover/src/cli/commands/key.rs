@@ -1,10 +1,11 @@
 //! `carrack key`: the keys that open a repository.
 
-use std::{os::unix::ffi::OsStrExt as _, path::PathBuf};
+use std::{os::unix::ffi::OsStringExt as _, path::PathBuf};
 
 use carrack_mover::{
     error::{Error, Result},
     repo::{CreateOptions, Repository, RotatePlan, Unlock},
+    source::roots::absolute,
 };
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -67,7 +68,7 @@ pub(crate) enum KeyWhat {
     /// Print a writer bundle: enough to back up one source, not to read others or to delete
     Bundle {
         /// Host that the source belongs to [default: this host's name]
-        #[arg(short = 'H', long, value_name = "NAME")]
+        #[arg(short = 'H', long, value_name = "NAME", value_parser = backup::parse_name)]
         host: Option<String>,
         /// Absolute path of the source (repeatable)
         #[arg(long, value_name = "PATH", required = true)]
@@ -102,16 +103,12 @@ pub(crate) async fn run(context: &Context, args: &KeyArgs) -> Result<Outcome> {
 async fn bundle(context: &Context, host: Option<&str>, paths: &[PathBuf]) -> Result<Outcome> {
     let repository = engine::open(context).await?;
     let host = host.map_or_else(backup::this_host, |name| Ok(name.to_owned()))?;
-    let mut absolute = Vec::with_capacity(paths.len());
-    for path in paths {
-        let full = std::path::absolute(path)
-            .map_err(|error| Error::io(error, format!("path {} cannot be resolved", path.display())))?;
-        absolute.push(full.as_os_str().as_bytes().to_vec());
-    }
+    let full = |path: &PathBuf| absolute(path).map(|path| path.into_os_string().into_vec());
+    let mut paths = paths.iter().map(full).collect::<Result<Vec<_>>>()?;
     // A backup names its source by the same sorted list.
-    absolute.sort();
-    absolute.dedup();
-    let lineage = repository.lineage(&host, &absolute);
+    paths.sort();
+    paths.dedup();
+    let lineage = repository.lineage(&host, &paths);
     let bundle = repository.keys().writer_bundle(repository.format().repository, lineage)?;
     if context.output.is_json() {
         context.output.message("summary", &serde_json::json!({ "bundle": bundle }))?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use carrack_mover::{
     error::Result,
-    format::records::{Mark, Snapshot},
+    format::records::{Mark, Snapshot, SourceKind},
     repo::{Repository, SnapshotFilter, SnapshotList},
 };
 use clap::{Args, ValueEnum};
@@ -117,10 +117,12 @@ pub(crate) async fn choose(
 }
 
 fn keep_latest(chosen: &mut Vec<Snapshot>, count: usize) {
-    let mut seen: BTreeMap<(String, Vec<String>), usize> = BTreeMap::new();
+    // An image, a stream and a tree under the same path have nothing in common but their name.
+    let mut seen: BTreeMap<(String, Vec<String>, SourceKind), usize> = BTreeMap::new();
     chosen.reverse();
     chosen.retain(|snapshot| {
-        let number = seen.entry((snapshot.host.clone(), snapshot.paths.clone())).or_default();
+        let number =
+            seen.entry((snapshot.host.clone(), snapshot.paths.clone(), snapshot.source)).or_default();
         *number += 1;
         *number <= count
     });
@@ -180,7 +182,7 @@ struct Brief<'a> {
     session: String,
     time: String,
     finished: String,
-    source: carrack_mover::format::records::SourceKind,
+    source: SourceKind,
     hostname: &'a str,
     username: &'a str,
     paths: &'a [String],

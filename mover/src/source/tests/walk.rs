@@ -148,3 +148,38 @@ fn little_memory_for_names_changes_nothing() {
     };
     assert_eq!(paths(0), paths(1 << 30));
 }
+
+/// The top of the file system is a root like others: what is mounted below it is left out.
+#[test]
+fn one_file_system_holds_for_the_top_too() {
+    // Of all that lies at the top, only a mount point is kept, so that the whole machine is not walked.
+    let mut exclude = Exclude::default();
+    exclude.add_pattern("/*", false, "test").unwrap();
+    exclude.add_pattern("!/proc", false, "test").unwrap();
+    let options = |roots: &[&Path]| WalkOptions {
+        one_file_system: true,
+        exclude: exclude.clone(),
+        threads: 2,
+        ..options(roots)
+    };
+    let paths = |roots: &[&Path]| entries(options(roots)).iter().map(Walked::path).collect::<Vec<_>>();
+    assert_eq!(paths(&[Path::new("/")]), [b"proc"]);
+    // A root of its own on another file system was asked for, whatever contains it.
+    for roots in [["/", "/proc/sys/kernel/random"], ["/proc/sys/kernel/random", "/"]] {
+        let found = paths(&roots.map(Path::new));
+        let expected: [&[u8]; 4] = [b"proc", b"proc/sys", b"proc/sys/kernel", b"proc/sys/kernel/random"];
+        assert_eq!(found[..4], expected);
+        assert!(found[4..].iter().all(|path| path.starts_with(expected[3])), "{found:?}");
+        assert!(found.contains(&b"proc/sys/kernel/random/uuid".to_vec()));
+    }
+}
+
+#[test]
+fn a_path_behind_a_link_within_a_root_is_not_lost_in_silence() {
+    let dir = tempfile::tempdir().unwrap();
+    populate(dir.path());
+    symlink("b", dir.path().join("link")).unwrap();
+    let events: Vec<_> = walk(options(&[dir.path(), &dir.path().join("link/y")])).unwrap().collect();
+    let problems = events.iter().filter(|event| matches!(event, WalkEvent::Problem(_))).count();
+    assert_eq!(problems, 1);
+}
