@@ -105,15 +105,20 @@ pub(crate) fn parse_span(text: &str) -> Result<jiff::Span, String> {
     let wrong = || format!("{text:?} is not a span of time such as 1y6m3d12h (years, months, days, hours)");
     let mut span = jiff::Span::new();
     let mut number = String::new();
-    let mut any = false;
+    let mut units = String::new();
     for character in text.chars() {
         if character.is_ascii_digit() {
             number.push(character);
             continue;
         }
-        let value: i64 = number.parse().map_err(|_| wrong())?;
+        // The second `3d` of a span would take the place of the first, and keep less than was said.
+        if number.is_empty() || units.contains(character) {
+            return Err(wrong());
+        }
+        let too_long = || format!("{text:?} is longer than the calendar");
+        let value: i64 = number.parse().map_err(|_| too_long())?;
         number.clear();
-        any = true;
+        units.push(character);
         span = match character {
             'y' => span.try_years(value),
             'm' => span.try_months(value),
@@ -121,9 +126,9 @@ pub(crate) fn parse_span(text: &str) -> Result<jiff::Span, String> {
             'h' => span.try_hours(value),
             _ => return Err(wrong()),
         }
-        .map_err(|_| wrong())?;
+        .map_err(|_| too_long())?;
     }
-    if any && number.is_empty() { Ok(span) } else { Err(wrong()) }
+    if !units.is_empty() && number.is_empty() { Ok(span) } else { Err(wrong()) }
 }
 
 /// A length of time in days and hours (`7d`, `36h`).

@@ -143,8 +143,10 @@ fn decide(group: &[&Snapshot], marks: &[Mark], policy: &KeepPolicy, zone: &TimeZ
     let (pinned, verified) = (marked("pinned"), marked("verified"));
     let last_verified =
         group.iter().map(|snapshot| snapshot.session).find(|session| verified.contains(session));
-    let oldest_within = policy.within.zip(group.first()).and_then(|(within, newest)| {
-        newest.started.to_zoned(zone.clone()).checked_sub(within).ok().map(|at| at.timestamp())
+    let oldest_within = policy.within.zip(group.first()).map(|(within, newest)| {
+        // A span that reaches back beyond the calendar holds every snapshot that there can be.
+        let oldest = newest.started.to_zoned(zone.clone()).checked_sub(within);
+        oldest.map_or(Timestamp::MIN, |at| at.timestamp())
     });
     let mut seen: [BTreeSet<(i16, i32)>; 5] = Default::default();
     group

@@ -52,8 +52,13 @@ fn compressions() {
 fn spans() {
     let span = parse_span("1y6m3d12h").expect("a span");
     assert_eq!((span.get_years(), span.get_months(), span.get_days(), span.get_hours()), (1, 6, 3, 12));
-    for text in ["", "12", "d", "1w", "1y2", "99999999999y", "1 d"] {
-        assert!(parse_span(text).is_err(), "{text}");
+    for text in ["", "12", "d", "1w", "1y2", "1 d", "-1d", "3d3d", "1dd"] {
+        let error = parse_span(text).expect_err(text);
+        assert!(error.contains("1y6m3d12h"), "{error}");
+    }
+    for text in ["99999999999y", "99999999999999999999d", "30000y"] {
+        let error = parse_span(text).expect_err(text);
+        assert!(error.contains("longer than the calendar"), "{error}");
     }
 }
 

@@ -73,7 +73,13 @@ fn each_rule_keeps_what_it_says() {
         (KeepPolicy { monthly: 2, ..policy() }, vec![1, 5]),
         (KeepPolicy { yearly: 9, ..policy() }, vec![1, 5]),
         (KeepPolicy { within: Some(Span::new().days(8)), ..policy() }, vec![2, 3, 4, 5]),
+        (KeepPolicy { within: Some(Span::new()), ..policy() }, vec![5]),
+        (KeepPolicy { within: Some(Span::new().years(2026)), ..policy() }, vec![1, 2, 3, 4, 5]),
+        (KeepPolicy { within: Some(Span::new().years(13_000)), ..policy() }, vec![1, 2, 3, 4, 5]),
+        (KeepPolicy { within: Some(Span::new().days(5_000_000)), ..policy() }, vec![1, 2, 3, 4, 5]),
         (KeepPolicy { tags: vec!["keep".to_owned()], ..policy() }, vec![2]),
+        (KeepPolicy { last: u32::MAX, ..policy() }, vec![1, 2, 3, 4, 5]),
+        (KeepPolicy { hourly: u32::MAX, ..policy() }, vec![1, 2, 4, 5]),
         (KeepPolicy { last: 1, yearly: 2, ..policy() }, vec![1, 5]),
     ] {
         assert_eq!(kept(&policy, &[]), expected, "{policy:?}");
