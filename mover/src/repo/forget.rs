@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{Span, Timestamp, tz::TimeZone};
 use serde::{Deserialize, Serialize};
 
-use super::Repository;
+use super::{Repository, ends::carries};
 use crate::{
     error::{Error, ErrorKind, Result},
     format::{
@@ -37,7 +37,7 @@ pub struct KeepPolicy {
     pub yearly: u32,
     /// All that are at most so much older than the newest.
     pub within: Option<Span>,
-    /// All with one of these tags.
+    /// All with all tags of one of these comma-separated lists.
     pub tags: Vec<String>,
 }
 
@@ -164,7 +164,7 @@ fn decide(group: &[&Snapshot], marks: &[Mark], policy: &KeepPolicy, zone: &TimeZ
                 keep(seen.len() < *count as usize && seen.insert(period(&at)), name);
             }
             keep(oldest_within.is_some_and(|oldest| snapshot.started >= oldest), "within");
-            keep(policy.tags.iter().any(|tag| snapshot.tags.contains(tag)), "tag");
+            keep(policy.tags.iter().any(|list| carries(snapshot, list)), "tag");
             Decision {
                 session: snapshot.session,
                 started: snapshot.started,

@@ -39,7 +39,7 @@ fn snapshot(number: u8, time: &str, tags: &[&str]) -> Snapshot {
 fn series() -> Vec<Snapshot> {
     vec![
         snapshot(1, "2025-12-31T23:00:00Z", &[]),
-        snapshot(2, "2026-01-01T01:00:00Z", &["keep"]),
+        snapshot(2, "2026-01-01T01:00:00Z", &["keep", "db"]),
         snapshot(3, "2026-01-01T02:10:00Z", &[]),
         snapshot(4, "2026-01-01T02:50:00Z", &[]),
         snapshot(5, "2026-01-09T00:00:00Z", &[]),
@@ -78,6 +78,8 @@ fn each_rule_keeps_what_it_says() {
         (KeepPolicy { within: Some(Span::new().years(13_000)), ..policy() }, vec![1, 2, 3, 4, 5]),
         (KeepPolicy { within: Some(Span::new().days(5_000_000)), ..policy() }, vec![1, 2, 3, 4, 5]),
         (KeepPolicy { tags: vec!["keep".to_owned()], ..policy() }, vec![2]),
+        (KeepPolicy { tags: vec!["keep,db".to_owned()], ..policy() }, vec![2]),
+        (KeepPolicy { tags: vec!["keep,other".to_owned()], ..policy() }, vec![]),
         (KeepPolicy { last: u32::MAX, ..policy() }, vec![1, 2, 3, 4, 5]),
         (KeepPolicy { hourly: u32::MAX, ..policy() }, vec![1, 2, 4, 5]),
         (KeepPolicy { last: 1, yearly: 2, ..policy() }, vec![1, 5]),
