@@ -18,7 +18,8 @@ use crate::cli::{args::FilterArgs, context::Context, engine, exit::Outcome, unit
 /// Take snapshots out of view, by rule or by name
 ///
 /// Prints which snapshots stay and why, and which go. Their data is freed by the next prune. Pinned snapshots stay,
-/// and so does the last verified snapshot of every source.
+/// and so does the last verified snapshot of every source. Rules that would leave nothing of a host and its paths (of a
+/// group, with --group-by) are refused, and then nothing is forgotten.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -37,6 +38,9 @@ pub(crate) struct ForgetArgs {
     /// Snapshots that a rule looks at together
     #[arg(short, long, value_name = "BY", value_delimiter = ',', default_value = "host,path")]
     pub(crate) group_by: Vec<GroupBy>,
+    /// Let rules forget all snapshots of a group
+    #[arg(long, conflicts_with = "snapshots")]
+    pub(crate) allow_forget_all: bool,
     /// Protect the named snapshots from being forgotten
     #[arg(long, requires = "snapshots", conflicts_with_all = ["unpin", "prune"])]
     pub(crate) pin: bool,
@@ -106,9 +110,10 @@ pub(crate) async fn run(context: &Context, args: &ForgetArgs) -> Result<Outcome>
     let bad = unreadable_count.saturating_sub(given_up.len());
     let named: Vec<String> =
         args.snapshots.iter().filter(|text| unreadable(text).is_none()).cloned().collect();
-    let chosen = match named.is_empty() && !given_up.is_empty() {
+    let filter = engine::filter(&args.filter)?;
+    let chosen = match named.is_empty() {
         true => Vec::new(),
-        false => snapshots::choose(&repository, &list, &named, &engine::filter(&args.filter)?).await?,
+        false => snapshots::choose(&repository, &list, &named, &filter).await?,
     };
     if args.pin || args.unpin {
         mark(context, args, &repository, &chosen).await?;
@@ -121,8 +126,12 @@ pub(crate) async fn run(context: &Context, args: &ForgetArgs) -> Result<Outcome>
     };
     // Named snapshots go unless they are pinned; rules decide over the others.
     let gone = if args.snapshots.is_empty() {
-        let plan = plan_forget(&chosen, &list.marks, &policy, group_by, &TimeZone::system());
+        let zone = TimeZone::system();
+        let plan = plan_forget(&list.snapshots, &list.marks, &filter, &policy, group_by, &zone);
         show(context, &plan)?;
+        if !args.allow_forget_all {
+            refuse_emptied(&plan)?;
+        }
         plan.forget()
     } else {
         let pinned = |snapshot: &&Snapshot| {
@@ -140,6 +149,17 @@ pub(crate) async fn run(context: &Context, args: &ForgetArgs) -> Result<Outcome>
     }
     let outcome = finish(context, args, &repository, &gone).await?;
     Ok(outcome.and(Outcome::of_problems(bad as u64)))
+}
+
+/// A rule that keeps nothing of a source is a slip, such as a misspelt tag, more often than a wish.
+fn refuse_emptied(plan: &ForgetPlan) -> Result<()> {
+    let Some(first) = plan.emptied.first() else { return Ok(()) };
+    let others = match plan.emptied.len() {
+        1 => String::new(),
+        count => format!(", nor of {}", units::count(count as u64 - 1, "other group", "other groups")),
+    };
+    Err(Error::invalid(format!("these rules keep no snapshot of {first}{others}: nothing was forgotten"))
+        .with_hint("add a rule such as --keep-last 1, or give --allow-forget-all if all of them are to go"))
 }
 
 /// Says what was done, and prunes if that was asked for too.
