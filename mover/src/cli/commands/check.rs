@@ -39,6 +39,7 @@ pub(crate) struct CheckArgs {
     pub(crate) read_data: bool,
     /// The same for a share of the packs, drawn at random
     #[arg(long, value_name = "PERCENT", value_parser = units::parse_percent, conflicts_with = "sizes")]
+    #[arg(allow_hyphen_values = true)]
     pub(crate) read_data_subset: Option<f64>,
     /// Do not mark snapshots as verified
     #[arg(long)]

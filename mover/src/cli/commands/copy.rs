@@ -46,7 +46,7 @@ pub(crate) struct CopyArgs {
     pub(crate) dry_run: bool,
     /// Least time between two checkpoints, from which a retry goes on after a kill
     #[arg(long, value_name = "SECONDS", default_value_t = limits::CHECKPOINT_INTERVAL.as_secs())]
-    #[arg(hide_short_help = true)]
+    #[arg(value_parser = units::parse_count::<u64>, allow_negative_numbers = true, hide_short_help = true)]
     pub(crate) checkpoint_interval: u64,
     #[command(flatten)]
     pub(crate) from: FromRepositoryArgs,

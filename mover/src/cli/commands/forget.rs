@@ -62,28 +62,28 @@ pub(crate) struct ForgetArgs {
 #[command(next_help_heading = "What stays")]
 pub(crate) struct KeepArgs {
     /// The last so many
-    #[arg(short = 'l', long, value_name = "COUNT")]
+    #[arg(short = 'l', long, value_name = "COUNT", value_parser = units::parse_count::<u32>, allow_negative_numbers = true)]
     pub(crate) keep_last: Option<u32>,
     /// The last of each hour, for the last so many hours that have one
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = units::parse_count::<u32>, allow_negative_numbers = true)]
     pub(crate) keep_hourly: Option<u32>,
     /// The same by day
-    #[arg(short = 'd', long, value_name = "COUNT")]
+    #[arg(short = 'd', long, value_name = "COUNT", value_parser = units::parse_count::<u32>, allow_negative_numbers = true)]
     pub(crate) keep_daily: Option<u32>,
     /// The same by week (from Monday)
-    #[arg(short = 'w', long, value_name = "COUNT")]
+    #[arg(short = 'w', long, value_name = "COUNT", value_parser = units::parse_count::<u32>, allow_negative_numbers = true)]
     pub(crate) keep_weekly: Option<u32>,
     /// The same by month
-    #[arg(short = 'm', long, value_name = "COUNT")]
+    #[arg(short = 'm', long, value_name = "COUNT", value_parser = units::parse_count::<u32>, allow_negative_numbers = true)]
     pub(crate) keep_monthly: Option<u32>,
     /// The same by year
-    #[arg(short = 'y', long, value_name = "COUNT")]
+    #[arg(short = 'y', long, value_name = "COUNT", value_parser = units::parse_count::<u32>, allow_negative_numbers = true)]
     pub(crate) keep_yearly: Option<u32>,
-    /// All within this time before the newest (1y6m3d12h)
+    /// All within this time before the newest (1y6m3d12h: years, months, days, hours)
     #[arg(long, value_name = "SPAN", value_parser = units::parse_span, allow_hyphen_values = true)]
     pub(crate) keep_within: Option<Span>,
     /// All with all of these tags (repeatable: any of them)
-    #[arg(long, value_name = "TAG[,TAG]")]
+    #[arg(long, value_name = "TAG[,TAG]", value_parser = units::parse_tags)]
     pub(crate) keep_tag: Vec<String>,
 }
 
