@@ -159,6 +159,27 @@ pub(crate) struct StoreArgs {
     pub(crate) max_requests: Option<u32>,
 }
 
+/// How to reach the store of a repository that is copied from, where it is another way than to the one copied into.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Copied from")]
+pub(crate) struct FromStoreArgs {
+    /// S3: its service, if it is another one [env: CARRACK_FROM_S3_ENDPOINT]
+    #[arg(long, value_name = "URL", hide_short_help = true)]
+    pub(crate) from_endpoint: Option<String>,
+    /// S3: its region, if it is another one
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
+    pub(crate) from_region: Option<String>,
+    /// S3: the profile with its credentials, if it is another one
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
+    pub(crate) from_profile: Option<String>,
+    /// S3: file with its credentials, if it is another one; without --from-profile, those of its default profile
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub(crate) from_credentials_file: Option<PathBuf>,
+    /// S3: PEM file with the authorities to trust for it, if they are others [env: CARRACK_FROM_CA_FILE]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub(crate) from_ca_file: Option<PathBuf>,
+}
+
 /// What the engine may use.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = ENGINE)]

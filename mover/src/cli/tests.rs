@@ -47,6 +47,7 @@ fn accepted() {
         "carrack key rotate -n",
         "carrack key bundle --path /a",
         "carrack copy --from-repo /o --from-password-file p latest",
+        "carrack copy --from-repo s3://b/p --from-endpoint https://h --from-ca-file c --from-credentials-file f",
         "carrack stats",
         "carrack repo info --json",
         "carrack repo merge-index",
