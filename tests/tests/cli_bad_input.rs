@@ -123,6 +123,81 @@ fn wrong_usage_is_invalid() {
     refused(carrack(&at).args(["backup", "--stdin-filename", "name"]).arg(&source), 2);
 }
 
+/// Standard error of a command line that cannot be understood.
+fn misread(repository: &Path, arguments: &[&str]) -> String {
+    let assert = carrack(repository).args(arguments).assert().code(2);
+    String::from_utf8(assert.get_output().stderr.clone()).expect("UTF-8")
+}
+
+/// A rule that keeps nothing is a slip: it must not cost the only snapshots of a source.
+#[test]
+fn rules_that_keep_nothing_are_refused() {
+    let place = repository();
+    let at = place.path().join("repository");
+    let count = || {
+        let output = carrack(&at).args(["snapshots", "--json"]).assert().code(0).get_output().stdout.clone();
+        String::from_utf8_lossy(&output).matches("\"session\"").count()
+    };
+    for more in [&[][..], &["--dry-run"], &["--group-by", "host"], &["--prune"]] {
+        let text = refused(carrack(&at).args(["forget", "--keep-tag", "typo"]).args(more), 2);
+        assert!(text.contains("host ") && text.contains("--allow-forget-all"), "{text}");
+        assert_eq!(count(), 1);
+    }
+    for span in ["13000y", "5000000d", "0d"] {
+        carrack(&at).args(["forget", "--keep-within", span]).assert().code(0);
+        assert_eq!(count(), 1, "{span}");
+    }
+    let meant = ["forget", "--keep-tag", "typo", "--allow-forget-all"];
+    carrack(&at).args(meant).arg("--dry-run").assert().code(0);
+    assert_eq!(count(), 1);
+    carrack(&at).args(meant).assert().code(0);
+    assert_eq!(count(), 0);
+}
+
+#[test]
+fn empty_tags_are_refused() {
+    let place = repository();
+    let at = place.path().join("repository");
+    for arguments in [
+        &["forget", "--keep-tag", ""][..],
+        &["forget", "--keep-last", "1", "--keep-tag", "a,"],
+        &["forget", "--keep-last", "1", "--tag", ""],
+        &["snapshots", "--tag", ""],
+        &["snapshots", "--tag", "a,,b"],
+        &["check", "--tag="],
+    ] {
+        let text = misread(&at, arguments);
+        assert!(text.contains("a tag is empty: name tags such as nightly"), "{arguments:?}: {text}");
+    }
+}
+
+/// The value is what is wrong, not that it looks like an option.
+#[test]
+fn values_below_zero_are_called_that() {
+    let at = Path::new("/nowhere");
+    for (arguments, said) in [
+        (&["forget", "--keep-last", "-1"][..], "0 or more"),
+        (&["forget", "-d", "-1"], "0 or more"),
+        (&["snapshots", "--latest", "-2"], "0 or more"),
+        (&["backup", "/", "--checkpoint-interval", "-2"], "0 or more"),
+        (&["snapshots", "--max-requests", "-3"], "-3 is not in 1..=4096"),
+        (&["snapshots", "--threads", "-3"], "-3 is not in 1..=512"),
+        (&["snapshots", "--memory", "-64MiB"], "not a size"),
+        (&["snapshots", "--limit-upload", "-1"], "not a size"),
+        (&["prune", "--max-repack-size", "-1G"], "not a size"),
+        (&["prune", "--max-unused", "-5%"], "not a percentage above 0"),
+        (&["check", "--read-data-subset", "-5%"], "not a percentage above 0"),
+        (&["prune", "--wait", "-5m"], "0 or more"),
+        (&["prune", "--fence-after", "-5h"], "0 or more"),
+        (&["prune", "--fence-after", "0"], "more than zero"),
+        (&["prune", "--fence-after", "0h"], "more than zero"),
+        (&["forget", "--keep-last", "1", "--prune", "--fence-after", "0d"], "more than zero"),
+    ] {
+        let text = misread(at, arguments);
+        assert!(text.contains(said) && !text.contains("-- "), "{arguments:?}: {text}");
+    }
+}
+
 /// What no path in a snapshot can be must not be committed: nobody could read it, and no prune could pass it.
 #[test]
 fn a_stream_needs_a_name() {

@@ -90,6 +90,12 @@ fn passwords_come_and_go() {
     backup(&carrack, "second", 0);
     all_come_back(&carrack, "correct", &source, 2);
 
+    // Without a terminal it says which options give the new one, not the variables of the one in use.
+    let missing = carrack.run(["key", "add"], 13);
+    assert!(missing.err.contains("no new password for"), "{}", missing.err);
+    assert!(missing.err.contains("--new-password-file"), "{}", missing.err);
+    assert!(!missing.err.contains("CARRACK_PASSWORD"), "{}", missing.err);
+
     let id = second["id"].as_str().expect("an id")[..8].to_owned();
     with(&carrack, "wrong", &["key", "remove", &id], 13);
     carrack.run(["key", "remove", "ffffffffffffffff"], 10);

@@ -142,14 +142,14 @@ fn killed_at_any_time_it_leaves_everything_whole_and_the_next_one_goes_on() {
     place.backup();
     place.run(&["forget", "--keep-last", "1"], 0);
     for round in 0..8 {
-        let mut child = start(&place, &["prune", "--wait", "0", "--fence-after", "0h"]);
+        let mut child = start(&place, &["prune", "--wait", "0", "--fence-after", "1s"]);
         std::thread::sleep(Duration::from_millis(40 + 45 * round));
         child.kill().expect("it can be killed, ended or not");
         child.wait().expect("ends");
         place.run(&["check"], 0);
     }
-    place.run(&["prune", "--fence-after", "0h"], 0);
-    place.run(&["prune", "--fence-after", "0h"], 0);
+    place.run(&["prune", "--fence-after", "1s"], 0);
+    place.run(&["prune", "--fence-after", "1s"], 0);
     let thin = repository_bytes(&place);
     assert!(thin < full * 6 / 10, "{thin} of {full} bytes are left");
     whole(&place, "restored");

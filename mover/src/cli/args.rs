@@ -147,14 +147,37 @@ pub(crate) struct StoreArgs {
     pub(crate) upload_checksum: bool,
     /// Most bytes a second to the store: KiB/s, or with a unit (10MiB)
     #[arg(long, global = true, value_name = "RATE", value_parser = units::parse_rate, hide_short_help = true)]
+    #[arg(allow_hyphen_values = true)]
     pub(crate) limit_upload: Option<u64>,
     /// Most bytes a second from the store: KiB/s, or with a unit (10MiB)
     #[arg(long, global = true, value_name = "RATE", value_parser = units::parse_rate, hide_short_help = true)]
+    #[arg(allow_hyphen_values = true)]
     pub(crate) limit_download: Option<u64>,
     /// Most requests to the store at the same time [default: 64 for S3, no limit for a directory]
     #[arg(long, global = true, value_name = "COUNT", hide_short_help = true)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=4096), allow_negative_numbers = true)]
     pub(crate) max_requests: Option<u32>,
+}
+
+/// How to reach the store of a repository that is copied from, where it is another way than to the one copied into.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Copied from")]
+pub(crate) struct FromStoreArgs {
+    /// S3: its service, if it is another one [env: CARRACK_FROM_S3_ENDPOINT]
+    #[arg(long, value_name = "URL", hide_short_help = true)]
+    pub(crate) from_endpoint: Option<String>,
+    /// S3: its region, if it is another one
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
+    pub(crate) from_region: Option<String>,
+    /// S3: the profile with its credentials, if it is another one
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
+    pub(crate) from_profile: Option<String>,
+    /// S3: file with its credentials, if it is another one; without --from-profile, those of its default profile
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub(crate) from_credentials_file: Option<PathBuf>,
+    /// S3: PEM file with the authorities to trust for it, if they are others [env: CARRACK_FROM_CA_FILE]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub(crate) from_ca_file: Option<PathBuf>,
 }
 
 /// What the engine may use.
@@ -163,17 +186,18 @@ pub(crate) struct StoreArgs {
 pub(crate) struct EngineArgs {
     /// Memory to keep to [default: 256MiB, least: 64MiB] [env: CARRACK_MEMORY]
     #[arg(long, global = true, value_name = "SIZE", value_parser = units::parse_size, hide_short_help = true)]
+    #[arg(allow_hyphen_values = true)]
     pub(crate) memory: Option<u64>,
     /// Threads for cutting, compressing and encrypting [default: one for each processor]
     #[arg(long, global = true, value_name = "COUNT", hide_short_help = true)]
-    #[arg(value_parser = clap::value_parser!(u16).range(1..=512))]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=512), allow_negative_numbers = true)]
     pub(crate) threads: Option<u16>,
     /// Cipher for what is written (auto: the fastest on this processor)
     #[arg(long, global = true, value_name = "CIPHER", default_value = "auto", hide_short_help = true)]
     pub(crate) cipher: CipherArg,
     /// Compression: auto, off, a level from 1 to 19, or bounds for auto such as 1..6
     #[arg(long, global = true, value_name = "LEVEL", default_value = "auto", hide_short_help = true)]
-    #[arg(value_parser = units::parse_compression)]
+    #[arg(value_parser = units::parse_compression, allow_negative_numbers = true)]
     pub(crate) compression: units::CompressionArg,
 }
 
@@ -223,7 +247,7 @@ pub(crate) struct FilterArgs {
     #[arg(short = 'H', long, value_name = "HOST")]
     pub(crate) host: Vec<String>,
     /// Only snapshots with all of these tags, separated by commas (repeatable: any of them)
-    #[arg(long, value_name = "TAG[,TAG]")]
+    #[arg(long, value_name = "TAG[,TAG]", value_parser = units::parse_tags)]
     pub(crate) tag: Vec<String>,
     /// Only snapshots that contain this absolute path (repeatable: all of them)
     #[arg(long, value_name = "PATH")]

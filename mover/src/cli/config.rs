@@ -13,7 +13,7 @@ use carrack_mover::{
 };
 
 use super::{
-    args::{CipherArg, GlobalArgs, PathStyle, RepositoryArgs, StoreArgs},
+    args::{CipherArg, FromStoreArgs, GlobalArgs, PathStyle, RepositoryArgs, StoreArgs},
     password, units,
 };
 
@@ -66,6 +66,33 @@ impl Config {
             cipher: args.engine.cipher,
             compression: args.engine.compression,
         })
+    }
+}
+
+impl Config {
+    /// How to reach the store that is copied from: as the other one, but for what is said of it.
+    pub(crate) fn store_from(
+        &self,
+        args: &FromStoreArgs,
+        environment: Environment<'_>,
+    ) -> Result<StoreOptions> {
+        let mut store = self.store.clone();
+        let endpoint = match &args.from_endpoint {
+            Some(endpoint) => Some(endpoint.clone()),
+            None => text_variable(environment, "CARRACK_FROM_S3_ENDPOINT")?,
+        };
+        store.endpoint = endpoint.map(checked_endpoint).transpose()?.or(store.endpoint);
+        store.region = args.from_region.clone().or(store.region);
+        if let Some(file) = &args.from_credentials_file {
+            // The profile that is meant for the other repository is hardly in this file.
+            store.credentials_file = Some(file.clone());
+            store.profile = None;
+        }
+        store.profile = args.from_profile.clone().or(store.profile);
+        let ca_file = args.from_ca_file.clone();
+        let ca_file = ca_file.or_else(|| environment("CARRACK_FROM_CA_FILE").map(PathBuf::from));
+        store.ca_file = ca_file.or(store.ca_file);
+        Ok(store)
     }
 }
 

@@ -39,6 +39,8 @@ const LIMIT: u64 = 64 << 10;
 pub(crate) enum Ask {
     Once,
     Twice,
+    /// Twice, for one more password: it has options of its own and no variables.
+    Further,
 }
 
 /// Gets the secret; `whose` names what it opens, in the question.
@@ -143,8 +145,16 @@ fn eprint_newline() {
 fn prompt(whose: &str, ask: Ask) -> Result<Vec<u8>> {
     let terminal = File::open("/dev/tty").ok().filter(|_| io::stderr().is_terminal());
     let Some(terminal) = terminal else {
-        return Err(Error::denied(format!("no password for {whose}, and there is no terminal to ask on"))
-            .with_hint("set CARRACK_PASSWORD_FILE, CARRACK_PASSWORD_COMMAND or CARRACK_PASSWORD"));
+        let (what, hint) = match ask {
+            Ask::Once | Ask::Twice => {
+                ("password", "set CARRACK_PASSWORD_FILE, CARRACK_PASSWORD_COMMAND or CARRACK_PASSWORD")
+            }
+            Ask::Further => {
+                ("new password", "give --new-password-file, --new-password-command or --new-key-file")
+            }
+        };
+        let missing = format!("no {what} for {whose}, and there is no terminal to ask on");
+        return Err(Error::denied(missing).with_hint(hint));
     };
     *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = tcgetattr(&terminal).ok();
     let answer = ask_person(whose, ask);

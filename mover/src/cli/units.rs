@@ -105,15 +105,20 @@ pub(crate) fn parse_span(text: &str) -> Result<jiff::Span, String> {
     let wrong = || format!("{text:?} is not a span of time such as 1y6m3d12h (years, months, days, hours)");
     let mut span = jiff::Span::new();
     let mut number = String::new();
-    let mut any = false;
+    let mut units = String::new();
     for character in text.chars() {
         if character.is_ascii_digit() {
             number.push(character);
             continue;
         }
-        let value: i64 = number.parse().map_err(|_| wrong())?;
+        // The second `3d` of a span would take the place of the first, and keep less than was said.
+        if number.is_empty() || units.contains(character) {
+            return Err(wrong());
+        }
+        let too_long = || format!("{text:?} is longer than the calendar");
+        let value: i64 = number.parse().map_err(|_| too_long())?;
         number.clear();
-        any = true;
+        units.push(character);
         span = match character {
             'y' => span.try_years(value),
             'm' => span.try_months(value),
@@ -121,35 +126,70 @@ pub(crate) fn parse_span(text: &str) -> Result<jiff::Span, String> {
             'h' => span.try_hours(value),
             _ => return Err(wrong()),
         }
-        .map_err(|_| wrong())?;
+        .map_err(|_| too_long())?;
     }
-    if any && number.is_empty() { Ok(span) } else { Err(wrong()) }
+    if !units.is_empty() && number.is_empty() { Ok(span) } else { Err(wrong()) }
 }
 
-/// A length of time in days and hours (`7d`, `36h`).
-pub(crate) fn parse_days(text: &str) -> Result<Duration, String> {
-    let span = parse_span(text)?;
-    if span.get_years() != 0 || span.get_months() != 0 {
-        return Err(format!("{text:?}: give days and hours, such as 7d or 36h"));
-    }
-    let hours = u64::from(span.get_days().unsigned_abs()) * 24 + u64::from(span.get_hours().unsigned_abs());
-    Ok(Duration::from_secs(hours * 3600))
+/// A length of time: numbers with `d`, `h`, `m` (minutes) or `s`, the largest first (`7d`, `1d12h`, `10m`). Above zero.
+pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
+    let time = parse_wait(text)?;
+    if time.is_zero() { Err(format!("{text:?} must be more than zero")) } else { Ok(time) }
 }
 
-/// A short time: a number of seconds, or one with `s`, `m`, `h` or `d`.
+/// The same, or zero, for which `0` is enough.
 pub(crate) fn parse_wait(text: &str) -> Result<Duration, String> {
-    let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let scale = match unit {
-        "" | "s" => Some(1),
-        "m" => Some(60),
-        "h" => Some(3600),
-        "d" => Some(24 * 3600),
-        _ => None,
+    let wrong = || {
+        format!(
+            "{text:?} is not a time such as 90s, 10m, 2h or 7d (seconds, minutes, hours, days), 0 or more"
+        )
     };
-    let seconds = number.parse::<u64>().ok().zip(scale).and_then(|(number, scale)| number.checked_mul(scale));
-    seconds.map(Duration::from_secs).ok_or_else(|| format!("{text:?} is not a time such as 90s, 10m or 2h"))
+    let too_long = || format!("{text:?} is too long");
+    let mut rest = text.trim();
+    if rest == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let (mut seconds, mut larger) = (0_u64, u64::MAX);
+    while !rest.is_empty() || larger == u64::MAX {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let scale = match &rest.as_bytes()[digits] {
+            b'd' => 24 * 3600,
+            b'h' => 3600,
+            b'm' => 60,
+            b's' => 1,
+            _ => return Err(wrong()),
+        };
+        if digits == 0 || scale >= larger {
+            return Err(wrong());
+        }
+        let number: u64 = rest[..digits].parse().map_err(|_| too_long())?;
+        let part = number.checked_mul(scale).ok_or_else(too_long)?;
+        seconds = seconds.checked_add(part).ok_or_else(too_long)?;
+        (rest, larger) = (&rest[digits + 1..], scale);
+    }
+    Ok(Duration::from_secs(seconds))
+}
+
+/// A whole number.
+pub(crate) fn parse_count<N: std::str::FromStr>(text: &str) -> Result<N, String> {
+    let text = text.trim();
+    text.parse().map_err(|_| match text.strip_prefix('-') {
+        Some(digits) if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            format!("{text} is less than nothing: it must be 0 or more")
+        }
+        _ if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => {
+            format!("{text} is too large")
+        }
+        _ => format!("{text:?} is not a whole number, 0 or more"),
+    })
+}
+
+/// Tags separated by commas. An empty one is what an unset variable leaves behind, and no snapshot has it.
+pub(crate) fn parse_tags(text: &str) -> Result<String, String> {
+    if text.split(',').any(str::is_empty) {
+        return Err("a tag is empty: name tags such as nightly, or nightly,db for snapshots with both".into());
+    }
+    Ok(text.to_owned())
 }
 
 /// Bytes for people, three digits and a binary unit.

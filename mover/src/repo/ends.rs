@@ -52,8 +52,7 @@ impl SnapshotFilter {
     /// Whether the snapshot is meant.
     pub fn matches(&self, snapshot: &Snapshot) -> bool {
         let host = self.hosts.is_empty() || self.hosts.contains(&snapshot.host);
-        let has_all = |list: &String| list.split(',').all(|tag| snapshot.tags.iter().any(|own| own == tag));
-        let tags = self.tags.is_empty() || self.tags.iter().any(has_all);
+        let tags = self.tags.is_empty() || self.tags.iter().any(|list| carries(snapshot, list));
         host && tags && self.paths.iter().all(|path| snapshot.paths.contains(path))
     }
 
@@ -80,6 +79,11 @@ impl fmt::Display for SnapshotFilter {
         ];
         f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
     }
+}
+
+/// Whether the snapshot has all tags of a comma-separated list.
+pub(super) fn carries(snapshot: &Snapshot, list: &str) -> bool {
+    list.split(',').all(|tag| snapshot.tags.iter().any(|own| own == tag))
 }
 
 /// How a session ended.

@@ -1,11 +1,14 @@
 //! Retention: which snapshots go, decided by a pure function, and the markers that take them out of view.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use jiff::{Span, Timestamp, tz::TimeZone};
 use serde::{Deserialize, Serialize};
 
-use super::Repository;
+use super::{Repository, SnapshotFilter, ends::carries};
 use crate::{
     error::{Error, ErrorKind, Result},
     format::{
@@ -37,7 +40,7 @@ pub struct KeepPolicy {
     pub yearly: u32,
     /// All that are at most so much older than the newest.
     pub within: Option<Span>,
-    /// All with one of these tags.
+    /// All with all tags of one of these comma-separated lists.
     pub tags: Vec<String>,
 }
 
@@ -86,6 +89,8 @@ pub struct Decision {
 pub struct ForgetPlan {
     /// Every snapshot that was looked at, by series and then by time, newest first.
     pub decisions: Vec<Decision>,
+    /// Series of which nothing that was looked at would stay: rarely what anybody wants.
+    pub emptied: Vec<Series>,
 }
 
 impl ForgetPlan {
@@ -96,37 +101,95 @@ impl ForgetPlan {
     }
 }
 
-/// Host, paths and tags, as far as they tell series apart.
-type Series = (String, Vec<String>, Vec<String>);
+/// What the snapshots of a series have in common, as far as it tells series apart.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Series {
+    /// Their host.
+    pub host: Option<String>,
+    /// Their paths.
+    pub paths: Option<Vec<String>>,
+    /// Their tags, sorted.
+    pub tags: Option<Vec<String>>,
+}
 
-/// Decides what stays. Pins hold whatever the rules say, and so does the last verified snapshot of a series.
+impl Series {
+    fn of(snapshot: &Snapshot, by: GroupBy) -> Self {
+        let mut tags = by.tags.then(|| snapshot.tags.clone());
+        tags.iter_mut().for_each(|tags| tags.sort());
+        let host = by.host.then(|| snapshot.host.clone());
+        Self { host, paths: by.paths.then(|| snapshot.paths.clone()), tags }
+    }
+}
+
+impl fmt::Display for Series {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = self.host.as_ref().map(|host| format!("host {host}"));
+        let paths = self.paths.as_ref().map(|paths| format!("paths {}", paths.join(", ")));
+        let tags = self.tags.as_ref().map(|tags| match tags.as_slice() {
+            [] => "no tags".to_owned(),
+            tags => format!("tags {}", tags.join(", ")),
+        });
+        let parts: Vec<String> = [host, paths, tags].into_iter().flatten().collect();
+        if parts.is_empty() { f.write_str("any source") } else { f.write_str(&parts.join("; ")) }
+    }
+}
+
+/// Decides what stays of `snapshots`, which are all that the repository has: of those that the filter lets through.
+/// Pins hold whatever the rules say, and so does the last verified snapshot of every source.
 pub fn plan_forget(
     snapshots: &[Snapshot],
     marks: &[Mark],
+    filter: &SnapshotFilter,
     policy: &KeepPolicy,
     group_by: GroupBy,
     zone: &TimeZone,
 ) -> ForgetPlan {
+    let protected = Protected::of(snapshots, marks);
     let mut groups: BTreeMap<Series, Vec<&Snapshot>> = BTreeMap::new();
-    for snapshot in snapshots {
-        let host = if group_by.host { snapshot.host.clone() } else { String::new() };
-        let paths = if group_by.paths { snapshot.paths.clone() } else { Vec::new() };
-        let mut tags = if group_by.tags { snapshot.tags.clone() } else { Vec::new() };
-        tags.sort();
-        groups.entry((host, paths, tags)).or_default().push(snapshot);
+    for snapshot in snapshots.iter().filter(|snapshot| filter.matches(snapshot)) {
+        groups.entry(Series::of(snapshot, group_by)).or_default().push(snapshot);
     }
     let mut plan = ForgetPlan::default();
-    for mut group in groups.into_values() {
+    for (series, mut group) in groups {
         group.sort_by_key(|snapshot| std::cmp::Reverse((snapshot.started, snapshot.session)));
-        plan.decisions.extend(decide(&group, marks, policy, zone));
+        let decisions = decide(&group, &protected, policy, zone);
+        if decisions.iter().all(|decision| decision.reasons.is_empty()) {
+            plan.emptied.push(series);
+        }
+        plan.decisions.extend(decisions);
     }
     plan
+}
+
+/// What stays whatever the rules say.
+struct Protected {
+    pinned: BTreeSet<SessionName>,
+    /// One of each source that has any, however the rules group snapshots and whatever is filtered out.
+    last_verified: BTreeSet<SessionName>,
+}
+
+impl Protected {
+    fn of(snapshots: &[Snapshot], marks: &[Mark]) -> Self {
+        let marked = |word: &str| -> BTreeSet<SessionName> {
+            marks.iter().filter(|mark| mark.word == word).map(|mark| mark.session).collect()
+        };
+        let verified = marked("verified");
+        let mut last: BTreeMap<Series, (Timestamp, SessionName)> = BTreeMap::new();
+        for snapshot in snapshots.iter().filter(|snapshot| verified.contains(&snapshot.session)) {
+            let this = (snapshot.started, snapshot.session);
+            // The default is what makes a source: host and paths.
+            let newest = last.entry(Series::of(snapshot, GroupBy::default())).or_insert(this);
+            *newest = this.max(*newest);
+        }
+        let last_verified = last.into_values().map(|(_, session)| session).collect();
+        Self { pinned: marked("pinned"), last_verified }
+    }
 }
 
 /// One kind of period: how many, its name, and which period a moment is in.
 type Period = (u32, &'static str, fn(&jiff::Zoned) -> (i16, i32));
 
-fn decide(group: &[&Snapshot], marks: &[Mark], policy: &KeepPolicy, zone: &TimeZone) -> Vec<Decision> {
+fn decide(group: &[&Snapshot], protected: &Protected, policy: &KeepPolicy, zone: &TimeZone) -> Vec<Decision> {
     let periods: [Period; 5] = [
         (policy.hourly, "hourly", |at| (at.year(), i32::from(at.day_of_year()) * 24 + i32::from(at.hour()))),
         (policy.daily, "daily", |at| (at.year(), i32::from(at.day_of_year()))),
@@ -137,14 +200,10 @@ fn decide(group: &[&Snapshot], marks: &[Mark], policy: &KeepPolicy, zone: &TimeZ
         (policy.monthly, "monthly", |at| (at.year(), i32::from(at.month()))),
         (policy.yearly, "yearly", |at| (at.year(), 0)),
     ];
-    let marked = |word: &str| -> BTreeSet<SessionName> {
-        marks.iter().filter(|mark| mark.word == word).map(|mark| mark.session).collect()
-    };
-    let (pinned, verified) = (marked("pinned"), marked("verified"));
-    let last_verified =
-        group.iter().map(|snapshot| snapshot.session).find(|session| verified.contains(session));
-    let oldest_within = policy.within.zip(group.first()).and_then(|(within, newest)| {
-        newest.started.to_zoned(zone.clone()).checked_sub(within).ok().map(|at| at.timestamp())
+    let oldest_within = policy.within.zip(group.first()).map(|(within, newest)| {
+        // A span that reaches back beyond the calendar holds every snapshot that there can be.
+        let oldest = newest.started.to_zoned(zone.clone()).checked_sub(within);
+        oldest.map_or(Timestamp::MIN, |at| at.timestamp())
     });
     let mut seen: [BTreeSet<(i16, i32)>; 5] = Default::default();
     group
@@ -154,15 +213,15 @@ fn decide(group: &[&Snapshot], marks: &[Mark], policy: &KeepPolicy, zone: &TimeZ
             let mut reasons = Vec::new();
             let mut keep = |applies: bool, reason: &str| applies.then(|| reasons.push(reason.to_owned()));
             keep(policy.is_empty(), "no rule");
-            keep(pinned.contains(&snapshot.session), "pinned");
-            keep(last_verified == Some(snapshot.session), "last verified");
+            keep(protected.pinned.contains(&snapshot.session), "pinned");
+            keep(protected.last_verified.contains(&snapshot.session), "last verified");
             keep(index < policy.last as usize, "last");
             let at = snapshot.started.to_zoned(zone.clone());
             for ((count, name, period), seen) in periods.iter().zip(&mut seen) {
                 keep(seen.len() < *count as usize && seen.insert(period(&at)), name);
             }
             keep(oldest_within.is_some_and(|oldest| snapshot.started >= oldest), "within");
-            keep(policy.tags.iter().any(|tag| snapshot.tags.contains(tag)), "tag");
+            keep(policy.tags.iter().any(|list| carries(snapshot, list)), "tag");
             Decision {
                 session: snapshot.session,
                 started: snapshot.started,

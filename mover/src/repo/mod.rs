@@ -33,7 +33,7 @@ pub use checkpoint::{Checkpoint, FileState, ImageState, Unfinished};
 pub use collector::{PruneOptions, PrunePlan, PruneReport, Unused};
 pub use damage::DamageNote;
 pub use ends::{SnapshotFilter, SnapshotList};
-pub use forget::{Decision, ForgetPlan, GroupBy, KeepPolicy, plan_forget};
+pub use forget::{Decision, ForgetPlan, GroupBy, KeepPolicy, Series, plan_forget};
 pub use index::DedupIndex;
 pub use keys_admin::{KeyEntry, RotatePlan};
 pub(crate) use mark::{Needs, Watch};

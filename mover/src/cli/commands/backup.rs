@@ -75,7 +75,7 @@ pub(crate) struct BackupArgs {
     pub(crate) skip_if_unchanged: bool,
     /// Least time between two checkpoints, from which a retry goes on after a kill
     #[arg(long, value_name = "SECONDS", default_value_t = limits::CHECKPOINT_INTERVAL.as_secs())]
-    #[arg(hide_short_help = true)]
+    #[arg(value_parser = units::parse_count::<u64>, allow_negative_numbers = true, hide_short_help = true)]
     pub(crate) checkpoint_interval: u64,
 }
 
@@ -99,7 +99,7 @@ pub(crate) struct ExcludeArgs {
     #[arg(long)]
     pub(crate) exclude_caches: bool,
     /// Leave out files larger than this
-    #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size, allow_hyphen_values = true)]
     pub(crate) exclude_larger_than: Option<u64>,
     /// Do not go into other file systems
     #[arg(short = 'x', long)]

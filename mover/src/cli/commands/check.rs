@@ -40,6 +40,7 @@ pub(crate) struct CheckArgs {
     pub(crate) read_data: bool,
     /// The same for a share of the packs, drawn at random
     #[arg(long, value_name = "PERCENT", value_parser = units::parse_percent, conflicts_with = "sizes")]
+    #[arg(allow_hyphen_values = true)]
     pub(crate) read_data_subset: Option<f64>,
     /// Write nothing: neither mark snapshots as verified nor note which packs are damaged
     #[arg(long)]

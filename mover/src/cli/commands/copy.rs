@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::snapshots;
 use crate::cli::{
-    args::FilterArgs,
+    args::{FilterArgs, FromStoreArgs},
     config::{Config, FromArgs, Place},
     context::{Context, environment},
     engine,
@@ -46,7 +46,7 @@ pub(crate) struct CopyArgs {
     pub(crate) dry_run: bool,
     /// Least time between two checkpoints, from which a retry goes on after a kill
     #[arg(long, value_name = "SECONDS", default_value_t = limits::CHECKPOINT_INTERVAL.as_secs())]
-    #[arg(hide_short_help = true)]
+    #[arg(value_parser = units::parse_count::<u64>, allow_negative_numbers = true, hide_short_help = true)]
     pub(crate) checkpoint_interval: u64,
     #[command(flatten)]
     pub(crate) from: FromRepositoryArgs,
@@ -70,15 +70,8 @@ pub(crate) struct FromRepositoryArgs {
     /// File with its 256-bit secret [env: CARRACK_FROM_KEY_FILE]
     #[arg(long, value_name = "FILE", conflicts_with_all = ["from_password_file", "from_password_command"])]
     pub(crate) from_key_file: Option<PathBuf>,
-    /// S3: its service, if it is another one
-    #[arg(long, value_name = "URL", hide_short_help = true)]
-    pub(crate) from_endpoint: Option<String>,
-    /// S3: its region, if it is another one
-    #[arg(long, value_name = "NAME", hide_short_help = true)]
-    pub(crate) from_region: Option<String>,
-    /// S3: the profile with its credentials, if it is another one
-    #[arg(long, value_name = "NAME", hide_short_help = true)]
-    pub(crate) from_profile: Option<String>,
+    #[command(flatten)]
+    pub(crate) store: FromStoreArgs,
 }
 
 pub(crate) async fn run(context: &Context, args: &CopyArgs) -> Result<Outcome> {
@@ -144,10 +137,7 @@ async fn open_from(
     config: &Config,
     place: &Place,
 ) -> Result<Repository> {
-    let mut options = config.store.clone();
-    options.endpoint = args.from_endpoint.clone().or(options.endpoint);
-    options.region = args.from_region.clone().or(options.region);
-    options.profile = args.from_profile.clone().or(options.profile);
+    let options = config.store_from(&args.store, &environment)?;
     let opened = async { engine::open_place(context, open_url(&place.url, &options).await?, place).await };
     opened.await.map_err(|error| {
         let error = error.context(format!("the repository to copy from, {}", place.url));

@@ -18,7 +18,8 @@ use crate::cli::{args::FilterArgs, context::Context, engine, exit::Outcome, unit
 /// Take snapshots out of view, by rule or by name
 ///
 /// Prints which snapshots stay and why, and which go. Their data is freed by the next prune. Pinned snapshots stay,
-/// and so does the last verified snapshot of every source.
+/// and so does the last verified snapshot of every source. Rules that would leave nothing of a host and its paths (of a
+/// group, with --group-by) are refused, and then nothing is forgotten.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -37,6 +38,9 @@ pub(crate) struct ForgetArgs {
     /// Snapshots that a rule looks at together
     #[arg(short, long, value_name = "BY", value_delimiter = ',', default_value = "host,path")]
     pub(crate) group_by: Vec<GroupBy>,
+    /// Let rules forget all snapshots of a group
+    #[arg(long, conflicts_with = "snapshots")]
+    pub(crate) allow_forget_all: bool,
     /// Protect the named snapshots from being forgotten
     #[arg(long, requires = "snapshots", conflicts_with_all = ["unpin", "prune"])]
     pub(crate) pin: bool,
@@ -58,28 +62,28 @@ pub(crate) struct ForgetArgs {
 #[command(next_help_heading = "What stays")]
 pub(crate) struct KeepArgs {
     /// The last so many
-    #[arg(short = 'l', long, value_name = "COUNT")]
+    #[arg(short = 'l', long, value_name = "COUNT", value_parser = units::parse_count::<u32>, allow_negative_numbers = true)]
     pub(crate) keep_last: Option<u32>,
     /// The last of each hour, for the last so many hours that have one
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = units::parse_count::<u32>, allow_negative_numbers = true)]
     pub(crate) keep_hourly: Option<u32>,
     /// The same by day
-    #[arg(short = 'd', long, value_name = "COUNT")]
+    #[arg(short = 'd', long, value_name = "COUNT", value_parser = units::parse_count::<u32>, allow_negative_numbers = true)]
     pub(crate) keep_daily: Option<u32>,
     /// The same by week (from Monday)
-    #[arg(short = 'w', long, value_name = "COUNT")]
+    #[arg(short = 'w', long, value_name = "COUNT", value_parser = units::parse_count::<u32>, allow_negative_numbers = true)]
     pub(crate) keep_weekly: Option<u32>,
     /// The same by month
-    #[arg(short = 'm', long, value_name = "COUNT")]
+    #[arg(short = 'm', long, value_name = "COUNT", value_parser = units::parse_count::<u32>, allow_negative_numbers = true)]
     pub(crate) keep_monthly: Option<u32>,
     /// The same by year
-    #[arg(short = 'y', long, value_name = "COUNT")]
+    #[arg(short = 'y', long, value_name = "COUNT", value_parser = units::parse_count::<u32>, allow_negative_numbers = true)]
     pub(crate) keep_yearly: Option<u32>,
-    /// All within this time before the newest (1y6m3d12h)
+    /// All within this time before the newest (1y6m3d12h: years, months, days, hours)
     #[arg(long, value_name = "SPAN", value_parser = units::parse_span, allow_hyphen_values = true)]
     pub(crate) keep_within: Option<Span>,
     /// All with all of these tags (repeatable: any of them)
-    #[arg(long, value_name = "TAG[,TAG]")]
+    #[arg(long, value_name = "TAG[,TAG]", value_parser = units::parse_tags)]
     pub(crate) keep_tag: Vec<String>,
 }
 
@@ -125,8 +129,12 @@ pub(crate) async fn run(context: &Context, args: &ForgetArgs) -> Result<Outcome>
     };
     // Named snapshots go unless they are pinned; rules decide over the others.
     let gone = if args.snapshots.is_empty() {
-        let plan = plan_forget(&chosen, &list.marks, &policy, group_by, &TimeZone::system());
+        let zone = TimeZone::system();
+        let plan = plan_forget(&list.snapshots, &list.marks, &filter, &policy, group_by, &zone);
         show(context, &plan)?;
+        if !args.allow_forget_all {
+            refuse_emptied(&plan)?;
+        }
         plan.forget()
     } else {
         let pinned = |snapshot: &&Snapshot| {
@@ -144,6 +152,17 @@ pub(crate) async fn run(context: &Context, args: &ForgetArgs) -> Result<Outcome>
     }
     let outcome = finish(context, args, &repository, &gone).await?;
     Ok(outcome.and(Outcome::of_problems(bad as u64)))
+}
+
+/// A rule that keeps nothing of a source is a slip, such as a misspelt tag, more often than a wish.
+fn refuse_emptied(plan: &ForgetPlan) -> Result<()> {
+    let Some(first) = plan.emptied.first() else { return Ok(()) };
+    let others = match plan.emptied.len() {
+        1 => String::new(),
+        count => format!(", nor of {}", units::count(count as u64 - 1, "other group", "other groups")),
+    };
+    Err(Error::invalid(format!("these rules keep no snapshot of {first}{others}: nothing was forgotten"))
+        .with_hint("add a rule such as --keep-last 1, or give --allow-forget-all if all of them are to go"))
 }
 
 /// Says what was done, and prunes if that was asked for too.

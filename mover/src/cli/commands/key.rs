@@ -168,7 +168,7 @@ async fn add(context: &Context, label: &str, new: &NewSecret) -> Result<Outcome>
         (.., Some(file)) => SecretSource::KeyFile(file.clone()),
         _ => SecretSource::Prompt,
     };
-    let new = engine::unlock(password::obtain(&source, &place.url, Ask::Twice)?);
+    let new = engine::unlock(password::obtain(&source, &place.url, Ask::Further)?);
     let options = CreateOptions { label: label.to_owned(), ..CreateOptions::default() };
     let id = repository.add_key(&current, &new, &options).await?;
     if context.output.is_json() {

@@ -37,17 +37,18 @@ pub(crate) struct PruneArgs {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct PruneHow {
     /// Shut out sessions that gave no sign of life for this long and never ended, so that their packs can go too
-    /// (7d, 36h) [default: 24h]
-    #[arg(long, value_name = "SPAN", value_parser = units::parse_days)]
+    /// (7d, 36h, 90m: days, hours, minutes) [default: 24h]
+    #[arg(long, value_name = "TIME", value_parser = units::parse_time, allow_hyphen_values = true)]
     pub(crate) fence_after: Option<Duration>,
-    /// How long to wait for backups that are at work (0, 90s, 10m, 2h) [default: 60s]
-    #[arg(long, value_name = "TIME", value_parser = units::parse_wait)]
+    /// How long to wait for backups that are at work (0, 90s, 10m, 2h: seconds, minutes, hours)
+    /// [default: 60s]
+    #[arg(long, value_name = "TIME", value_parser = units::parse_wait, allow_hyphen_values = true)]
     pub(crate) wait: Option<Duration>,
     /// How much may stay unused inside packs: a share of what is needed (5%), a size, or unlimited [default: 5%]
-    #[arg(long, value_name = "LIMIT", value_parser = parse_unused)]
+    #[arg(long, value_name = "LIMIT", value_parser = parse_unused, allow_hyphen_values = true)]
     pub(crate) max_unused: Option<MaxUnused>,
     /// Move at most so many bytes
-    #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size, allow_hyphen_values = true)]
     pub(crate) max_repack_size: Option<u64>,
 }
 

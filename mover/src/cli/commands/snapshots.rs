@@ -27,7 +27,7 @@ pub(crate) struct SnapshotsArgs {
     #[command(flatten)]
     pub(crate) filter: FilterArgs,
     /// Only the last so many of each host and paths
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = units::parse_count::<usize>, allow_negative_numbers = true)]
     pub(crate) latest: Option<usize>,
     /// Group the list
     #[arg(short, long, value_name = "BY", value_delimiter = ',')]

@@ -132,3 +132,36 @@ fn the_repository_that_is_copied_from_has_settings_of_its_own() {
     let place = from(Some("/typed"), Some(Path::new("/p")), &source).expect("resolves");
     assert_eq!((place.url, place.secret), ("/typed".into(), SecretSource::PasswordFile("/p".into())));
 }
+
+#[test]
+fn the_store_that_is_copied_from_is_reached_in_its_own_way() {
+    let to =
+        ["-r", "s3://b/p", "--endpoint", "https://to", "--region", "r", "--profile", "p", "--ca-file", "/ca"];
+    let config = resolve(&to, &[]).expect("resolves");
+    let from = |args: &FromStoreArgs, variables: &[(&str, &str)]| {
+        let variables: HashMap<&str, &str> = variables.iter().copied().collect();
+        config.store_from(args, &|name| variables.get(name).map(OsString::from))
+    };
+    let seen = |store: &StoreOptions| {
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let words = [store.endpoint.clone(), store.region.clone(), store.profile.clone()];
+        let all = words.into_iter().chain([path(&store.credentials_file), path(&store.ca_file)]);
+        all.map(Option::unwrap_or_default).collect::<Vec<_>>().join(" ")
+    };
+    let plain = FromStoreArgs::default();
+    assert_eq!(seen(&from(&plain, &[]).expect("resolves")), "https://to r p  /ca");
+    let variables = [("CARRACK_FROM_S3_ENDPOINT", "https://env"), ("CARRACK_FROM_CA_FILE", "/env")];
+    assert_eq!(seen(&from(&plain, &variables).expect("resolves")), "https://env r p  /env");
+    let file = FromStoreArgs { from_credentials_file: Some("/keys".into()), ..plain.clone() };
+    assert_eq!(seen(&from(&file, &[]).expect("resolves")), "https://to r  /keys /ca");
+    let all = FromStoreArgs {
+        from_endpoint: Some("https://from".into()),
+        from_region: Some("q".into()),
+        from_profile: Some("o".into()),
+        from_ca_file: Some("/own".into()),
+        ..file
+    };
+    assert_eq!(seen(&from(&all, &variables).expect("resolves")), "https://from q o /keys /own");
+    let wrong = FromStoreArgs { from_endpoint: Some("minio:9000".into()), ..plain };
+    assert_eq!(from(&wrong, &[]).expect_err("no URL").kind(), ErrorKind::Invalid);
+}

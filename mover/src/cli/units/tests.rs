@@ -52,8 +52,50 @@ fn compressions() {
 fn spans() {
     let span = parse_span("1y6m3d12h").expect("a span");
     assert_eq!((span.get_years(), span.get_months(), span.get_days(), span.get_hours()), (1, 6, 3, 12));
-    for text in ["", "12", "d", "1w", "1y2", "99999999999y", "1 d"] {
-        assert!(parse_span(text).is_err(), "{text}");
+    for text in ["", "12", "d", "1w", "1y2", "1 d", "-1d", "3d3d", "1dd"] {
+        let error = parse_span(text).expect_err(text);
+        assert!(error.contains("1y6m3d12h"), "{error}");
+    }
+    for text in ["99999999999y", "99999999999999999999d", "30000y"] {
+        let error = parse_span(text).expect_err(text);
+        assert!(error.contains("longer than the calendar"), "{error}");
+    }
+}
+
+#[test]
+fn times_have_one_kind_of_units() {
+    for (text, seconds) in
+        [("90s", 90), ("10m", 600), ("2h", 7200), ("7d", 604_800), ("1d12h", 129_600), ("1h0m5s", 3605)]
+    {
+        assert_eq!(parse_time(text), Ok(Duration::from_secs(seconds)), "{text}");
+        assert_eq!(parse_wait(text), parse_time(text), "{text}");
+    }
+    for text in ["0", "0s", "0h", "0d0s"] {
+        assert_eq!(parse_wait(text), Ok(Duration::ZERO), "{text}");
+        assert!(parse_time(text).is_err_and(|error| error.contains("more than zero")), "{text}");
+    }
+    for text in ["", "7", "h", "1y", "-1h", "-5m", "1h1h", "1m2h", "1h 5m", "1,5h", "5\u{b5}s", "1.5h"] {
+        assert!(
+            parse_wait(text).is_err_and(|error| error.contains("seconds, minutes, hours, days")),
+            "{text}"
+        );
+    }
+    for text in ["99999999999999999999s", "999999999999999999d"] {
+        assert!(parse_wait(text).is_err_and(|error| error.contains("too long")), "{text}");
+    }
+}
+
+#[test]
+fn counts_and_tags() {
+    assert_eq!(parse_count::<u32>("7"), Ok(7));
+    for (text, part) in
+        [("-1", "0 or more"), ("x", "0 or more"), ("", "0 or more"), ("4294967296", "too large")]
+    {
+        assert!(parse_count::<u32>(text).is_err_and(|error| error.contains(part)), "{text}");
+    }
+    assert_eq!(parse_tags("a,b"), Ok("a,b".into()));
+    for text in ["", ",", "a,", "a,,b"] {
+        assert!(parse_tags(text).is_err_and(|error| error.contains("empty")), "{text}");
     }
 }
 

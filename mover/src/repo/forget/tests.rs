@@ -39,18 +39,25 @@ fn snapshot(number: u8, time: &str, tags: &[&str]) -> Snapshot {
 fn series() -> Vec<Snapshot> {
     vec![
         snapshot(1, "2025-12-31T23:00:00Z", &[]),
-        snapshot(2, "2026-01-01T01:00:00Z", &["keep"]),
+        snapshot(2, "2026-01-01T01:00:00Z", &["keep", "db"]),
         snapshot(3, "2026-01-01T02:10:00Z", &[]),
         snapshot(4, "2026-01-01T02:50:00Z", &[]),
         snapshot(5, "2026-01-09T00:00:00Z", &[]),
     ]
 }
 
-fn kept(policy: &KeepPolicy, marks: &[Mark]) -> Vec<u8> {
-    let plan = plan_forget(&series(), marks, policy, GroupBy::default(), &TimeZone::UTC);
+fn plan(snapshots: &[Snapshot], marks: &[Mark], policy: &KeepPolicy, group_by: GroupBy) -> ForgetPlan {
+    plan_forget(snapshots, marks, &SnapshotFilter::default(), policy, group_by, &TimeZone::UTC)
+}
+
+fn staying(plan: &ForgetPlan) -> Vec<u8> {
     let gone = plan.forget();
     let stays = |number: &u8| !gone.iter().any(|session| session.nonce.0[0] == *number);
     (1..=5).filter(stays).collect()
+}
+
+fn kept(policy: &KeepPolicy, marks: &[Mark]) -> Vec<u8> {
+    staying(&plan(&series(), marks, policy, GroupBy::default()))
 }
 
 fn mark(number: u8, word: &str) -> Mark {
@@ -73,7 +80,15 @@ fn each_rule_keeps_what_it_says() {
         (KeepPolicy { monthly: 2, ..policy() }, vec![1, 5]),
         (KeepPolicy { yearly: 9, ..policy() }, vec![1, 5]),
         (KeepPolicy { within: Some(Span::new().days(8)), ..policy() }, vec![2, 3, 4, 5]),
+        (KeepPolicy { within: Some(Span::new()), ..policy() }, vec![5]),
+        (KeepPolicy { within: Some(Span::new().years(2026)), ..policy() }, vec![1, 2, 3, 4, 5]),
+        (KeepPolicy { within: Some(Span::new().years(13_000)), ..policy() }, vec![1, 2, 3, 4, 5]),
+        (KeepPolicy { within: Some(Span::new().days(5_000_000)), ..policy() }, vec![1, 2, 3, 4, 5]),
         (KeepPolicy { tags: vec!["keep".to_owned()], ..policy() }, vec![2]),
+        (KeepPolicy { tags: vec!["keep,db".to_owned()], ..policy() }, vec![2]),
+        (KeepPolicy { tags: vec!["keep,other".to_owned()], ..policy() }, vec![]),
+        (KeepPolicy { last: u32::MAX, ..policy() }, vec![1, 2, 3, 4, 5]),
+        (KeepPolicy { hourly: u32::MAX, ..policy() }, vec![1, 2, 4, 5]),
         (KeepPolicy { last: 1, yearly: 2, ..policy() }, vec![1, 5]),
     ] {
         assert_eq!(kept(&policy, &[]), expected, "{policy:?}");
@@ -87,13 +102,53 @@ fn pins_and_the_last_verified_one_stay() {
     assert_eq!(kept(&policy, &marks), [1, 3, 5]);
 }
 
+const ALL_TOGETHER: GroupBy = GroupBy { host: false, paths: false, tags: false };
+
 #[test]
 fn series_are_kept_apart() {
     let mut snapshots = series();
     snapshots[0].host = "other".to_owned();
     let policy = KeepPolicy { last: 1, ..KeepPolicy::default() };
-    let plan = plan_forget(&snapshots, &[], &policy, GroupBy::default(), &TimeZone::UTC);
-    assert_eq!(plan.forget().len(), 3);
-    let all = GroupBy { host: false, paths: false, tags: false };
-    assert_eq!(plan_forget(&snapshots, &[], &policy, all, &TimeZone::UTC).forget().len(), 4);
+    assert_eq!(plan(&snapshots, &[], &policy, GroupBy::default()).forget().len(), 3);
+    assert_eq!(plan(&snapshots, &[], &policy, ALL_TOGETHER).forget().len(), 4);
+}
+
+/// Rules that look at all sources together, or at snapshots of one tag, do not move what is promised of each source.
+#[test]
+fn the_last_verified_one_of_a_source_stays_however_rules_group_and_filter() {
+    let mut snapshots = series();
+    for snapshot in &mut snapshots[..3] {
+        snapshot.paths = vec!["/other".to_owned()];
+    }
+    let marks = [mark(1, "verified"), mark(2, "verified"), mark(4, "verified")];
+    let policy = KeepPolicy { last: 1, ..KeepPolicy::default() };
+    let by_host = GroupBy { host: true, ..ALL_TOGETHER };
+    let by_tag = GroupBy { tags: true, ..ALL_TOGETHER };
+    for group_by in [ALL_TOGETHER, by_host] {
+        assert_eq!(staying(&plan(&snapshots, &marks, &policy, group_by)), [2, 4, 5], "{group_by:?}");
+    }
+    // By tags, the second is also the last of its kind.
+    assert_eq!(staying(&plan(&snapshots, &marks, &policy, by_tag)), [2, 4, 5]);
+    // The first one was verified too, but a later one was: its tag does not make it the last of its source.
+    snapshots[0].tags = vec!["old".to_owned()];
+    let filter = SnapshotFilter { tags: vec!["old".to_owned()], ..SnapshotFilter::default() };
+    let none = KeepPolicy { tags: vec!["none".to_owned()], ..KeepPolicy::default() };
+    let of_tag = |marks| plan_forget(&snapshots, marks, &filter, &none, by_host, &TimeZone::UTC);
+    assert_eq!(staying(&of_tag(&marks[..])), [2, 3, 4, 5]);
+    assert_eq!(staying(&of_tag(&marks[..1])), [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn a_series_of_which_nothing_would_stay_is_named() {
+    let mut snapshots = series();
+    snapshots[1].host = "other".to_owned();
+    let policy = KeepPolicy { tags: vec!["keep".to_owned()], ..KeepPolicy::default() };
+    let emptied = |marks: &[Mark], group_by| {
+        let plan = plan(&snapshots, marks, &policy, group_by);
+        plan.emptied.iter().map(Series::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(emptied(&[], GroupBy::default()), ["host h; paths /data"]);
+    assert_eq!(emptied(&[mark(1, "pinned")], GroupBy::default()), [""; 0]);
+    assert_eq!(emptied(&[], ALL_TOGETHER), [""; 0]);
+    assert_eq!(emptied(&[], GroupBy { tags: true, ..ALL_TOGETHER }), ["no tags"]);
 }
