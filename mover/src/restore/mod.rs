@@ -81,6 +81,16 @@ impl RestoreOptions {
     }
 }
 
+/// What became of the attributes of the directory that is restored to the target itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TargetAttributes {
+    /// The target was new or empty, and has them now.
+    Restored,
+    /// The target held something, and stays as it was.
+    Left,
+}
+
 /// What a restore did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct RestoreReport {
@@ -102,6 +112,8 @@ pub struct RestoreReport {
     pub bytes_fetched: u64,
     /// Files that were read back and are as in the snapshot.
     pub files_verified: u64,
+    /// If one directory of the snapshot was restored to the target: what became of its attributes.
+    pub target_attributes: Option<TargetAttributes>,
     /// What could not be restored.
     pub problems: u64,
 }
@@ -119,6 +131,9 @@ pub async fn restore(
     if options.verify && !options.dry_run {
         monitor.phase("verify");
         report.files_verified = verify::verify(reader, options, &kept, Arc::clone(&monitor), cancel).await?;
+        if report.target_attributes == Some(TargetAttributes::Restored) {
+            verify::verify_target(reader, options, &*monitor).await?;
+        }
         report.problems = crate::monitor::Progress::get(&monitor.progress().problems);
     }
     Ok(report)

@@ -9,8 +9,12 @@ use std::{
 use tokio::sync::mpsc;
 
 mod delete;
+mod directories;
 
-use self::delete::Others;
+use self::{
+    delete::{Others, join},
+    directories::finish_directories,
+};
 use super::{
     Existing, RestoreOptions, RestoreReport,
     batch::{Batch, FILE_BYTES, FileTask, Sink, weight},
@@ -27,7 +31,7 @@ use crate::{
         metadata::{Kind, Metadata},
     },
     monitor::{Monitor, Progress},
-    reader::{SnapshotReader, walk::TreeWalk},
+    reader::SnapshotReader,
     target::tree::{TargetOptions, TargetTree},
 };
 
@@ -46,6 +50,12 @@ struct Planner<'o> {
     options: &'o RestoreOptions,
     shared: Arc<Shared>,
     prefix: Vec<u8>,
+    /// The target has nothing in it, and gets the attributes of the directory that is restored to it.
+    unused: bool,
+    /// Those attributes.
+    root: Option<Metadata>,
+    /// The directory whose names came last, for the directories above what patterns chose.
+    above: Vec<u8>,
     /// The target was empty: nothing needs to be looked up.
     fresh: bool,
     /// The target of a dry run, which is only looked at.
@@ -79,9 +89,9 @@ pub(crate) async fn run(
     } else {
         (Some(TargetTree::open(&options.target, wish)?), None)
     };
-    let fresh = match tree.as_ref().or(looked_at.as_ref()) {
-        Some(tree) => tree.is_empty()?,
-        None => true,
+    let (fresh, unused) = match tree.as_ref().or(looked_at.as_ref()) {
+        Some(tree) => (tree.is_empty()?, tree.is_unused()?),
+        None => (true, true),
     };
     let shared = Arc::new(Shared::new(reader, tree, Arc::clone(&monitor), cancel));
     let executor =
@@ -97,6 +107,9 @@ pub(crate) async fn run(
         options,
         shared: Arc::clone(&shared),
         prefix,
+        unused,
+        root: None,
+        above: Vec::new(),
         fresh,
         looked_at,
         batches,
@@ -111,7 +124,7 @@ pub(crate) async fn run(
         report: RestoreReport::default(),
     };
     let planned = planner.walk().await;
-    let Planner { batches, directories, links, prefix, mut report, kept, shared: own, .. } = planner;
+    let Planner { batches, directories, links, prefix, root, mut report, kept, shared: own, .. } = planner;
     drop((batches, own));
     let written =
         dispatcher.await.map_err(|error| Error::internal("the restore did not finish").with_source(error))?;
@@ -120,7 +133,8 @@ pub(crate) async fn run(
     planned?;
     if !options.dry_run {
         link(&shared, links)?;
-        finish_directories(reader, options, &shared, &prefix, directories).await?;
+        finish_directories(options, &shared, &prefix, directories).await?;
+        directories::finish_root(&shared, root.as_ref());
         shared.check()?;
     }
     report.bytes_written = shared.written.load(Ordering::Relaxed);
@@ -147,7 +161,7 @@ impl Planner<'_> {
 
     async fn entry(&mut self, entry: Entry) -> Result<()> {
         let Some(path) = relative(&entry.path, &self.prefix).map(<[u8]>::to_vec) else {
-            // The chosen directory is the target itself, whose attributes belong to whoever made it.
+            self.target_itself(entry.metadata);
             return Ok(());
         };
         if self.options.delete {
@@ -157,7 +171,7 @@ impl Planner<'_> {
             if !self.options.selection.wants(&entry.path) {
                 return Ok(());
             }
-            self.make_above(&path);
+            self.make_above(&path).await?;
         }
         Progress::add(&self.shared.monitor.progress().entries_expected, 1);
         Progress::add(&self.shared.monitor.progress().bytes_expected, entry.metadata.size);
@@ -183,36 +197,6 @@ impl Planner<'_> {
                 self.node(&path, &entry);
                 Ok(())
             }
-        }
-    }
-
-    /// Directories above a path that patterns chose are made if they are not there.
-    fn make_above(&self, path: &[u8]) {
-        let Some(tree) = &self.shared.tree else { return };
-        for (at, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
-            if !matches!(tree.look_up(&path[..at]), Ok(Some((Kind::Directory, _))))
-                && let Err(error) = tree.create_directory(&path[..at])
-            {
-                self.shared.report(&path[..at], &error);
-            }
-        }
-    }
-
-    fn directory(&mut self, path: Vec<u8>, metadata: Metadata) {
-        if self.options.delete && matches!(self.present(&path), Some((Kind::Directory, _))) {
-            self.others.wait(&path);
-        }
-        let Some(tree) = &self.shared.tree else { return };
-        if let Err(error) = tree.create_directory(&path) {
-            return self.shared.report(&path, &error);
-        }
-        Progress::add(&self.shared.monitor.progress().entries, 1);
-        self.directory_bytes += mem::size_of::<(Vec<u8>, Metadata)>() + weight(&path, &metadata);
-        if self.directory_bytes as u64 > self.options.memory_bytes / DIRECTORY_SHARE {
-            self.directories = None;
-        }
-        if let Some(directories) = &mut self.directories {
-            directories.push((path, metadata));
         }
     }
 
@@ -384,38 +368,6 @@ fn link(shared: &Shared, links: Vec<(Vec<u8>, (u64, u64))>) -> Result<()> {
         match linked {
             Ok(()) => Progress::add(&shared.monitor.progress().entries, 1),
             Err(error) => shared.report(&path, &error),
-        }
-    }
-    Ok(())
-}
-
-/// Attributes of directories, from the bottom up: what is made in a directory changes its times.
-async fn finish_directories(
-    reader: &SnapshotReader,
-    options: &RestoreOptions,
-    shared: &Shared,
-    prefix: &[u8],
-    directories: Option<Vec<(Vec<u8>, Metadata)>>,
-) -> Result<()> {
-    let Some(tree) = &shared.tree else { return Ok(()) };
-    let finish = |path: &[u8], metadata: &Metadata| {
-        if let Err(error) = tree.finish_directory(path, metadata) {
-            shared.report(path, &error);
-        }
-    };
-    if let Some(directories) = directories {
-        directories.iter().rev().for_each(|(path, metadata)| finish(path, metadata));
-        return Ok(());
-    }
-    let mut walk = TreeWalk::backwards(reader, options.selection.part())?;
-    while let Some(leaf) = walk.next_leaf().await? {
-        shared.check()?;
-        for entry in leaf.iter().filter(|entry| entry.kind == Kind::Directory) {
-            if let Some(path) = relative(&entry.path, prefix)
-                && options.selection.wants(&entry.path)
-            {
-                finish(path, &entry.metadata);
-            }
         }
     }
     Ok(())

@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+mod attributes;
 mod delete;
 
 use super::*;

@@ -10,9 +10,11 @@ pub mod tree;
 mod attributes;
 mod file;
 mod remove;
+mod root;
 
 #[cfg(test)]
 mod tests;
 
 pub use crate::source::Problem;
+pub use attributes::differing;
 pub use file::TargetFile;

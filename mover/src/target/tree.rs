@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::{CStr, CString};
 use std::io;
-use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -22,9 +21,7 @@ use crate::error::{Error, Result};
 use crate::format::metadata::{Kind, Metadata};
 use crate::source::show_path;
 use crate::sys::attributes::{Inode, read_flags, write_flags};
-use crate::sys::directory::{
-    each_entry, open_directory, open_directory_beneath, open_trusted_directory, to_c_string,
-};
+use crate::sys::directory::{open_directory, open_directory_beneath, open_trusted_directory, to_c_string};
 use crate::sys::fds::{FdCache, lock};
 use crate::sys::file::open_path_only;
 use crate::sys::names::{Listed, Room};
@@ -148,19 +145,6 @@ impl TargetTree {
             (names, None) => Ok(names),
             (_, Some(error)) => Err(failed(error, "list", path)),
         }
-    }
-
-    /// Whether the target holds nothing.
-    pub fn is_empty(&self) -> Result<bool> {
-        let mut empty = true;
-        let look = |fd| {
-            each_entry(fd, 0, |_| {
-                empty = false;
-                Ok(ControlFlow::Break(()))
-            })
-        };
-        open_directory(&self.root, c".").and_then(look).map_err(|error| failed(error, "list", b"."))?;
-        Ok(empty)
     }
 
     /// Makes a directory that only this user can enter until [`Self::finish_directory`]; one that exists

@@ -11,7 +11,7 @@ use carrack_mover::{
     error::{Error, Result},
     format::records::{Snapshot, SourceKind},
     reader::SnapshotReader,
-    restore::{Existing, RestoreOptions, RestoreReport, Selection, image, restore, stream},
+    restore::{Existing, RestoreOptions, RestoreReport, Selection, TargetAttributes, image, restore, stream},
     source::exclude::Exclude,
     target::stdout::StreamTarget,
 };
@@ -44,7 +44,9 @@ Examples:
   carrack restore latest:/shop.sql --target - | psql shop
   carrack restore latest --target /dev/vg0/new
 
-The path after the colon becomes the target itself. Patterns are those of carrack backup.")]
+The path after the colon becomes the target itself: if the target is new, or empty but for lost+found, it gets
+the owner, mode, times and other attributes of that directory; if it holds anything else, it keeps its own.
+Patterns are those of carrack backup.")]
 pub(crate) struct RestoreArgs {
     /// Snapshot: an id, the beginning of one, or latest; and a path in it
     #[arg(value_name = "SNAPSHOT[:PATH]")]
@@ -321,6 +323,12 @@ fn show(
         units::duration(elapsed),
         units::rate(report.bytes, elapsed)
     ))?;
+    if report.target_attributes == Some(TargetAttributes::Left) {
+        out.note(format_args!(
+            "{} held something already and keeps its own owner, mode and times",
+            args.target.display()
+        ));
+    }
     if report.problems > 0 {
         out.line(format_args!("problems   {}: see the warnings above", report.problems))?;
     }
