@@ -83,7 +83,7 @@ pub(crate) async fn run(
     cancel: Cancel,
 ) -> Result<(RestoreReport, Kept)> {
     let prefix = options.selection.prefix(reader).await?;
-    let wish = TargetOptions { replace: options.existing != Existing::Keep };
+    let wish = TargetOptions { replace: options.existing != Existing::Keep, replace_trees: options.delete };
     let (tree, looked_at) = if options.dry_run {
         (None, TargetTree::open_existing(&options.target, wish)?)
     } else {
@@ -137,6 +137,7 @@ pub(crate) async fn run(
         directories::finish_root(&shared, root.as_ref());
         shared.check()?;
     }
+    report.deleted += shared.tree.as_ref().map_or(0, TargetTree::removed);
     report.bytes_written = shared.written.load(Ordering::Relaxed);
     report.bytes_fetched = shared.fetched.load(Ordering::Relaxed);
     finish_tree(shared)?;
@@ -201,7 +202,11 @@ impl Planner<'_> {
     }
 
     fn node(&mut self, path: &[u8], entry: &Entry) {
-        if self.keeps(self.present(path).as_ref(), &entry.metadata) {
+        let present = self.present(path);
+        if self.keeps(present.as_ref(), &entry.metadata) {
+            return;
+        }
+        if self.is_in_the_way(path, present.as_ref()) {
             return;
         }
         let shared = Arc::clone(&self.shared);
@@ -257,6 +262,9 @@ impl Planner<'_> {
         if self.keeps(present.as_ref(), &entry.metadata) {
             self.report.files_skipped += 1;
             self.kept.add(self.report.files - 1);
+            return Ok(());
+        }
+        if self.is_in_the_way(&path, present.as_ref()) {
             return Ok(());
         }
         let several = entry.metadata.links > 1;

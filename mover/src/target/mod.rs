@@ -18,3 +18,4 @@ mod tests;
 pub use crate::source::Problem;
 pub use attributes::differing;
 pub use file::TargetFile;
+pub(crate) use remove::directory_in_the_way;

@@ -7,6 +7,7 @@ use std::ffi::CStr;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
 
 use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
@@ -62,6 +63,23 @@ impl TargetTree {
         Ok(walk.count)
     }
 
+    /// Makes room where a directory is. Nobody loses a tree because a name in the snapshot is that of a file.
+    fn clear_directory(&self, path: &[u8], parent: &DirectoryHandle, name: &CStr) -> Result<()> {
+        if self.options.replace_trees {
+            let count = self.remove(path)?;
+            self.removed.fetch_add(count.saturating_sub(1), Ordering::Relaxed);
+            return Ok(());
+        }
+        match unlink(&parent.fd, name, true) {
+            Err(error) if is_not_empty(&error) => Err(directory_in_the_way(path)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error, "remove", path)),
+            _ => {
+                self.forget_directories();
+                Ok(())
+            }
+        }
+    }
+
     /// Clears the name if the options allow it, and calls `make` again.
     pub(super) fn replacing<T>(
         &self,
@@ -77,7 +95,7 @@ impl TargetTree {
         for _ in 0..ATTEMPTS {
             match unlink(&parent.fd, name, false) {
                 Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
-                    self.remove(path)?;
+                    self.clear_directory(path, parent, name)?;
                 }
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(failed(error, "remove", path));
@@ -91,6 +109,15 @@ impl TargetTree {
         }
         Err(Error::conflict(format!("somebody keeps making {} in the target", show_path(path))))
     }
+}
+
+/// Says that a directory with contents is in the way of something else.
+pub(crate) fn directory_in_the_way(path: &[u8]) -> Error {
+    let path = show_path(path);
+    Error::conflict(format!(
+        "{path} is a directory with contents in the target, and something else in the snapshot"
+    ))
+    .with_hint("move it away or remove it, or restore with --delete")
 }
 
 /// Removes or counts what is below a path, and then itself.

@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rustix::fs::{AtFlags, FileType, Mode};
@@ -42,6 +43,8 @@ const NAME_MAX: usize = 255;
 pub struct TargetOptions {
     /// Whether something that is in the way is removed; if not, it is an error of that entry.
     pub replace: bool,
+    /// Whether a directory that is in the way is removed with all that is in it; otherwise only an empty one is.
+    pub replace_trees: bool,
 }
 
 /// A file made or taken over in this run: the only thing that a hard link may be made to.
@@ -85,6 +88,8 @@ pub struct TargetTree {
     report: Mutex<Report>,
     locked_links: Mutex<Vec<(Made, u32)>>,
     pub(super) is_root: bool,
+    /// What was removed with directories that were in the way.
+    pub(super) removed: AtomicU64,
 }
 
 impl TargetTree {
@@ -120,6 +125,7 @@ impl TargetTree {
             report: Mutex::default(),
             locked_links: Mutex::default(),
             is_root: rustix::process::geteuid().is_root(),
+            removed: AtomicU64::new(0),
         })
     }
 
@@ -239,6 +245,11 @@ impl TargetTree {
             )));
         }
         Ok(())
+    }
+
+    /// How many entries went with directories that were in the way; what took their names is not counted.
+    pub fn removed(&self) -> u64 {
+        self.removed.load(Ordering::Relaxed)
     }
 
     /// Ends the restore: sets what had to wait, and tells what could not be restored.

@@ -94,6 +94,26 @@ async fn directories_that_patterns_leave_out_are_no_problem() {
     assert_eq!(names(target.path()), BTreeSet::from(["d".to_owned()]));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_with_contents_in_the_way_of_a_file_stays_without_delete() {
+    let (sample, target) = (sample(), directory());
+    fs::create_dir_all(target.path().join("empty/mine")).unwrap();
+    fs::write(target.path().join("empty/mine/file"), "mine").unwrap();
+    let options = RestoreOptions { existing: Existing::Compare, ..RestoreOptions::to(target.path()) };
+    for dry_run in [true, false] {
+        let (report, problems) = run(&sample, &RestoreOptions { dry_run, ..options.clone() }).await;
+        assert_eq!((report.deleted, problems.len()), (0, 1), "{problems:?}");
+        assert_eq!(problems[0].what, "empty");
+        assert_eq!(fs::read(target.path().join("empty/mine/file")).unwrap(), b"mine");
+    }
+    for dry_run in [true, false] {
+        let options = RestoreOptions { delete: true, dry_run, ..options.clone() };
+        let (report, problems) = run(&sample, &options).await;
+        assert_eq!((report.deleted, problems), (2, vec![]), "{dry_run}");
+    }
+    assert_restored(target.path(), &sample.files);
+}
+
 #[test]
 fn a_batch_counts_files_without_contents_and_what_they_carry() {
     let task = |bytes| {
