@@ -83,6 +83,12 @@ pub(crate) async fn run(
     cancel: Cancel,
 ) -> Result<(RestoreReport, Kept)> {
     let prefix = options.selection.prefix(reader).await?;
+    if options.delete && prefix != options.selection.path {
+        return Err(Error::invalid(
+            "--delete goes with a directory, and this is one file: all else would be deleted",
+        )
+        .with_hint("leave --delete out, or name the directory that the file is in"));
+    }
     let wish = TargetOptions { replace: options.existing != Existing::Keep, replace_trees: options.delete };
     let (tree, looked_at) = if options.dry_run {
         (None, TargetTree::open_existing(&options.target, wish)?)

@@ -114,6 +114,18 @@ async fn a_directory_with_contents_in_the_way_of_a_file_stays_without_delete() {
     assert_restored(target.path(), &sample.files);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn one_file_does_not_go_with_delete() {
+    let (sample, target) = (sample(), directory());
+    fs::write(target.path().join("mine"), "mine").unwrap();
+    let mut options = RestoreOptions { delete: true, ..RestoreOptions::to(target.path()) };
+    options.selection.path = b"d/e/large".to_vec();
+    let monitor = Arc::new(CollectMonitor::default());
+    let error = restore(&sample.reader, &options, monitor, Cancel::default()).await.unwrap_err();
+    assert_eq!(error.kind(), crate::error::ErrorKind::Invalid);
+    assert_eq!(names(target.path()), BTreeSet::from(["mine".to_owned()]));
+}
+
 #[test]
 fn a_batch_counts_files_without_contents_and_what_they_carry() {
     let task = |bytes| {
