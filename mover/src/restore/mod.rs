@@ -139,6 +139,13 @@ pub async fn restore(
     Ok(report)
 }
 
+impl RestoreReport {
+    /// Whether patterns chose nothing at all, of the snapshot and of the target.
+    pub fn is_of_nothing(&self, selection: &Selection) -> bool {
+        selection.include.has_patterns() && self.files + self.directories + self.others + self.deleted == 0
+    }
+}
+
 /// Workers for a wish of `threads`, 0 for one on each core.
 pub(crate) fn worker_count(threads: usize) -> usize {
     match threads {

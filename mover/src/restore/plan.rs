@@ -175,7 +175,7 @@ impl Planner<'_> {
             self.pass_name(&path);
         }
         if self.options.selection.has_patterns() {
-            if !self.options.selection.wants(&entry.path) {
+            if !self.options.selection.wants(&path) {
                 return Ok(());
             }
             self.make_above(&path).await?;

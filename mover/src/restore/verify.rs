@@ -61,7 +61,7 @@ pub(super) async fn verify(
     while let Some(leaf) = walk.next_leaf().await? {
         for entry in leaf {
             let Some(path) = relative(&entry.path, &prefix) else { continue };
-            if entry.kind != Kind::File || !options.selection.wants(&entry.path) {
+            if entry.kind != Kind::File || !options.selection.wants(path) {
                 continue;
             }
             selected += 1;

@@ -46,7 +46,8 @@ Examples:
 
 The path after the colon becomes the target itself: if the target is new, or empty but for lost+found, it gets
 the owner, mode, times and other attributes of that directory; if it holds anything else, it keeps its own.
-Patterns are those of carrack backup.")]
+Patterns are those of carrack backup; with a slash in front they begin at that path. If nothing matches them, the
+exit code is 10.")]
 pub(crate) struct RestoreArgs {
     /// Snapshot: an id, the beginning of one, or latest; and a path in it
     #[arg(value_name = "SNAPSHOT[:PATH]")]
@@ -130,11 +131,17 @@ pub(crate) async fn run(context: &Context, args: &RestoreArgs) -> Result<Outcome
         refuse_tree_options(args, "a device or image file")?;
         to_image(context, args, &reader, &wanted, &config, &watch).await
     } else {
-        to_directory(context, args, &reader, selection, &config, &watch).await
+        to_directory(context, args, &reader, selection.clone(), &config, &watch).await
     };
     let elapsed = watch.elapsed();
     drop(watch);
     let report = done?;
+    if report.is_of_nothing(&selection) {
+        return Err(Error::not_found("nothing in the snapshot matches the patterns: nothing was restored")
+            .with_hint(
+                "see what is there: carrack ls SNAPSHOT[:PATH]; patterns with a slash in front begin at PATH",
+            ));
+    }
     show(&output, args, &snapshot, &report, elapsed)?;
     Ok(Outcome::of_problems(report.problems))
 }

@@ -97,7 +97,7 @@ impl Planner<'_> {
             self.shared.check()?;
             for entry in leaf.iter().filter(|entry| entry.kind == Kind::Directory) {
                 if let Some(path) = relative(&entry.path, &self.prefix)
-                    && self.options.selection.wants(&entry.path)
+                    && self.options.selection.wants(path)
                     && matches!(self.present(path), Some((Kind::Directory, _)))
                     && !self.shared.reader.has_names(&entry.path).await?
                 {
@@ -169,7 +169,7 @@ impl Planner<'_> {
 
     fn remove_other(&mut self, path: &[u8]) {
         // What the patterns do not select is not this restore's to remove.
-        if !self.options.selection.wants(&join(&self.prefix, path)) {
+        if !self.options.selection.wants(path) {
             return;
         }
         let Some(tree) = self.used() else { return };

@@ -37,7 +37,7 @@ impl Planner<'_> {
         let directory = split_path(path).0;
         let before = mem::replace(&mut self.above, directory.to_vec());
         for above in directories_to(directory).filter(|above| !is_in(&before, above)) {
-            if self.options.selection.wants(&join(&self.prefix, above)) {
+            if self.options.selection.wants(above) {
                 continue;
             }
             let found = self.shared.reader.lookup(&join(&self.prefix, above)).await?;
@@ -104,7 +104,7 @@ pub(super) async fn finish_directories(
         shared.check()?;
         for entry in leaf {
             let Some(path) = relative(&entry.path, prefix) else { continue };
-            if !options.selection.wants(&entry.path) {
+            if !options.selection.wants(path) {
                 continue;
             }
             if patterns {
@@ -129,12 +129,11 @@ async fn finish_above(
     to: &[u8],
 ) -> Result<()> {
     for above in directories_to(from).rev().filter(|above| !is_in(to, above)) {
-        let path = join(prefix, above);
-        if options.selection.wants(&path) {
+        if options.selection.wants(above) {
             continue;
         }
-        if let Some(entry) = shared.reader.lookup(&path).await?.filter(|entry| entry.kind == Kind::Directory)
-        {
+        let found = shared.reader.lookup(&join(prefix, above)).await?;
+        if let Some(entry) = found.filter(|entry| entry.kind == Kind::Directory) {
             finish(shared, above, &entry.metadata);
         }
     }

@@ -126,6 +126,21 @@ async fn one_file_does_not_go_with_delete() {
     assert_eq!(names(target.path()), BTreeSet::from(["mine".to_owned()]));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn patterns_that_match_nothing_are_no_problem_and_are_told() {
+    let (sample, target) = (sample(), directory());
+    fs::write(target.path().join("mine"), "mine").unwrap();
+    let mut options = RestoreOptions { delete: true, ..RestoreOptions::to(target.path()) };
+    options.selection.include.add_pattern("nomatch", false, "test").unwrap();
+    for memory_bytes in [LITTLE, limits::MEMORY_DEFAULT] {
+        let options = RestoreOptions { memory_bytes, ..options.clone() };
+        let (report, problems) = run(&sample, &options).await;
+        assert_eq!((report, problems), (RestoreReport::default(), vec![]));
+        assert!(report.is_of_nothing(&options.selection));
+        assert_eq!(names(target.path()), BTreeSet::from(["mine".to_owned()]));
+    }
+}
+
 #[test]
 fn a_batch_counts_files_without_contents_and_what_they_carry() {
     let task = |bytes| {
