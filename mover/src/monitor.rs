@@ -58,6 +58,8 @@ pub trait Monitor: Send + Sync + Debug {
     fn phase(&self, name: &str);
     /// Something went wrong, and the work goes on.
     fn problem(&self, problem: Problem);
+    /// A dry run has found something that would be removed.
+    fn would_remove(&self, _path: &[u8]) {}
 }
 
 /// Counts and keeps, and shows nothing.
@@ -65,6 +67,7 @@ pub trait Monitor: Send + Sync + Debug {
 pub struct CollectMonitor {
     progress: Progress,
     problems: Mutex<Vec<Problem>>,
+    removals: Mutex<Vec<String>>,
 }
 
 /// Problems that are kept word for word; the rest is only counted.
@@ -74,6 +77,11 @@ impl CollectMonitor {
     /// The problems so far (the first `PROBLEMS_KEPT`).
     pub fn problems(&self) -> Vec<Problem> {
         self.problems.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What a dry run would remove (the first `PROBLEMS_KEPT`).
+    pub fn removals(&self) -> Vec<String> {
+        self.removals.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -89,6 +97,13 @@ impl Monitor for CollectMonitor {
         let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
         if problems.len() < PROBLEMS_KEPT {
             problems.push(problem);
+        }
+    }
+
+    fn would_remove(&self, path: &[u8]) {
+        let mut removals = self.removals.lock().unwrap_or_else(PoisonError::into_inner);
+        if removals.len() < PROBLEMS_KEPT {
+            removals.push(escape_path(path));
         }
     }
 }

@@ -100,13 +100,15 @@ pub struct RestoreReport {
     pub directories: u64,
     /// Links, devices, pipes and sockets.
     pub others: u64,
+    /// Files that were not there.
+    pub files_new: u64,
     /// Files that were right already, or were to be kept.
     pub files_skipped: u64,
     /// Things removed because the snapshot does not have them.
     pub deleted: u64,
     /// Bytes of contents of all of them, holes included.
     pub bytes: u64,
-    /// Bytes written.
+    /// Bytes written. A dry run believes sizes and times, and counts files that differ whole.
     pub bytes_written: u64,
     /// Bytes that came from the store.
     pub bytes_fetched: u64,

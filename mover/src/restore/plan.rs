@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 mod delete;
 mod directories;
+mod dry_run;
 
 use self::{
     delete::{Others, join},
@@ -273,6 +274,7 @@ impl Planner<'_> {
         if self.is_in_the_way(&path, present.as_ref()) {
             return Ok(());
         }
+        self.report.files_new += u64::from(!matches!(present, Some((Kind::File, _))));
         let several = entry.metadata.links > 1;
         if several && self.is_further_name(&path, &entry.metadata) {
             return Ok(());
@@ -282,6 +284,11 @@ impl Planner<'_> {
             && !several
             && matches!(&present, Some((Kind::File, old))
                 if old.size == entry.metadata.size && old.mtime == entry.metadata.mtime);
+        if self.options.dry_run {
+            self.report.files_skipped += u64::from(right);
+            self.count_file(&path, &entry, present.as_ref()).await;
+            return Ok(());
+        }
         let sink = match self.sink(&path, &entry, reuse) {
             Ok(sink) => sink,
             Err(error) => {

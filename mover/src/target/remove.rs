@@ -50,15 +50,32 @@ impl TargetTree {
         self.bottom_up(path, false, WAITING)
     }
 
+    /// The same, and hands out each path that would go, what is in a directory before the directory.
+    pub fn list(&self, path: &[u8], mut each: impl FnMut(&[u8])) -> Result<u64> {
+        self.go_through(path, false, WAITING, &mut each)
+    }
+
     pub(super) fn bottom_up(&self, path: &[u8], remove: bool, waiting: usize) -> Result<u64> {
+        self.go_through(path, remove, waiting, &mut |_| {})
+    }
+
+    fn go_through(
+        &self,
+        path: &[u8],
+        remove: bool,
+        waiting: usize,
+        each: &mut dyn FnMut(&[u8]),
+    ) -> Result<u64> {
         let (parent, name) = self.locate(path)?;
         let stat = stat_at(&parent.fd, &name).map_err(|error| failed(error, "examine", path))?;
         let mut walk =
-            BottomUp { tree: self, remove, waiting, path: path.to_vec(), levels: Vec::new(), count: 0 };
+            BottomUp { tree: self, remove, each, waiting, path: path.to_vec(), levels: Vec::new(), count: 0 };
         let enter = walk.meet(&parent.fd, &name, file_type(&stat));
         if enter.map_err(|error| failed(error, "remove", path))? {
             walk.levels.push(Level::at(path.len()));
             walk.run()?;
+        } else if !remove {
+            (walk.each)(path);
         }
         Ok(walk.count)
     }
@@ -124,6 +141,8 @@ pub(crate) fn directory_in_the_way(path: &[u8]) -> Error {
 struct BottomUp<'t> {
     tree: &'t TargetTree,
     remove: bool,
+    /// Is told of each path that is only counted.
+    each: &'t mut dyn FnMut(&[u8]),
     /// Bytes of names that may wait in the first directory.
     waiting: usize,
     /// Where it is; the directory of each level is a front part of it.
@@ -192,6 +211,9 @@ impl BottomUp<'_> {
             (level.from, level.found) = (entry.next_entry_cookie(), true);
             let met = self.meet(&directory, name, entry.file_type());
             let enter = met.inspect_err(|_| culprit = Some(name.to_owned()))?;
+            if !self.remove && !enter {
+                (self.each)(&[&self.path, &b"/"[..], name.to_bytes()].concat());
+            }
             if enter && (!level.waiting.push(name) || level.waiting.bytes() >= most) {
                 level.ended = false;
                 return Ok(ControlFlow::Break(()));
@@ -241,6 +263,7 @@ impl BottomUp<'_> {
         let Some(mut level) = self.levels.pop() else { return Ok(()) };
         if !self.remove {
             self.count += 1;
+            (self.each)(&self.path);
             return Ok(());
         }
         let (above, name) = split_path(&self.path);

@@ -71,7 +71,7 @@ pub(crate) struct RestoreArgs {
     /// Make holes where the snapshot has zeros; this is so without the option too
     #[arg(long, hide = true)]
     pub(crate) sparse: bool,
-    /// Say what would be written and deleted, and do nothing
+    /// Say what would be written, name what would be deleted, and do nothing
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
 }
@@ -313,14 +313,15 @@ fn show(
         units::count(report.directories, "directory", "directories"),
     );
     out.remark(format_args!("entries    {}, {}, {} others", names.0, names.1, report.others))?;
-    if report.files_skipped + report.deleted > 0 {
+    if report.files_skipped + report.deleted > 0 || args.dry_run {
         out.remark(format_args!(
-            "           {} left as they were, {} deleted",
-            report.files_skipped, report.deleted
+            "           {} new, {} left as they were, {} deleted",
+            report.files_new, report.files_skipped, report.deleted
         ))?;
     }
     let (bytes, written) = (units::size(report.bytes), units::size(report.bytes_written));
-    out.remark(format_args!("contents   {bytes}, of which {written} written"))?;
+    let most = if args.dry_run { "at most " } else { "" };
+    out.remark(format_args!("contents   {bytes}, of which {most}{written} written"))?;
     if report.files_verified > 0 {
         let verified = units::count(report.files_verified, "file", "files");
         out.remark(format_args!("verified   {verified} read back and compared"))?;

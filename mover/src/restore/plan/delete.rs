@@ -8,12 +8,8 @@ use std::{collections::HashSet, sync::Arc};
 use super::{Planner, relative, report};
 use crate::{
     error::{ErrorKind, Result},
-    format::{
-        metadata::{Kind, Metadata},
-        order::split_path,
-    },
+    format::{metadata::Kind, order::split_path},
     sys::names::{Cursor, Room, temporary},
-    target::directory_in_the_way,
 };
 
 /// The names of one directory of the target, and those of directories that wait, take this part of the memory each.
@@ -149,31 +145,17 @@ impl Planner<'_> {
         self.others.listing = name.map(|_| listing);
     }
 
-    /// A dry run's look at something in the place of what is no directory: whether it would be a problem. What would be
-    /// removed with it is counted.
-    pub(super) fn is_in_the_way(&mut self, path: &[u8], present: Option<&(Kind, Metadata)>) -> bool {
-        let Some(tree) = &self.looked_at else { return false };
-        if !matches!(present, Some((Kind::Directory, _))) {
-            return false;
-        }
-        match tree.count(path) {
-            Ok(count) if count > 1 && !self.options.delete => {
-                report(&*self.shared.monitor, path, &directory_in_the_way(path));
-                return true;
-            }
-            Ok(count) => self.report.deleted += count.saturating_sub(1),
-            Err(error) => report(&*self.shared.monitor, path, &error),
-        }
-        false
-    }
-
     fn remove_other(&mut self, path: &[u8]) {
         // What the patterns do not select is not this restore's to remove.
         if !self.options.selection.wants(path) {
             return;
         }
         let Some(tree) = self.used() else { return };
-        let removed = if self.options.dry_run { tree.count(path) } else { tree.remove(path) };
+        let removed = if self.options.dry_run {
+            tree.list(path, |path| self.shared.monitor.would_remove(path))
+        } else {
+            tree.remove(path)
+        };
         match removed {
             Ok(count) => self.report.deleted += count,
             Err(error) => report(&*self.shared.monitor, path, &error),

@@ -141,6 +141,31 @@ async fn patterns_that_match_nothing_are_no_problem_and_are_told() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_counts_what_would_be_written_and_names_what_would_go() {
+    let (sample, target) = (sample(), directory());
+    let options = RestoreOptions { dry_run: true, ..RestoreOptions::to(target.path()) };
+    let (planned, _) = run(&sample, &options).await;
+    let (done, _) = run(&sample, &RestoreOptions::to(target.path())).await;
+    assert_eq!(planned.bytes_written, done.bytes_written, "holes are not written");
+    assert_eq!((planned.files_new, done.files_new), (planned.files, done.files));
+    fs::write(target.path().join("d/small003"), b"other").unwrap();
+    fs::create_dir_all(target.path().join("d/more/deep")).unwrap();
+    fs::write(target.path().join("d/more/file"), b"").unwrap();
+    fs::write(target.path().join("stray"), b"").unwrap();
+    let monitor = Arc::new(CollectMonitor::default());
+    let watched = Arc::clone(&monitor) as Arc<dyn Monitor>;
+    let options = RestoreOptions { delete: true, ..options };
+    let report = restore(&sample.reader, &options, watched, Cancel::default()).await.unwrap();
+    let mut removals = monitor.removals();
+    removals.sort();
+    assert_eq!(removals, ["d/more", "d/more/deep", "d/more/file", "stray"]);
+    // The two names of one file are made anew.
+    let expected = sample.files["d/small003"].len() + sample.files["z/one"].len();
+    assert_eq!((report.deleted, report.bytes_written, report.files_new), (4, expected as u64, 0));
+    assert!(target.path().join("d/more/deep").is_dir());
+}
+
 #[test]
 fn a_batch_counts_files_without_contents_and_what_they_carry() {
     let task = |bytes| {
