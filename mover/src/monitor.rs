@@ -58,6 +58,8 @@ pub trait Monitor: Send + Sync + Debug {
     fn phase(&self, name: &str);
     /// Something went wrong, and the work goes on.
     fn problem(&self, problem: Problem);
+    /// A dry run has found something that would be removed.
+    fn would_remove(&self, _path: &[u8]) {}
 }
 
 /// The other side has not answered for a while, and is asked again.
@@ -82,6 +84,7 @@ pub trait WaitMonitor: Send + Sync + Debug {
 pub struct CollectMonitor {
     progress: Progress,
     problems: Mutex<Vec<Problem>>,
+    removals: Mutex<Vec<String>>,
 }
 
 /// Problems that are kept word for word; the rest is only counted.
@@ -91,6 +94,11 @@ impl CollectMonitor {
     /// The problems so far (the first `PROBLEMS_KEPT`).
     pub fn problems(&self) -> Vec<Problem> {
         self.problems.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What a dry run would remove (the first `PROBLEMS_KEPT`).
+    pub fn removals(&self) -> Vec<String> {
+        self.removals.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -106,6 +114,13 @@ impl Monitor for CollectMonitor {
         let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
         if problems.len() < PROBLEMS_KEPT {
             problems.push(problem);
+        }
+    }
+
+    fn would_remove(&self, path: &[u8]) {
+        let mut removals = self.removals.lock().unwrap_or_else(PoisonError::into_inner);
+        if removals.len() < PROBLEMS_KEPT {
+            removals.push(escape_path(path));
         }
     }
 }

@@ -215,13 +215,20 @@ fn a_directory_that_is_not_empty_becomes_as_it_was() {
     fs::write(target.join("b/c"), b"a file in the place of a directory").expect("writes");
     // A dry run counts the same, and does nothing.
     let dry = restore(&carrack, &snapshot, &target, &["--delete", "--dry-run"], 0);
-    assert_eq!((counted(&dry, "deleted"), counted(&dry, "bytes_written")), (4, 0), "{}", dry.out);
+    assert_eq!((counted(&dry, "deleted"), counted(&dry, "files_new")), (4, 1), "{}", dry.out);
+    let messages = dry.out.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let named: Vec<String> = messages
+        .filter(|message| message["message_type"] == "would_delete")
+        .filter_map(|message| message["item"].as_str().map(str::to_owned))
+        .collect();
+    assert_eq!(named, ["b/new", "new/below/file", "new/below", "new"]);
     assert!(target.join("new/below/file").exists());
     let without = restore(&carrack, &snapshot, &target, &["--verify"], 0);
     assert_eq!(counted(&without, "deleted"), 0);
     assert!(target.join("b/new").exists() && target.join("new/below/file").exists());
     let written = counted(&without, "bytes_written");
     assert!((7..1 << 20).contains(&written), "{written} bytes");
+    assert!(counted(&dry, "bytes_written") >= written, "{}", dry.out);
     let with = restore(&carrack, &snapshot, &target, &["--delete", "--verify"], 0);
     assert_eq!(counted(&with, "deleted"), 4);
     same(&source, &target);

@@ -24,6 +24,13 @@ pub(crate) fn line(message: &impl Serialize) -> String {
     })
 }
 
+/// Body of `would_delete`.
+#[derive(Debug, Serialize)]
+pub(crate) struct WouldDelete<'a> {
+    /// Path below the target.
+    pub(crate) item: &'a str,
+}
+
 /// Body of `status`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(crate) struct Status {

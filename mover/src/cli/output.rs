@@ -91,8 +91,10 @@ impl Output {
 
     /// Writes to standard output, buffered and in one go.
     pub(crate) fn stdout(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
-        let mut out = BufWriter::new(io::stdout().lock());
-        write(&mut out).and_then(|()| out.flush()).map_err(output_error)
+        self.beside_bar(|| {
+            let mut out = BufWriter::new(io::stdout().lock());
+            write(&mut out).and_then(|()| out.flush()).map_err(output_error)
+        })
     }
 
     /// One line of a result for people.
@@ -161,11 +163,15 @@ impl Output {
 
     /// A line on standard error. If that is closed too, there is nobody left to tell.
     pub(crate) fn stderr_line(&self, text: &dyn Display) {
-        let write = || drop(writeln!(io::stderr().lock(), "{text}"));
+        self.beside_bar(|| drop(writeln!(io::stderr().lock(), "{text}")));
+    }
+
+    /// The progress bar makes room for what is printed.
+    fn beside_bar<T>(&self, print: impl FnOnce() -> T) -> T {
         let bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match bar {
-            Some(bar) => bar.suspend(write),
-            None => write(),
+            Some(bar) => bar.suspend(print),
+            None => print(),
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
         mpsc::{RecvTimeoutError, SyncSender, sync_channel},
     },
     thread::JoinHandle,
@@ -12,11 +13,15 @@ use std::{
 
 use carrack_mover::{
     clock::World,
-    monitor::{Monitor, Problem, Progress},
+    monitor::{Monitor, Problem, Progress, escape_path},
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{json::Status, output::Output, units};
+use super::{
+    json::{Status, WouldDelete},
+    output::Output,
+    units,
+};
 
 #[cfg(test)]
 mod tests;
@@ -29,6 +34,8 @@ const STATUS: Duration = Duration::from_secs(1);
 const LINE: Duration = Duration::from_secs(5);
 /// Problems that are printed; the rest is only counted, so that a broken disk does not fill the log.
 const PROBLEMS_PRINTED: u64 = 1000;
+/// Paths to remove that are printed by a dry run; the rest is only counted.
+const REMOVALS_PRINTED: u64 = 1000;
 
 /// Watches one piece of work and shows how it goes. Ends when dropped.
 #[derive(Debug)]
@@ -48,6 +55,8 @@ pub(crate) struct Watcher {
     world: World,
     started: Duration,
     bar: Option<ProgressBar>,
+    /// How much a dry run would have removed.
+    removals: AtomicU64,
 }
 
 impl Watch {
@@ -60,6 +69,7 @@ impl Watch {
             world: world.clone(),
             started: world.clock.monotonic(),
             bar: output.draws().then(new_bar),
+            removals: AtomicU64::new(0),
         });
         output.share_bar(monitor.bar.clone());
         if output.is_quiet() {
@@ -180,6 +190,23 @@ impl Monitor for Watcher {
         self.output.problem(&problem.what, &problem.message);
         if number == PROBLEMS_PRINTED {
             self.output.problem("more problems", "they are counted and no longer printed");
+        }
+    }
+
+    fn would_remove(&self, path: &[u8]) {
+        let number = self.removals.fetch_add(1, Ordering::Relaxed) + 1;
+        if number > REMOVALS_PRINTED {
+            return;
+        }
+        let item = escape_path(path);
+        // A reader that is gone is met again by the summary.
+        if self.output.is_json() {
+            drop(self.output.message("would_delete", &WouldDelete { item: &item }));
+            return;
+        }
+        drop(self.output.remark(format_args!("delete     {item}")));
+        if number == REMOVALS_PRINTED {
+            drop(self.output.remark("delete     and more, which are counted and not printed"));
         }
     }
 }

@@ -81,6 +81,16 @@ impl RestoreOptions {
     }
 }
 
+/// What became of the attributes of the directory that is restored to the target itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TargetAttributes {
+    /// The target was new or empty, and has them now.
+    Restored,
+    /// The target held something, and stays as it was.
+    Left,
+}
+
 /// What a restore did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct RestoreReport {
@@ -90,18 +100,22 @@ pub struct RestoreReport {
     pub directories: u64,
     /// Links, devices, pipes and sockets.
     pub others: u64,
+    /// Files that were not there.
+    pub files_new: u64,
     /// Files that were right already, or were to be kept.
     pub files_skipped: u64,
     /// Things removed because the snapshot does not have them.
     pub deleted: u64,
     /// Bytes of contents of all of them, holes included.
     pub bytes: u64,
-    /// Bytes written.
+    /// Bytes written. A dry run believes sizes and times, and counts files that differ whole.
     pub bytes_written: u64,
     /// Bytes that came from the store.
     pub bytes_fetched: u64,
     /// Files that were read back and are as in the snapshot.
     pub files_verified: u64,
+    /// If one directory of the snapshot was restored to the target: what became of its attributes.
+    pub target_attributes: Option<TargetAttributes>,
     /// What could not be restored.
     pub problems: u64,
 }
@@ -119,9 +133,19 @@ pub async fn restore(
     if options.verify && !options.dry_run {
         monitor.phase("verify");
         report.files_verified = verify::verify(reader, options, &kept, Arc::clone(&monitor), cancel).await?;
+        if report.target_attributes == Some(TargetAttributes::Restored) {
+            verify::verify_target(reader, options, &*monitor).await?;
+        }
         report.problems = crate::monitor::Progress::get(&monitor.progress().problems);
     }
     Ok(report)
+}
+
+impl RestoreReport {
+    /// Whether patterns chose nothing at all, of the snapshot and of the target.
+    pub fn is_of_nothing(&self, selection: &Selection) -> bool {
+        selection.include.has_patterns() && self.files + self.directories + self.others + self.deleted == 0
+    }
 }
 
 /// Workers for a wish of `threads`, 0 for one on each core.

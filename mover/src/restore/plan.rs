@@ -9,8 +9,13 @@ use std::{
 use tokio::sync::mpsc;
 
 mod delete;
+mod directories;
+mod dry_run;
 
-use self::delete::Others;
+use self::{
+    delete::{Others, join},
+    directories::finish_directories,
+};
 use super::{
     Existing, RestoreOptions, RestoreReport,
     batch::{Batch, FILE_BYTES, FileTask, Sink, weight},
@@ -27,7 +32,7 @@ use crate::{
         metadata::{Kind, Metadata},
     },
     monitor::{Monitor, Progress},
-    reader::{SnapshotReader, walk::TreeWalk},
+    reader::SnapshotReader,
     target::tree::{TargetOptions, TargetTree},
 };
 
@@ -46,6 +51,12 @@ struct Planner<'o> {
     options: &'o RestoreOptions,
     shared: Arc<Shared>,
     prefix: Vec<u8>,
+    /// The target has nothing in it, and gets the attributes of the directory that is restored to it.
+    unused: bool,
+    /// Those attributes.
+    root: Option<Metadata>,
+    /// The directory whose names came last, for the directories above what patterns chose.
+    above: Vec<u8>,
     /// The target was empty: nothing needs to be looked up.
     fresh: bool,
     /// The target of a dry run, which is only looked at.
@@ -73,15 +84,21 @@ pub(crate) async fn run(
     cancel: Cancel,
 ) -> Result<(RestoreReport, Kept)> {
     let prefix = options.selection.prefix(reader).await?;
-    let wish = TargetOptions { replace: options.existing != Existing::Keep };
+    if options.delete && prefix != options.selection.path {
+        return Err(Error::invalid(
+            "--delete goes with a directory, and this is one file: all else would be deleted",
+        )
+        .with_hint("leave --delete out, or name the directory that the file is in"));
+    }
+    let wish = TargetOptions { replace: options.existing != Existing::Keep, replace_trees: options.delete };
     let (tree, looked_at) = if options.dry_run {
         (None, TargetTree::open_existing(&options.target, wish)?)
     } else {
         (Some(TargetTree::open(&options.target, wish)?), None)
     };
-    let fresh = match tree.as_ref().or(looked_at.as_ref()) {
-        Some(tree) => tree.is_empty()?,
-        None => true,
+    let (fresh, unused) = match tree.as_ref().or(looked_at.as_ref()) {
+        Some(tree) => (tree.is_empty()?, tree.is_unused()?),
+        None => (true, true),
     };
     let shared = Arc::new(Shared::new(reader, tree, Arc::clone(&monitor), cancel));
     let executor =
@@ -97,6 +114,9 @@ pub(crate) async fn run(
         options,
         shared: Arc::clone(&shared),
         prefix,
+        unused,
+        root: None,
+        above: Vec::new(),
         fresh,
         looked_at,
         batches,
@@ -111,7 +131,7 @@ pub(crate) async fn run(
         report: RestoreReport::default(),
     };
     let planned = planner.walk().await;
-    let Planner { batches, directories, links, prefix, mut report, kept, shared: own, .. } = planner;
+    let Planner { batches, directories, links, prefix, root, mut report, kept, shared: own, .. } = planner;
     drop((batches, own));
     let written =
         dispatcher.await.map_err(|error| Error::internal("the restore did not finish").with_source(error))?;
@@ -120,9 +140,11 @@ pub(crate) async fn run(
     planned?;
     if !options.dry_run {
         link(&shared, links)?;
-        finish_directories(reader, options, &shared, &prefix, directories).await?;
+        finish_directories(options, &shared, &prefix, directories).await?;
+        directories::finish_root(&shared, root.as_ref());
         shared.check()?;
     }
+    report.deleted += shared.tree.as_ref().map_or(0, TargetTree::removed);
     report.bytes_written = shared.written.load(Ordering::Relaxed);
     report.bytes_fetched = shared.fetched.load(Ordering::Relaxed);
     finish_tree(shared)?;
@@ -147,17 +169,17 @@ impl Planner<'_> {
 
     async fn entry(&mut self, entry: Entry) -> Result<()> {
         let Some(path) = relative(&entry.path, &self.prefix).map(<[u8]>::to_vec) else {
-            // The chosen directory is the target itself, whose attributes belong to whoever made it.
+            self.target_itself(entry.metadata);
             return Ok(());
         };
         if self.options.delete {
             self.pass_name(&path);
         }
         if self.options.selection.has_patterns() {
-            if !self.options.selection.wants(&entry.path) {
+            if !self.options.selection.wants(&path) {
                 return Ok(());
             }
-            self.make_above(&path);
+            self.make_above(&path).await?;
         }
         Progress::add(&self.shared.monitor.progress().entries_expected, 1);
         Progress::add(&self.shared.monitor.progress().bytes_expected, entry.metadata.size);
@@ -186,38 +208,12 @@ impl Planner<'_> {
         }
     }
 
-    /// Directories above a path that patterns chose are made if they are not there.
-    fn make_above(&self, path: &[u8]) {
-        let Some(tree) = &self.shared.tree else { return };
-        for (at, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
-            if !matches!(tree.look_up(&path[..at]), Ok(Some((Kind::Directory, _))))
-                && let Err(error) = tree.create_directory(&path[..at])
-            {
-                self.shared.report(&path[..at], &error);
-            }
-        }
-    }
-
-    fn directory(&mut self, path: Vec<u8>, metadata: Metadata) {
-        if self.options.delete && matches!(self.present(&path), Some((Kind::Directory, _))) {
-            self.others.wait(&path);
-        }
-        let Some(tree) = &self.shared.tree else { return };
-        if let Err(error) = tree.create_directory(&path) {
-            return self.shared.report(&path, &error);
-        }
-        Progress::add(&self.shared.monitor.progress().entries, 1);
-        self.directory_bytes += mem::size_of::<(Vec<u8>, Metadata)>() + weight(&path, &metadata);
-        if self.directory_bytes as u64 > self.options.memory_bytes / DIRECTORY_SHARE {
-            self.directories = None;
-        }
-        if let Some(directories) = &mut self.directories {
-            directories.push((path, metadata));
-        }
-    }
-
     fn node(&mut self, path: &[u8], entry: &Entry) {
-        if self.keeps(self.present(path).as_ref(), &entry.metadata) {
+        let present = self.present(path);
+        if self.keeps(present.as_ref(), &entry.metadata) {
+            return;
+        }
+        if self.is_in_the_way(path, present.as_ref()) {
             return;
         }
         let shared = Arc::clone(&self.shared);
@@ -275,6 +271,10 @@ impl Planner<'_> {
             self.kept.add(self.report.files - 1);
             return Ok(());
         }
+        if self.is_in_the_way(&path, present.as_ref()) {
+            return Ok(());
+        }
+        self.report.files_new += u64::from(!matches!(present, Some((Kind::File, _))));
         let several = entry.metadata.links > 1;
         if several && self.is_further_name(&path, &entry.metadata) {
             return Ok(());
@@ -284,6 +284,11 @@ impl Planner<'_> {
             && !several
             && matches!(&present, Some((Kind::File, old))
                 if old.size == entry.metadata.size && old.mtime == entry.metadata.mtime);
+        if self.options.dry_run {
+            self.report.files_skipped += u64::from(right);
+            self.count_file(&path, &entry, present.as_ref()).await;
+            return Ok(());
+        }
         let sink = match self.sink(&path, &entry, reuse) {
             Ok(sink) => sink,
             Err(error) => {
@@ -384,38 +389,6 @@ fn link(shared: &Shared, links: Vec<(Vec<u8>, (u64, u64))>) -> Result<()> {
         match linked {
             Ok(()) => Progress::add(&shared.monitor.progress().entries, 1),
             Err(error) => shared.report(&path, &error),
-        }
-    }
-    Ok(())
-}
-
-/// Attributes of directories, from the bottom up: what is made in a directory changes its times.
-async fn finish_directories(
-    reader: &SnapshotReader,
-    options: &RestoreOptions,
-    shared: &Shared,
-    prefix: &[u8],
-    directories: Option<Vec<(Vec<u8>, Metadata)>>,
-) -> Result<()> {
-    let Some(tree) = &shared.tree else { return Ok(()) };
-    let finish = |path: &[u8], metadata: &Metadata| {
-        if let Err(error) = tree.finish_directory(path, metadata) {
-            shared.report(path, &error);
-        }
-    };
-    if let Some(directories) = directories {
-        directories.iter().rev().for_each(|(path, metadata)| finish(path, metadata));
-        return Ok(());
-    }
-    let mut walk = TreeWalk::backwards(reader, options.selection.part())?;
-    while let Some(leaf) = walk.next_leaf().await? {
-        shared.check()?;
-        for entry in leaf.iter().filter(|entry| entry.kind == Kind::Directory) {
-            if let Some(path) = relative(&entry.path, prefix)
-                && options.selection.wants(&entry.path)
-            {
-                finish(path, &entry.metadata);
-            }
         }
     }
     Ok(())

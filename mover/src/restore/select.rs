@@ -19,7 +19,8 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Whether an entry at this path is wanted.
+    /// Whether an entry at this path below the target is wanted: patterns begin where the target does, so at the chosen
+    /// directory and not at the top of the snapshot.
     pub fn wants(&self, path: &[u8]) -> bool {
         !self.is_excluded(path) && self.is_included(path)
     }

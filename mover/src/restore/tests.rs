@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+mod attributes;
 mod delete;
 
 use super::*;
@@ -171,8 +172,9 @@ async fn a_part_of_the_tree() {
     let mut options = RestoreOptions::to(target.path());
     options.selection.path = b"d".to_vec();
     options.selection.include.add_pattern("small01*", false, "test").unwrap();
-    options.selection.include.add_pattern("/d/e", false, "test").unwrap();
-    options.selection.exclude.add_pattern("small015", false, "test").unwrap();
+    options.selection.include.add_pattern("/e", false, "test").unwrap();
+    options.selection.include.add_pattern("/d", false, "test").unwrap();
+    options.selection.exclude.add_pattern("/small015", false, "test").unwrap();
     let (report, problems) = run(&sample, &options).await;
     assert_eq!(problems, []);
     assert_eq!(report.files, 10, "nine small ones and the large one");

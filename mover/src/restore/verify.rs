@@ -9,6 +9,7 @@ use super::{
     execute::Shared,
     kept::Kept,
     plan::BATCH_SHARE,
+    report,
     select::relative,
 };
 use crate::{
@@ -17,6 +18,7 @@ use crate::{
     format::{entry::Run, metadata::Kind},
     monitor::Monitor,
     reader::SnapshotReader,
+    target::differing,
 };
 
 /// A range of a file that must read as zeros; of no bytes, for a file that only must be there.
@@ -50,9 +52,7 @@ pub(super) async fn verify(
     cancel: Cancel,
 ) -> Result<u64> {
     let prefix = options.selection.prefix(reader).await?;
-    let root = std::fs::File::open(&options.target)
-        .map_err(|error| Error::io(error, format!("open the target {}", options.target.display())))?;
-    let root = Arc::new(OwnedFd::from(root));
+    let root = Arc::new(open_root(options)?);
     let shared = Arc::new(Shared::new(reader, None, monitor, cancel));
     let limit = usize::try_from(options.memory_bytes / BATCH_SHARE).unwrap_or(usize::MAX);
     let mut walk = reader.entries(options.selection.part())?;
@@ -61,7 +61,7 @@ pub(super) async fn verify(
     while let Some(leaf) = walk.next_leaf().await? {
         for entry in leaf {
             let Some(path) = relative(&entry.path, &prefix) else { continue };
-            if entry.kind != Kind::File || !options.selection.wants(&entry.path) {
+            if entry.kind != Kind::File || !options.selection.wants(path) {
                 continue;
             }
             selected += 1;
@@ -96,6 +96,30 @@ pub(super) async fn verify(
     }
     check(work, &shared, &root).await?;
     Ok(files - shared.failed_files())
+}
+
+/// Compares the attributes of the target with those of the directory that was restored to it.
+pub(super) async fn verify_target(
+    reader: &SnapshotReader,
+    options: &RestoreOptions,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let wanted = reader.find(&options.selection.path).await?.metadata;
+    let root = open_root(options)?;
+    let differing = differing(&root, &wanted)
+        .map_err(|error| Error::io(error, format!("read {} back", options.target.display())))?;
+    if !differing.is_empty() {
+        let parts = differing.join(", ");
+        let error = Error::corrupt(format!("the target differs from the snapshot in {parts}"));
+        report(monitor, b".", &error);
+    }
+    Ok(())
+}
+
+fn open_root(options: &RestoreOptions) -> Result<OwnedFd> {
+    std::fs::File::open(&options.target)
+        .map(OwnedFd::from)
+        .map_err(|error| Error::io(error, format!("open the target {}", options.target.display())))
 }
 
 async fn check(work: Work, shared: &Arc<Shared>, root: &Arc<OwnedFd>) -> Result<()> {

@@ -13,7 +13,11 @@ use super::Problem;
 use crate::error::Error;
 use crate::format::metadata::{Metadata, Xattr};
 use crate::source::show_path;
-use crate::sys::attributes::{Inode, KEPT_FLAGS, write_flags};
+use crate::sys::attributes::{Inode, KEPT_FLAGS, read_flags, read_xattrs, write_flags};
+use crate::sys::stat::{metadata_of, stat_of};
+
+/// The label belongs to the system's policy and cannot be taken off.
+const LABEL: &[u8] = b"security.selinux";
 
 /// The inode to change.
 #[derive(Debug)]
@@ -140,10 +144,38 @@ fn apply_mode(handle: &Handle<'_>, wanted: &Metadata, present: &Stat, owned: boo
     Err(io::Error::other("set-user-id and set-group-id are left out, because the owner is not the right one"))
 }
 
+/// What of an open file or directory is not as wanted.
+pub fn differing(fd: &impl AsFd, wanted: &Metadata) -> io::Result<Vec<&'static str>> {
+    let found = metadata_of(&stat_of(fd)?);
+    let inode = Inode::open(fd);
+    let (mut xattrs, unreadable) = read_xattrs(&inode)?;
+    if let Some((_, error)) = unreadable.into_iter().next() {
+        return Err(error);
+    }
+    let mut wanted_xattrs = wanted.xattrs.clone();
+    for list in [&mut xattrs, &mut wanted_xattrs] {
+        list.retain(|xattr| xattr.name != LABEL);
+        list.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+    let same_xattrs = xattrs.len() == wanted_xattrs.len()
+        && xattrs.iter().zip(&wanted_xattrs).all(|(a, b)| (&a.name, &a.value) == (&b.name, &b.value));
+    // A file system that keeps whole seconds has no more to give.
+    let same_time = found.mtime.seconds == wanted.mtime.seconds
+        && (found.mtime.nanoseconds == wanted.mtime.nanoseconds || found.mtime.nanoseconds == 0);
+    let flags = read_flags(fd).unwrap_or_default() & KEPT_FLAGS;
+    let parts = [
+        ("owner", (found.uid, found.gid) == (wanted.uid, wanted.gid)),
+        ("mode", found.mode & 0o7777 == wanted.mode & 0o7777),
+        ("extended attributes", same_xattrs),
+        ("time", same_time),
+        ("flags", flags == wanted.flags & KEPT_FLAGS),
+    ];
+    Ok(parts.into_iter().filter(|(_, same)| !same).map(|(what, _)| what).collect())
+}
+
 fn remove_others(handle: &Handle<'_>, wanted: &Metadata) -> io::Result<()> {
     for name in handle.inode.names()? {
-        // The label belongs to the system's policy and cannot be taken off.
-        let kept = name.to_bytes() == b"security.selinux";
+        let kept = name.to_bytes() == LABEL;
         if !kept && !wanted.xattrs.iter().any(|xattr| xattr.name == name.to_bytes()) {
             handle.inode.remove(&name)?;
         }

@@ -10,9 +10,12 @@ pub mod tree;
 mod attributes;
 mod file;
 mod remove;
+mod root;
 
 #[cfg(test)]
 mod tests;
 
 pub use crate::source::Problem;
+pub use attributes::differing;
 pub use file::TargetFile;
+pub(crate) use remove::directory_in_the_way;

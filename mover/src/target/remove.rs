@@ -7,6 +7,7 @@ use std::ffi::CStr;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
 
 use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
@@ -49,17 +50,51 @@ impl TargetTree {
         self.bottom_up(path, false, WAITING)
     }
 
+    /// The same, and hands out each path that would go, what is in a directory before the directory.
+    pub fn list(&self, path: &[u8], mut each: impl FnMut(&[u8])) -> Result<u64> {
+        self.go_through(path, false, WAITING, &mut each)
+    }
+
     pub(super) fn bottom_up(&self, path: &[u8], remove: bool, waiting: usize) -> Result<u64> {
+        self.go_through(path, remove, waiting, &mut |_| {})
+    }
+
+    fn go_through(
+        &self,
+        path: &[u8],
+        remove: bool,
+        waiting: usize,
+        each: &mut dyn FnMut(&[u8]),
+    ) -> Result<u64> {
         let (parent, name) = self.locate(path)?;
         let stat = stat_at(&parent.fd, &name).map_err(|error| failed(error, "examine", path))?;
         let mut walk =
-            BottomUp { tree: self, remove, waiting, path: path.to_vec(), levels: Vec::new(), count: 0 };
+            BottomUp { tree: self, remove, each, waiting, path: path.to_vec(), levels: Vec::new(), count: 0 };
         let enter = walk.meet(&parent.fd, &name, file_type(&stat));
         if enter.map_err(|error| failed(error, "remove", path))? {
             walk.levels.push(Level::at(path.len()));
             walk.run()?;
+        } else if !remove {
+            (walk.each)(path);
         }
         Ok(walk.count)
+    }
+
+    /// Makes room where a directory is. Nobody loses a tree because a name in the snapshot is that of a file.
+    fn clear_directory(&self, path: &[u8], parent: &DirectoryHandle, name: &CStr) -> Result<()> {
+        if self.options.replace_trees {
+            let count = self.remove(path)?;
+            self.removed.fetch_add(count.saturating_sub(1), Ordering::Relaxed);
+            return Ok(());
+        }
+        match unlink(&parent.fd, name, true) {
+            Err(error) if is_not_empty(&error) => Err(directory_in_the_way(path)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error, "remove", path)),
+            _ => {
+                self.forget_directories();
+                Ok(())
+            }
+        }
     }
 
     /// Clears the name if the options allow it, and calls `make` again.
@@ -77,7 +112,7 @@ impl TargetTree {
         for _ in 0..ATTEMPTS {
             match unlink(&parent.fd, name, false) {
                 Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
-                    self.remove(path)?;
+                    self.clear_directory(path, parent, name)?;
                 }
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(failed(error, "remove", path));
@@ -93,10 +128,21 @@ impl TargetTree {
     }
 }
 
+/// Says that a directory with contents is in the way of something else.
+pub(crate) fn directory_in_the_way(path: &[u8]) -> Error {
+    let path = show_path(path);
+    Error::conflict(format!(
+        "{path} is a directory with contents in the target, and something else in the snapshot"
+    ))
+    .with_hint("move it away or remove it, or restore with --delete")
+}
+
 /// Removes or counts what is below a path, and then itself.
 struct BottomUp<'t> {
     tree: &'t TargetTree,
     remove: bool,
+    /// Is told of each path that is only counted.
+    each: &'t mut dyn FnMut(&[u8]),
     /// Bytes of names that may wait in the first directory.
     waiting: usize,
     /// Where it is; the directory of each level is a front part of it.
@@ -165,6 +211,9 @@ impl BottomUp<'_> {
             (level.from, level.found) = (entry.next_entry_cookie(), true);
             let met = self.meet(&directory, name, entry.file_type());
             let enter = met.inspect_err(|_| culprit = Some(name.to_owned()))?;
+            if !self.remove && !enter {
+                (self.each)(&[&self.path, &b"/"[..], name.to_bytes()].concat());
+            }
             if enter && (!level.waiting.push(name) || level.waiting.bytes() >= most) {
                 level.ended = false;
                 return Ok(ControlFlow::Break(()));
@@ -214,6 +263,7 @@ impl BottomUp<'_> {
         let Some(mut level) = self.levels.pop() else { return Ok(()) };
         if !self.remove {
             self.count += 1;
+            (self.each)(&self.path);
             return Ok(());
         }
         let (above, name) = split_path(&self.path);

@@ -9,7 +9,7 @@ use crate::error::ErrorKind;
 use crate::format::metadata::{FileTime, Kind, Metadata, Xattr};
 
 fn open(root: &Path) -> TargetTree {
-    TargetTree::open(root, TargetOptions { replace: true }).unwrap()
+    TargetTree::open(root, TargetOptions { replace: true, replace_trees: true }).unwrap()
 }
 
 fn own(size: u64) -> Metadata {
@@ -167,4 +167,23 @@ fn a_stream_gets_zeros_for_holes() {
     let mut read = Vec::new();
     std::io::Read::read_to_end(&mut reader, &mut read).unwrap();
     assert_eq!(read, b"ab\0\0\0");
+}
+
+#[test]
+fn a_directory_in_the_way_goes_only_if_it_is_empty_or_may_go() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("full/below")).unwrap();
+    fs::create_dir(dir.path().join("empty")).unwrap();
+    let careful =
+        TargetTree::open(dir.path(), TargetOptions { replace: true, replace_trees: false }).unwrap();
+    let fifo = |target: &TargetTree, path: &[u8]| target.create_node(path, &Kind::Fifo, &own(0));
+    fifo(&careful, b"empty").unwrap();
+    let error = careful.create_small_file(b"full", &own(1), b"x").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert!(error.hint().is_some_and(|hint| hint.contains("--delete")));
+    assert!(dir.path().join("full/below").is_dir());
+    assert_eq!(careful.removed(), 0);
+    let thorough = open(dir.path());
+    fifo(&thorough, b"full").unwrap();
+    assert_eq!(thorough.removed(), 1, "what was in it");
 }

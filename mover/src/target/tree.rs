@@ -8,10 +8,10 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::{CStr, CString};
 use std::io;
-use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rustix::fs::{AtFlags, FileType, Mode};
@@ -22,9 +22,7 @@ use crate::error::{Error, Result};
 use crate::format::metadata::{Kind, Metadata};
 use crate::source::show_path;
 use crate::sys::attributes::{Inode, read_flags, write_flags};
-use crate::sys::directory::{
-    each_entry, open_directory, open_directory_beneath, open_trusted_directory, to_c_string,
-};
+use crate::sys::directory::{open_directory, open_directory_beneath, open_trusted_directory, to_c_string};
 use crate::sys::fds::{FdCache, lock};
 use crate::sys::file::open_path_only;
 use crate::sys::names::{Listed, Room};
@@ -45,6 +43,8 @@ const NAME_MAX: usize = 255;
 pub struct TargetOptions {
     /// Whether something that is in the way is removed; if not, it is an error of that entry.
     pub replace: bool,
+    /// Whether a directory that is in the way is removed with all that is in it; otherwise only an empty one is.
+    pub replace_trees: bool,
 }
 
 /// A file made or taken over in this run: the only thing that a hard link may be made to.
@@ -88,6 +88,8 @@ pub struct TargetTree {
     report: Mutex<Report>,
     locked_links: Mutex<Vec<(Made, u32)>>,
     pub(super) is_root: bool,
+    /// What was removed with directories that were in the way.
+    pub(super) removed: AtomicU64,
 }
 
 impl TargetTree {
@@ -123,6 +125,7 @@ impl TargetTree {
             report: Mutex::default(),
             locked_links: Mutex::default(),
             is_root: rustix::process::geteuid().is_root(),
+            removed: AtomicU64::new(0),
         })
     }
 
@@ -148,19 +151,6 @@ impl TargetTree {
             (names, None) => Ok(names),
             (_, Some(error)) => Err(failed(error, "list", path)),
         }
-    }
-
-    /// Whether the target holds nothing.
-    pub fn is_empty(&self) -> Result<bool> {
-        let mut empty = true;
-        let look = |fd| {
-            each_entry(fd, 0, |_| {
-                empty = false;
-                Ok(ControlFlow::Break(()))
-            })
-        };
-        open_directory(&self.root, c".").and_then(look).map_err(|error| failed(error, "list", b"."))?;
-        Ok(empty)
     }
 
     /// Makes a directory that only this user can enter until [`Self::finish_directory`]; one that exists
@@ -255,6 +245,11 @@ impl TargetTree {
             )));
         }
         Ok(())
+    }
+
+    /// How many entries went with directories that were in the way; what took their names is not counted.
+    pub fn removed(&self) -> u64 {
+        self.removed.load(Ordering::Relaxed)
     }
 
     /// Ends the restore: sets what had to wait, and tells what could not be restored.

@@ -11,7 +11,7 @@ use carrack_mover::{
     error::{Error, Result},
     format::records::{Snapshot, SourceKind},
     reader::SnapshotReader,
-    restore::{Existing, RestoreOptions, RestoreReport, Selection, image, restore, stream},
+    restore::{Existing, RestoreOptions, RestoreReport, Selection, TargetAttributes, image, restore, stream},
     source::exclude::Exclude,
     target::stdout::StreamTarget,
 };
@@ -44,7 +44,10 @@ Examples:
   carrack restore latest:/shop.sql --target - | psql shop
   carrack restore latest --target /dev/vg0/new
 
-The path after the colon becomes the target itself. Patterns are those of carrack backup.")]
+The path after the colon becomes the target itself: if the target is new, or empty but for lost+found, it gets
+the owner, mode, times and other attributes of that directory; if it holds anything else, it keeps its own.
+Patterns are those of carrack backup; with a slash in front they begin at that path. If nothing matches them, the
+exit code is 10.")]
 pub(crate) struct RestoreArgs {
     /// Snapshot: an id, the beginning of one, or latest; and a path in it
     #[arg(value_name = "SNAPSHOT[:PATH]")]
@@ -68,7 +71,7 @@ pub(crate) struct RestoreArgs {
     /// Make holes where the snapshot has zeros; this is so without the option too
     #[arg(long, hide = true)]
     pub(crate) sparse: bool,
-    /// Say what would be written and deleted, and do nothing
+    /// Say what would be written, name what would be deleted, and do nothing
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
 }
@@ -128,11 +131,17 @@ pub(crate) async fn run(context: &Context, args: &RestoreArgs) -> Result<Outcome
         refuse_tree_options(args, "a device or image file")?;
         to_image(context, args, &reader, &wanted, &config, &watch).await
     } else {
-        to_directory(context, args, &reader, selection, &config, &watch).await
+        to_directory(context, args, &reader, selection.clone(), &config, &watch).await
     };
     let elapsed = watch.elapsed();
     drop(watch);
     let report = done?;
+    if report.is_of_nothing(&selection) {
+        return Err(Error::not_found("nothing in the snapshot matches the patterns: nothing was restored")
+            .with_hint(
+                "see what is there: carrack ls SNAPSHOT[:PATH]; patterns with a slash in front begin at PATH",
+            ));
+    }
     show(&output, args, &snapshot, &report, elapsed)?;
     Ok(Outcome::of_problems(report.problems))
 }
@@ -304,14 +313,15 @@ fn show(
         units::count(report.directories, "directory", "directories"),
     );
     out.remark(format_args!("entries    {}, {}, {} others", names.0, names.1, report.others))?;
-    if report.files_skipped + report.deleted > 0 {
+    if report.files_skipped + report.deleted > 0 || args.dry_run {
         out.remark(format_args!(
-            "           {} left as they were, {} deleted",
-            report.files_skipped, report.deleted
+            "           {} new, {} left as they were, {} deleted",
+            report.files_new, report.files_skipped, report.deleted
         ))?;
     }
     let (bytes, written) = (units::size(report.bytes), units::size(report.bytes_written));
-    out.remark(format_args!("contents   {bytes}, of which {written} written"))?;
+    let most = if args.dry_run { "at most " } else { "" };
+    out.remark(format_args!("contents   {bytes}, of which {most}{written} written"))?;
     if report.files_verified > 0 {
         let verified = units::count(report.files_verified, "file", "files");
         out.remark(format_args!("verified   {verified} read back and compared"))?;
@@ -321,6 +331,12 @@ fn show(
         units::duration(elapsed),
         units::rate(report.bytes, elapsed)
     ))?;
+    if report.target_attributes == Some(TargetAttributes::Left) {
+        out.note(format_args!(
+            "{} held something already and keeps its own owner, mode and times",
+            args.target.display()
+        ));
+    }
     if report.problems > 0 {
         out.line(format_args!("problems   {}: see the warnings above", report.problems))?;
     }

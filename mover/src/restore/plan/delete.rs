@@ -93,7 +93,7 @@ impl Planner<'_> {
             self.shared.check()?;
             for entry in leaf.iter().filter(|entry| entry.kind == Kind::Directory) {
                 if let Some(path) = relative(&entry.path, &self.prefix)
-                    && self.options.selection.wants(&entry.path)
+                    && self.options.selection.wants(path)
                     && matches!(self.present(path), Some((Kind::Directory, _)))
                     && !self.shared.reader.has_names(&entry.path).await?
                 {
@@ -147,11 +147,15 @@ impl Planner<'_> {
 
     fn remove_other(&mut self, path: &[u8]) {
         // What the patterns do not select is not this restore's to remove.
-        if !self.options.selection.wants(&join(&self.prefix, path)) {
+        if !self.options.selection.wants(path) {
             return;
         }
         let Some(tree) = self.used() else { return };
-        let removed = if self.options.dry_run { tree.count(path) } else { tree.remove(path) };
+        let removed = if self.options.dry_run {
+            tree.list(path, |path| self.shared.monitor.would_remove(path))
+        } else {
+            tree.remove(path)
+        };
         match removed {
             Ok(count) => self.report.deleted += count,
             Err(error) => report(&*self.shared.monitor, path, &error),
@@ -159,6 +163,6 @@ impl Planner<'_> {
     }
 }
 
-fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
+pub(super) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() }
 }

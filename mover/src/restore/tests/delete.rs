@@ -94,6 +94,78 @@ async fn directories_that_patterns_leave_out_are_no_problem() {
     assert_eq!(names(target.path()), BTreeSet::from(["d".to_owned()]));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_with_contents_in_the_way_of_a_file_stays_without_delete() {
+    let (sample, target) = (sample(), directory());
+    fs::create_dir_all(target.path().join("empty/mine")).unwrap();
+    fs::write(target.path().join("empty/mine/file"), "mine").unwrap();
+    let options = RestoreOptions { existing: Existing::Compare, ..RestoreOptions::to(target.path()) };
+    for dry_run in [true, false] {
+        let (report, problems) = run(&sample, &RestoreOptions { dry_run, ..options.clone() }).await;
+        assert_eq!((report.deleted, problems.len()), (0, 1), "{problems:?}");
+        assert_eq!(problems[0].what, "empty");
+        assert_eq!(fs::read(target.path().join("empty/mine/file")).unwrap(), b"mine");
+    }
+    for dry_run in [true, false] {
+        let options = RestoreOptions { delete: true, dry_run, ..options.clone() };
+        let (report, problems) = run(&sample, &options).await;
+        assert_eq!((report.deleted, problems), (2, vec![]), "{dry_run}");
+    }
+    assert_restored(target.path(), &sample.files);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_file_does_not_go_with_delete() {
+    let (sample, target) = (sample(), directory());
+    fs::write(target.path().join("mine"), "mine").unwrap();
+    let mut options = RestoreOptions { delete: true, ..RestoreOptions::to(target.path()) };
+    options.selection.path = b"d/e/large".to_vec();
+    let monitor = Arc::new(CollectMonitor::default());
+    let error = restore(&sample.reader, &options, monitor, Cancel::default()).await.unwrap_err();
+    assert_eq!(error.kind(), crate::error::ErrorKind::Invalid);
+    assert_eq!(names(target.path()), BTreeSet::from(["mine".to_owned()]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn patterns_that_match_nothing_are_no_problem_and_are_told() {
+    let (sample, target) = (sample(), directory());
+    fs::write(target.path().join("mine"), "mine").unwrap();
+    let mut options = RestoreOptions { delete: true, ..RestoreOptions::to(target.path()) };
+    options.selection.include.add_pattern("nomatch", false, "test").unwrap();
+    for memory_bytes in [LITTLE, limits::MEMORY_DEFAULT] {
+        let options = RestoreOptions { memory_bytes, ..options.clone() };
+        let (report, problems) = run(&sample, &options).await;
+        assert_eq!((report, problems), (RestoreReport::default(), vec![]));
+        assert!(report.is_of_nothing(&options.selection));
+        assert_eq!(names(target.path()), BTreeSet::from(["mine".to_owned()]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_counts_what_would_be_written_and_names_what_would_go() {
+    let (sample, target) = (sample(), directory());
+    let options = RestoreOptions { dry_run: true, ..RestoreOptions::to(target.path()) };
+    let (planned, _) = run(&sample, &options).await;
+    let (done, _) = run(&sample, &RestoreOptions::to(target.path())).await;
+    assert_eq!(planned.bytes_written, done.bytes_written, "holes are not written");
+    assert_eq!((planned.files_new, done.files_new), (planned.files, done.files));
+    fs::write(target.path().join("d/small003"), b"other").unwrap();
+    fs::create_dir_all(target.path().join("d/more/deep")).unwrap();
+    fs::write(target.path().join("d/more/file"), b"").unwrap();
+    fs::write(target.path().join("stray"), b"").unwrap();
+    let monitor = Arc::new(CollectMonitor::default());
+    let watched = Arc::clone(&monitor) as Arc<dyn Monitor>;
+    let options = RestoreOptions { delete: true, ..options };
+    let report = restore(&sample.reader, &options, watched, Cancel::default()).await.unwrap();
+    let mut removals = monitor.removals();
+    removals.sort();
+    assert_eq!(removals, ["d/more", "d/more/deep", "d/more/file", "stray"]);
+    // The two names of one file are made anew.
+    let expected = sample.files["d/small003"].len() + sample.files["z/one"].len();
+    assert_eq!((report.deleted, report.bytes_written, report.files_new), (4, expected as u64, 0));
+    assert!(target.path().join("d/more/deep").is_dir());
+}
+
 #[test]
 fn a_batch_counts_files_without_contents_and_what_they_carry() {
     let task = |bytes| {

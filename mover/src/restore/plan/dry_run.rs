@@ -1,0 +1,67 @@
+//! What a restore would do, as far as sizes and times tell.
+
+use std::sync::atomic::Ordering;
+
+use super::{Planner, report};
+use crate::{
+    format::{
+        entry::{Entry, Run},
+        metadata::{Kind, Metadata},
+    },
+    target::directory_in_the_way,
+};
+
+impl Planner<'_> {
+    /// A dry run's look at something in the place of what is no directory: whether it would be a problem. What would be
+    /// removed with it is told and counted.
+    pub(super) fn is_in_the_way(&mut self, path: &[u8], present: Option<&(Kind, Metadata)>) -> bool {
+        let Some(tree) = &self.looked_at else { return false };
+        if !matches!(present, Some((Kind::Directory, _))) {
+            return false;
+        }
+        let monitor = &*self.shared.monitor;
+        let counted = if self.options.delete {
+            let tell = |below: &[u8]| {
+                if below != path {
+                    monitor.would_remove(below);
+                }
+            };
+            tree.list(path, tell)
+        } else {
+            tree.count(path)
+        };
+        match counted {
+            Ok(count) if count > 1 && !self.options.delete => {
+                report(monitor, path, &directory_in_the_way(path));
+                return true;
+            }
+            Ok(count) => self.report.deleted += count.saturating_sub(1),
+            Err(error) => report(monitor, path, &error),
+        }
+        false
+    }
+
+    /// Counts what would be written of a file: all that it holds, unless it is there with the same size and time. Holes
+    /// are never written.
+    pub(super) async fn count_file(&self, path: &[u8], entry: &Entry, present: Option<&(Kind, Metadata)>) {
+        // One with further names is made anew, because writing to it would change what they name.
+        let same = matches!(present, Some((Kind::File, old))
+            if old.links == 1 && old.size == entry.metadata.size && old.mtime == entry.metadata.mtime);
+        if same {
+            return;
+        }
+        let mut bytes = 0;
+        let mut runs = self.shared.reader.runs(&entry.content);
+        loop {
+            match runs.next_piece().await {
+                Ok(Some((_, piece))) => {
+                    bytes +=
+                        piece.iter().filter(|run| matches!(run, Run::Chunk(_))).map(Run::length).sum::<u64>();
+                }
+                Ok(None) => break,
+                Err(error) => return self.shared.report(path, &error),
+            }
+        }
+        self.shared.written.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
