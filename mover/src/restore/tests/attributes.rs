@@ -87,7 +87,7 @@ async fn a_verification_notices_a_target_that_was_changed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn directories_above_what_patterns_chose_are_as_they_were() {
     let sample = private();
-    for memory_bytes in [1024, limits::MEMORY_DEFAULT] {
+    for memory_bytes in [3600, limits::MEMORY_DEFAULT] {
         let target = directory();
         let mut options = RestoreOptions { memory_bytes, ..RestoreOptions::to(target.path()) };
         options.selection.include.add_pattern("file", false, "test").unwrap();
