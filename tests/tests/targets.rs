@@ -221,7 +221,7 @@ fn a_directory_that_is_not_empty_becomes_as_it_was() {
         .filter(|message| message["message_type"] == "would_delete")
         .filter_map(|message| message["item"].as_str().map(str::to_owned))
         .collect();
-    assert_eq!(named, ["b/new", "new/below/file", "new/below", "new"]);
+    assert_eq!(named, ["new/below/file", "new/below", "new", "b/new"]);
     assert!(target.join("new/below/file").exists());
     let without = restore(&carrack, &snapshot, &target, &["--verify"], 0);
     assert_eq!(counted(&without, "deleted"), 0);
