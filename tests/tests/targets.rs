@@ -99,7 +99,12 @@ fn only_what_differs_is_written_to_a_device() {
         let carrack = program();
         carrack.run(words(&["backup", "--device"], &[source.path()]), 0);
         let target = LoopDevice::new(DEVICE_BYTES).expect("a device");
-        let first = counted(&restore(&carrack, "latest", target.path(), &[], 0), "bytes_written");
+        let dry = restore(&carrack, "latest", target.path(), &["--dry-run"], 0);
+        assert_eq!(counted(&dry, "target_room"), DEVICE_BYTES);
+        assert!(counted(&dry, "bytes_written") > 12_000_000, "{}", dry.out);
+        let printed = restore(&carrack, "latest", target.path(), &["--verify"], 0);
+        assert_eq!(counted(&printed, "files_verified"), 1);
+        let first = counted(&printed, "bytes_written");
         assert!(first > 12_000_000, "{first} bytes");
         let again = counted(&restore(&carrack, "latest", target.path(), &[], 0), "bytes_written");
         assert_eq!(again, 0);
@@ -134,6 +139,7 @@ fn a_device_that_does_not_fit_is_refused_before_anything_is_written() {
         let file = File::options().read(true).write(true).open(small.path()).expect("opens");
         file.write_all_at(&before, 0).expect("writes");
         refused(small.path(), &[], 2, "too small");
+        refused(small.path(), &["--dry-run"], 2, "too small");
         let mut after = vec![0; before.len()];
         file.read_exact_at(&mut after, 0).expect("reads");
         assert!(after == before, "something was written");
@@ -221,7 +227,7 @@ fn a_directory_that_is_not_empty_becomes_as_it_was() {
         .filter(|message| message["message_type"] == "would_delete")
         .filter_map(|message| message["item"].as_str().map(str::to_owned))
         .collect();
-    assert_eq!(named, ["b/new", "new/below/file", "new/below", "new"]);
+    assert_eq!(named, ["new/below/file", "new/below", "new", "b/new"]);
     assert!(target.join("new/below/file").exists());
     let without = restore(&carrack, &snapshot, &target, &["--verify"], 0);
     assert_eq!(counted(&without, "deleted"), 0);

@@ -1,6 +1,6 @@
 //! Comparing what is there with what is wanted, so that only differing ranges are fetched and written.
 
-use std::{fs::File, io, ops::Range, os::fd::OwnedFd};
+use std::{fs::File, io, ops::Range, os::fd::OwnedFd, sync::Arc};
 
 use rayon::prelude::*;
 
@@ -15,6 +15,7 @@ use crate::{
         directory::{open_directory_beneath, to_c_string},
         file::{Extents, open_for_reading, read_full_at},
     },
+    target::block::BlockTarget,
 };
 
 /// Pieces of one file that one thread compares in a row: some 16 MiB.
@@ -142,6 +143,60 @@ fn verify_zeros(range: &Zeros, shared: &Shared, root: &OwnedFd) -> Result<()> {
                 return Err(differs(range.length, range.at));
             }
             at += count as u64;
+        }
+    }
+    Ok(())
+}
+
+/// What of a device or image is compared together.
+#[derive(Debug, Default)]
+pub(crate) struct BlockWork {
+    pub batch: Batch,
+    /// Ranges that must read as zeros: offset and length.
+    pub zeros: Vec<(u64, u64)>,
+}
+
+impl BlockWork {
+    pub(crate) fn size(&self) -> usize {
+        self.batch.size() + self.zeros.len() * std::mem::size_of::<(u64, u64)>()
+    }
+}
+
+/// Reads a device or image back; reports the first difference.
+pub(crate) async fn verify_block(
+    work: BlockWork,
+    task: &Arc<FileTask>,
+    target: &Arc<BlockTarget>,
+    shared: &Arc<Shared>,
+) -> Result<()> {
+    let (task, target, shared) = (Arc::clone(task), Arc::clone(target), Arc::clone(shared));
+    tokio::task::spawn_blocking(move || {
+        let check = |done: &dyn Fn() -> Result<()>| {
+            if !task.has_failed()
+                && let Err(error) = shared.cancel.check().and_then(|()| done())
+            {
+                shared.fail(&task, &error);
+            }
+        };
+        groups(&work.batch.pieces).into_par_iter().for_each(|range| {
+            check(&|| verify_block_group(&work.batch.pieces[range.clone()], &target, &shared));
+        });
+        work.zeros.par_iter().for_each(|&(at, length)| {
+            check(&|| target.check_zeros(at, length, || shared.cancel.check()));
+        });
+        shared.check()
+    })
+    .await
+    .map_err(|error| Error::internal("comparing did not finish").with_source(error))?
+}
+
+fn verify_block_group(pieces: &[Piece], target: &BlockTarget, shared: &Shared) -> Result<()> {
+    let mut buffer = Vec::new();
+    for piece in pieces {
+        buffer.resize(piece.length as usize, 0);
+        let count = target.read_at(piece.at, &mut buffer)?;
+        if count != buffer.len() || shared.reader.keys().chunk_id(&buffer) != piece.id {
+            return Err(differs(piece.length.into(), piece.at));
         }
     }
     Ok(())

@@ -8,6 +8,7 @@ use std::{
 use super::{
     RestoreReport,
     batch::{Batch, FileTask, Sink},
+    compare,
     execute::{Executor, Shared},
 };
 use crate::{
@@ -35,6 +36,10 @@ pub struct ImageOptions {
     pub known_zero: bool,
     /// Read what is there, and write only what differs.
     pub compare: bool,
+    /// Read everything back and compare it.
+    pub verify: bool,
+    /// Only say what would be done.
+    pub dry_run: bool,
     /// Memory to keep to, in bytes.
     pub memory_bytes: u64,
     /// Workers; 0 for one on each core.
@@ -78,9 +83,12 @@ pub async fn restore_image(
     let entry = choose(reader, &options.path).await?;
     let size = entry.metadata.size;
     let wish = BlockTargetOptions { known_zero: options.known_zero, replace: options.replace };
+    if options.dry_run {
+        return plan_only(reader, options, &entry, wish).await;
+    }
     let target = Arc::new(BlockTarget::open(&options.target, size, wish)?);
     Progress::add(&monitor.progress().bytes_expected, size);
-    let mut shared = Shared::new(reader, None, Arc::clone(&monitor), cancel);
+    let mut shared = Shared::new(reader, None, Arc::clone(&monitor), cancel.clone());
     shared.compare_block = options.compare;
     let shared = Arc::new(shared);
     let executor = Executor::start(Arc::clone(&shared), options.threads, options.memory_bytes / 4)?;
@@ -91,7 +99,7 @@ pub async fn restore_image(
     let finished = executor.finish().await;
     finished?;
     planned?;
-    let report = RestoreReport {
+    let mut report = RestoreReport {
         files: 1,
         bytes: size,
         bytes_written: shared.written.load(Ordering::Relaxed),
@@ -104,7 +112,69 @@ pub async fn restore_image(
     tokio::task::spawn_blocking(move || target.finish())
         .await
         .map_err(|error| Error::internal("the target could not be finished").with_source(error))??;
+    if options.verify && report.problems == 0 {
+        monitor.phase("verify");
+        report.files_verified = verify(reader, options, &entry, Arc::clone(&monitor), cancel).await?;
+        report.problems = Progress::get(&monitor.progress().problems);
+    }
     Ok(report)
+}
+
+/// What would be written, and whether it has room.
+async fn plan_only(
+    reader: &SnapshotReader,
+    options: &ImageOptions,
+    entry: &Entry,
+    wish: BlockTargetOptions,
+) -> Result<RestoreReport> {
+    let size = entry.metadata.size;
+    let room = BlockTarget::examine(&options.target, size, wish)?;
+    let mut bytes_written = 0;
+    let mut runs = reader.runs(&entry.content);
+    while let Some((_, piece)) = runs.next_piece().await? {
+        bytes_written +=
+            piece.iter().filter(|run| matches!(run, Run::Chunk(_))).map(Run::length).sum::<u64>();
+    }
+    if room < bytes_written {
+        let target = options.target.display();
+        return Err(Error::no_space(format!(
+            "{target} has room for {room} bytes, and {bytes_written} are needed"
+        )));
+    }
+    let target_room = Some(room);
+    Ok(RestoreReport { files: 1, bytes: size, bytes_written, target_room, ..RestoreReport::default() })
+}
+
+/// Reads the target back and compares it; gives how many contents are right, which is one at most.
+async fn verify(
+    reader: &SnapshotReader,
+    options: &ImageOptions,
+    entry: &Entry,
+    monitor: Arc<dyn Monitor>,
+    cancel: Cancel,
+) -> Result<u64> {
+    let target = Arc::new(BlockTarget::open_restored(&options.target, entry.metadata.size)?);
+    let limit = usize::try_from(options.memory_bytes / 8).unwrap_or(usize::MAX);
+    let shared = Arc::new(Shared::new(reader, None, monitor, cancel));
+    let task = Arc::new(FileTask::new(entry.path.clone(), entry.metadata.clone(), Sink::Check));
+    let mut work = compare::BlockWork::default();
+    let mut index = work.batch.file(Arc::clone(&task));
+    let mut runs = reader.runs(&entry.content);
+    while let Some((mut at, piece)) = runs.next_piece().await? {
+        for run in &piece {
+            match run {
+                Run::Chunk(chunk) => work.batch.add(index, at, chunk)?,
+                Run::Hole(length) => work.zeros.push((at, *length)),
+            }
+            at += run.length();
+        }
+        if work.size() >= limit {
+            compare::verify_block(std::mem::take(&mut work), &task, &target, &shared).await?;
+            index = work.batch.file(Arc::clone(&task));
+        }
+    }
+    compare::verify_block(work, &task, &target, &shared).await?;
+    Ok(1 - shared.failed_files())
 }
 
 async fn plan(

@@ -116,6 +116,8 @@ pub struct RestoreReport {
     pub files_verified: u64,
     /// If one directory of the snapshot was restored to the target: what became of its attributes.
     pub target_attributes: Option<TargetAttributes>,
+    /// Of a dry run to a device or image file: bytes that it can take.
+    pub target_room: Option<u64>,
     /// What could not be restored.
     pub problems: u64,
 }

@@ -288,13 +288,24 @@ async fn an_image_over_old_contents() {
         replace: true,
         known_zero: false,
         compare: true,
+        verify: true,
+        dry_run: false,
         memory_bytes: 64 << 20,
         threads: 2,
     };
     let monitor = Arc::new(CollectMonitor::default());
-    let report = image::restore_image(&sample.reader, &options, monitor, Cancel::default()).await.unwrap();
+    let image = |options: image::ImageOptions| {
+        let (reader, monitor) = (sample.reader.clone(), Arc::clone(&monitor) as Arc<dyn Monitor>);
+        async move { image::restore_image(&reader, &options, monitor, Cancel::default()).await.unwrap() }
+    };
+    let planned = image(image::ImageOptions { dry_run: true, ..options.clone() }).await;
+    assert!(std::fs::read(&path).unwrap() == old, "a dry run writes nothing");
+    let holes = 6 * 65536;
+    assert_eq!((planned.bytes, planned.bytes_written), (wanted.len() as u64, wanted.len() as u64 - holes));
+    assert!(planned.target_room.is_some());
+    let report = image(options).await;
     assert!(std::fs::read(&path).unwrap() == *wanted);
-    assert_eq!(report.problems, 0);
+    assert_eq!((report.problems, report.files_verified), (0, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

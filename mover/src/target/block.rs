@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -10,8 +10,11 @@ use rustix::io::Errno;
 
 use super::file::{write_zeros, zero_range};
 use crate::error::{Error, Result};
-use crate::sys::file::{end_of, is_unsupported, write_full_at};
+use crate::sys::file::{Extents, end_of, is_unsupported, write_full_at};
 use crate::sys::ioctl::{is_read_only_device, zero_device_range};
+
+/// Bytes that are compared with zeros at once.
+const ZEROS_AT_ONCE: u64 = 1 << 20;
 
 /// How an image is restored.
 #[derive(Debug, Clone, Copy, Default)]
@@ -37,12 +40,11 @@ impl BlockTarget {
     /// a byte is written: too small, read-only, in use.
     pub fn open(path: &Path, size: u64, options: BlockTargetOptions) -> Result<Self> {
         match std::fs::metadata(path) {
-            Ok(found) if found.file_type().is_block_device() => Self::open_device(path, size, options),
+            Ok(found) if found.file_type().is_block_device() => Self::open_device(path, size, options, true),
             Ok(found) if !found.is_file() => {
                 Err(Error::invalid(format!("{} is neither a block device nor an image file", path.display())))
             }
-            Ok(_) if !options.replace => Err(Error::conflict(format!("{} exists", path.display()))
-                .with_hint("name a new file, or allow existing files to be overwritten")),
+            Ok(_) if !options.replace => Err(exists(path)),
             Ok(_) => Self::open_file(path, size, options, false),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Self::open_file(path, size, options, true)
@@ -51,10 +53,44 @@ impl BlockTarget {
         }
     }
 
-    fn open_device(path: &Path, size: u64, options: BlockTargetOptions) -> Result<Self> {
+    /// Refuses what [`Self::open`] would refuse, and writes nothing. How many bytes the target can take.
+    pub fn examine(path: &Path, size: u64, options: BlockTargetOptions) -> Result<u64> {
+        match std::fs::metadata(path) {
+            Ok(found) if found.file_type().is_block_device() => {
+                Self::open_device(path, size, options, false).and_then(|target| target.room())
+            }
+            Ok(found) if !found.is_file() => {
+                Err(Error::invalid(format!("{} is neither a block device nor an image file", path.display())))
+            }
+            Ok(_) if !options.replace => Err(exists(path)),
+            Ok(found) => free_bytes(path).map(|free| free.saturating_add(found.blocks() * 512)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+                free_bytes(parent.unwrap_or(Path::new(".")))
+            }
+            Err(error) => Err(Error::io(error, format!("cannot examine {}", path.display()))),
+        }
+    }
+
+    /// Opens what was restored, to read it back from the medium and not from memory.
+    pub fn open_restored(path: &Path, size: u64) -> Result<Self> {
+        let failed = |error| Error::io(error, format!("cannot read {} back", path.display()));
+        let file = File::open(path).map_err(failed)?;
+        let device = file.metadata().map_err(failed)?.file_type().is_block_device();
+        // Only a wish: what is not dropped is compared as well.
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap_or_default();
+        Ok(Self { file, path: path.to_owned(), size, device, known_zero: false })
+    }
+
+    /// Bytes of the device or file.
+    pub fn room(&self) -> Result<u64> {
+        end_of(&self.file).map_err(|error| self.failed(error, "examine", 0))
+    }
+
+    fn open_device(path: &Path, size: u64, options: BlockTargetOptions, write: bool) -> Result<Self> {
         // O_EXCL on a device asks the kernel whether anything else has claimed it.
         let exclusive = OFlags::EXCL.bits().cast_signed();
-        let opened = File::options().read(true).write(true).custom_flags(exclusive).open(path);
+        let opened = File::options().read(true).write(write).custom_flags(exclusive).open(path);
         let file = opened.map_err(|error| match Errno::from_io_error(&error) {
             Some(Errno::BUSY) => {
                 Error::conflict(format!("{} is in use: mounted, or part of another device", path.display()))
@@ -105,6 +141,24 @@ impl BlockTarget {
             .map_err(|error| self.failed(error, "read", offset))
     }
 
+    /// Fails if a range does not read as zeros. Of a file only what it keeps data for is read.
+    pub fn check_zeros(&self, offset: u64, length: u64, go_on: impl Fn() -> Result<()>) -> Result<()> {
+        let mut buffer = vec![0; usize::try_from(length.min(ZEROS_AT_ONCE)).unwrap_or_default()];
+        for extent in Extents::within(&self.file, offset, offset + length) {
+            let (mut at, end) = (extent.offset, extent.offset + extent.length);
+            while at < end {
+                go_on()?;
+                let wanted = usize::try_from((end - at).min(buffer.len() as u64)).unwrap_or_default();
+                let count = self.read_at(at, &mut buffer[..wanted])?;
+                if count != wanted || buffer[..wanted].iter().any(|byte| *byte != 0) {
+                    return Err(Error::corrupt(format!("the {length} bytes at {offset} are not zeros")));
+                }
+                at += wanted as u64;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes a range read as zeros by the cheapest way there is.
     pub fn zero(&self, offset: u64, length: u64) -> Result<()> {
         self.check(offset, length)?;
@@ -141,4 +195,16 @@ impl BlockTarget {
     fn failed(&self, error: io::Error, action: &str, offset: u64) -> Error {
         Error::io(error, format!("cannot {action} {} at byte {offset}", self.path.display()))
     }
+}
+
+fn exists(path: &Path) -> Error {
+    Error::conflict(format!("{} exists", path.display()))
+        .with_hint("name a new file, or allow existing files to be overwritten")
+}
+
+/// What the file system at `path` has left.
+fn free_bytes(path: &Path) -> Result<u64> {
+    let found = rustix::fs::statvfs(path)
+        .map_err(|error| Error::io(error.into(), format!("cannot examine {}", path.display())))?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }

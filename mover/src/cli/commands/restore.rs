@@ -126,6 +126,7 @@ pub(crate) async fn run(context: &Context, args: &RestoreArgs) -> Result<Outcome
     context.begin_graceful();
     let done = if to_stdout {
         refuse_tree_options(args, "standard output")?;
+        refuse_reading_back(args)?;
         to_stream(context, &reader, &wanted, &watch, config.memory_bytes).await
     } else if is_image_target(args, &snapshot)? {
         refuse_tree_options(args, "a device or image file")?;
@@ -175,11 +176,22 @@ fn refuse_tree_options(args: &RestoreArgs, target: &str) -> Result<()> {
         || !select.include_file.is_empty()
         || !select.exclude_file.is_empty();
     let newer = args.overwrite == OverwriteArg::IfNewer;
-    if selects || args.delete || args.dry_run || args.verify || newer {
+    if selects || args.delete || newer {
         return Err(Error::invalid(format!(
-            "patterns, --delete, --verify, --dry-run and --overwrite if-newer do not go with {target} as the target"
+            "patterns, --delete and --overwrite if-newer do not go with {target} as the target"
         ))
         .with_hint("leave them out, or restore to a directory"));
+    }
+    Ok(())
+}
+
+/// What went to standard output cannot be read back, nor looked at before.
+fn refuse_reading_back(args: &RestoreArgs) -> Result<()> {
+    if args.verify || args.dry_run {
+        let said = "--verify and --dry-run do not go with standard output as the target";
+        return Err(
+            Error::invalid(said).with_hint("leave them out, or restore to a directory, device or file")
+        );
     }
     Ok(())
 }
@@ -253,6 +265,8 @@ async fn to_image(
         replace: args.overwrite != OverwriteArg::Never,
         known_zero: false,
         compare: Path::new(&args.target).exists(),
+        verify: args.verify,
+        dry_run: args.dry_run,
         memory_bytes: config.memory_bytes,
         threads: context.threads(),
     };
@@ -322,6 +336,9 @@ fn show(
     let (bytes, written) = (units::size(report.bytes), units::size(report.bytes_written));
     let most = if args.dry_run { "at most " } else { "" };
     out.remark(format_args!("contents   {bytes}, of which {most}{written} written"))?;
+    if let Some(room) = report.target_room {
+        out.remark(format_args!("target     has room for {}", units::size(room)))?;
+    }
     if report.files_verified > 0 {
         let verified = units::count(report.files_verified, "file", "files");
         out.remark(format_args!("verified   {verified} read back and compared"))?;
