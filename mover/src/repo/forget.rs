@@ -12,7 +12,7 @@ use super::{Repository, SnapshotFilter, ends::carries};
 use crate::{
     error::{Error, ErrorKind, Result},
     format::{
-        records::{Mark, RecordKind, Snapshot},
+        records::{Mark, RecordKind, Snapshot, SourceKind},
         session::SessionName,
     },
     id::RandomId,
@@ -108,6 +108,8 @@ pub struct Series {
     pub host: Option<String>,
     /// Their paths.
     pub paths: Option<Vec<String>>,
+    /// With paths: what is at them was taken as. An image file can be backed up as a file, too.
+    pub source: Option<SourceKind>,
     /// Their tags, sorted.
     pub tags: Option<Vec<String>>,
 }
@@ -117,7 +119,8 @@ impl Series {
         let mut tags = by.tags.then(|| snapshot.tags.clone());
         tags.iter_mut().for_each(|tags| tags.sort());
         let host = by.host.then(|| snapshot.host.clone());
-        Self { host, paths: by.paths.then(|| snapshot.paths.clone()), tags }
+        let (paths, source) = (by.paths.then(|| snapshot.paths.clone()), by.paths.then_some(snapshot.source));
+        Self { host, paths, source, tags }
     }
 }
 

@@ -1,9 +1,6 @@
 use super::*;
 use crate::{
-    format::{
-        records::{SourceKind, Statistics},
-        session::SessionKind,
-    },
+    format::{records::Statistics, session::SessionKind},
     id::{LineageId, SessionNonce},
 };
 
@@ -151,4 +148,14 @@ fn a_series_of_which_nothing_would_stay_is_named() {
     assert_eq!(emptied(&[mark(1, "pinned")], GroupBy::default()), [""; 0]);
     assert_eq!(emptied(&[], ALL_TOGETHER), [""; 0]);
     assert_eq!(emptied(&[], GroupBy { tags: true, ..ALL_TOGETHER }), ["no tags"]);
+}
+
+#[test]
+fn an_image_and_a_file_of_the_same_path_are_two_series() {
+    let image = Snapshot { source: SourceKind::Block, ..snapshot(1, "2026-01-01T00:00:00Z", &[]) };
+    let snapshots = [image, snapshot(2, "2026-01-02T00:00:00Z", &[])];
+    let policy = KeepPolicy { last: 1, ..KeepPolicy::default() };
+    let filter = SnapshotFilter::default();
+    let plan = plan_forget(&snapshots, &[], &filter, &policy, GroupBy::default(), &TimeZone::UTC);
+    assert_eq!(plan.forget(), []);
 }
