@@ -141,7 +141,7 @@ impl SnapshotReader {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             other => return other,
         }
-        // Rule Restore: on 404 the relocations; on another 404 visibility and relocations once more.
+        // RESTORE: on 404 the relocations; on another 404 visibility and relocations once more.
         for again in [false, true] {
             if again && !access.is_visible(self.inner.snapshot.session).await? {
                 return Err(Error::not_found(format!(

@@ -167,7 +167,7 @@ impl Repository {
         }))
     }
 
-    /// Reads JSON behind a maintenance signature; the signature covers the object's name.
+    /// Reads JSON behind a maintenance signature (AUTH); the signature covers the object's name.
     pub(crate) fn open_signed<T: serde::de::DeserializeOwned>(
         &self,
         name: &str,

@@ -237,8 +237,8 @@ fn decide(group: &[&Snapshot], protected: &Protected, policy: &KeepPolicy, zone:
 }
 
 impl Repository {
-    /// Takes snapshots out of view. Their data stays until a prune; their ends stay, because a writer's late retry
-    /// would only bring them back.
+    /// Takes snapshots out of view (FORGET). Their data stays until a prune; their ends stay, because a writer's late
+    /// retry would only bring them back.
     pub async fn forget(&self, sessions: &[SessionName]) -> Result<()> {
         for session in sessions {
             self.put_mark("forgotten/", RecordKind::Forgotten, *session, "forgotten").await?;

@@ -249,7 +249,7 @@ async fn fetch(shared: &Shared, batch: Arc<Batch>, range: Range, budget: OwnedSe
     };
     match bytes {
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            // Rule Restore: each frame may have gone somewhere else.
+            // RESTORE: each frame may have gone somewhere else.
             let mut frames = Vec::with_capacity(range.parts.len());
             for part in &range.parts {
                 frames.push(shared.reader.stored_frame(&part.place).await);

@@ -272,7 +272,7 @@ impl Default for StoreOptions {
 /// How many pages in a row may be empty before a listing counts as broken.
 const MAX_EMPTY_PAGES: usize = 1000;
 
-/// All objects whose names start with `prefix`.
+/// All objects whose names start with `prefix`. A page that fails ends it: half a listing is none (LISTING).
 pub async fn list_all(store: &dyn ObjectStore, prefix: &str) -> Result<Vec<Listed>> {
     let mut objects = Vec::new();
     for_each(store, prefix, |object| objects.push(object)).await?;

@@ -116,7 +116,7 @@ impl Repository {
         }
     }
 
-    /// Session object, confirmed, then end, then markers.
+    /// CLEANUP: session object, confirmed, then end, then markers.
     async fn clean_up_one(&self, session: SessionName) -> Result<bool> {
         let (forgotten, _) = self.marks("forgotten/", &session.to_string()).await?;
         if forgotten.is_empty() && !matches!(self.end(session).await?, Some(End::Fenced)) {
