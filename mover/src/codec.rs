@@ -226,8 +226,8 @@ thread_local! {
 pub enum Effort {
     /// As hard as a level of zstd.
     Level(i32),
-    /// Between levels 2 and 3: a fifth to a third faster than level 3, for up to 1 % more bytes of databases and disk
-    /// images, and up to 3 % of texts and programs.
+    /// Between levels 2 and 3: how much faster than level 3, `cargo bench -p carrack-benches --bench codec` shows, and
+    /// `docs/design/0001-engine.md` what it costs in bytes.
     Quick,
 }
 

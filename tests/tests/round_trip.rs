@@ -166,6 +166,7 @@ fn a_network_that_fails_again_and_again_costs_time_only() {
         Disturbance::ChangeRequest(1_000_000),
     ];
     let through_it = |arguments: &[&str]| {
+        let before = proxy.disturbed();
         let mut child = place.command(arguments).spawn().expect("the program was built");
         let mut round = 0;
         while child.try_wait().expect("it can be asked").is_none() {
@@ -180,10 +181,10 @@ fn a_network_that_fails_again_and_again_costs_time_only() {
             }
         }
         assert!(child.wait().expect("ends").success(), "{arguments:?}");
+        assert!(proxy.disturbed() > before, "{arguments:?}: nothing was disturbed");
     };
     let source = place.source().display().to_string();
     through_it(&["backup", &source]);
-    assert!(proxy.disturbed() > 0, "nothing was disturbed");
     let target = place.path("through").display().to_string();
     through_it(&["restore", "latest", "--target", &target]);
     place.run(&["check", "--read-data"], 0);

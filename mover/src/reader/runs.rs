@@ -107,6 +107,16 @@ impl RunWalk {
         }
     }
 
+    /// Bytes of all runs that are not holes; for a walk that nothing was taken of.
+    pub async fn chunk_bytes(mut self) -> Result<u64> {
+        let mut bytes = 0;
+        while let Some((_, piece)) = self.next_piece().await? {
+            let chunks = piece.iter().filter(|run| matches!(run, Run::Chunk(_)));
+            bytes += chunks.map(Run::length).sum::<u64>();
+        }
+        Ok(bytes)
+    }
+
     fn hand_out(&mut self, runs: Vec<Run>) -> Option<(u64, Vec<Run>)> {
         let start = self.position;
         self.position += runs.iter().map(Run::length).sum::<u64>();

@@ -10,11 +10,11 @@ use std::collections::BTreeSet;
 
 use super::Repository;
 use crate::{
-    error::{Error, ErrorKind, Result},
+    error::{ErrorKind, Result},
     format::records::{Damaged, RecordKind},
-    id::{PackId, RandomId},
+    id::PackId,
     limits,
-    store::{ByteRange, Put, list_all},
+    store::{ByteRange, list_all},
 };
 
 /// The folder of the notes.
@@ -52,24 +52,15 @@ impl Repository {
     pub async fn note_damage(&self, packs: &BTreeSet<PackId>) -> Result<()> {
         let packs: Vec<PackId> = packs.iter().copied().collect();
         for packs in packs.chunks(limits::CONDEMNED_PACKS) {
-            self.put_note(packs).await?;
+            let note = |random| {
+                (
+                    format!("{FOLDER}{random}"),
+                    Damaged { created: self.world().clock.now(), packs: packs.to_vec() },
+                )
+            };
+            self.put_signed_anew(RecordKind::Damaged, "a note of damage", note).await?;
         }
         self.store().flush().await
-    }
-
-    async fn put_note(&self, packs: &[PackId]) -> Result<()> {
-        let note = Damaged { created: self.world().clock.now(), packs: packs.to_vec() };
-        for _ in 0..limits::PACK_ATTEMPTS {
-            let name = format!("{FOLDER}{}", RandomId(self.world().random()));
-            let body = self.seal_signed(&name, RecordKind::Damaged, &note)?;
-            match self.store().put_if_absent(&name, body.into()).await {
-                Ok(Put::Created) => return Ok(()),
-                Ok(Put::Exists) => {}
-                Err(error) if error.kind() == ErrorKind::Unavailable => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(Error::unavailable("a note of damage could not be stored"))
     }
 
     /// Takes a note back, of whose packs none is damaged any more.

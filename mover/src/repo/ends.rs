@@ -13,10 +13,11 @@ use crate::{
         records::{self, Fenced, Mark, Moved, RecordKind, SIGNATURE_LENGTH, Snapshot, decode_record},
         session::{SessionKind, SessionName, SessionObject},
     },
+    id::RandomId,
     keys::verify_signature,
     limits,
     monitor::Problem,
-    store::{ByteRange, list_all},
+    store::{ByteRange, Put, list_all},
 };
 
 /// All snapshots that are visible, and what could not be read or believed.
@@ -195,6 +196,28 @@ impl Repository {
         let mut body = self.keys().sign_maintenance(name, &json)?;
         body.extend_from_slice(&json);
         Ok(records::encode_record(kind, &body))
+    }
+
+    /// Stores a signed record under a name with a random part that was never used, so that nobody can squat it. N1: an
+    /// unclear or taken name is abandoned for another one.
+    pub(super) async fn put_signed_anew<T: serde::Serialize>(
+        &self,
+        kind: RecordKind,
+        what: &str,
+        make: impl Fn(RandomId) -> (String, T),
+    ) -> Result<RandomId> {
+        for _ in 0..limits::PACK_ATTEMPTS {
+            let random = RandomId(self.world().random());
+            let (name, value) = make(random);
+            let body = self.seal_signed(&name, kind, &value)?;
+            match self.store().put_if_absent(&name, body.into()).await {
+                Ok(Put::Created) => return Ok(random),
+                Ok(Put::Exists) => {}
+                Err(error) if error.kind() == ErrorKind::Unavailable => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::unavailable(format!("{what} could not be stored")))
     }
 
     /// The record of one snapshot: rule V for a single one, in its order.

@@ -10,14 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{Repository, SnapshotFilter, ends::carries};
 use crate::{
-    error::{Error, ErrorKind, Result},
+    error::Result,
     format::{
         records::{Mark, RecordKind, Snapshot, SourceKind},
         session::SessionName,
     },
-    id::RandomId,
-    limits,
-    store::{Put, list_all},
+    store::list_all,
 };
 
 #[cfg(test)]
@@ -261,23 +259,16 @@ impl Repository {
         Ok(count)
     }
 
-    /// The name has a random part, so that nobody can squat it; any mark that verifies counts.
+    /// The name has a random part; any mark that verifies counts.
     async fn put_mark(&self, folder: &str, kind: RecordKind, session: SessionName, word: &str) -> Result<()> {
-        for _ in 0..limits::PACK_ATTEMPTS {
-            let random = RandomId(self.world().random());
+        let what = format!("the mark `{word}` of {session}");
+        let made = self.put_signed_anew(kind, &what, |random| {
             let name = match kind {
                 RecordKind::Forgotten => format!("{folder}{session}.{random}"),
                 _ => format!("{folder}{session}.{word}.{random}"),
             };
-            let mark = Mark { session, word: word.to_owned(), created: self.world().clock.now() };
-            let body = self.seal_signed(&name, kind, &mark)?;
-            match self.store().put_if_absent(&name, body.into()).await {
-                Ok(Put::Created) => return Ok(()),
-                Ok(Put::Exists) => {}
-                Err(error) if error.kind() == ErrorKind::Unavailable => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(Error::unavailable(format!("the mark `{word}` of {session} could not be stored")))
+            (name, Mark { session, word: word.to_owned(), created: self.world().clock.now() })
+        });
+        made.await.map(|_random| ())
     }
 }

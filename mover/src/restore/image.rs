@@ -129,12 +129,7 @@ async fn plan_only(
 ) -> Result<RestoreReport> {
     let size = entry.metadata.size;
     let room = BlockTarget::examine(&options.target, size, wish)?;
-    let mut bytes_written = 0;
-    let mut runs = reader.runs(&entry.content);
-    while let Some((_, piece)) = runs.next_piece().await? {
-        bytes_written +=
-            piece.iter().filter(|run| matches!(run, Run::Chunk(_))).map(Run::length).sum::<u64>();
-    }
+    let bytes_written = reader.runs(&entry.content).chunk_bytes().await?;
     if room < bytes_written {
         let target = options.target.display();
         return Err(Error::no_space(format!(

@@ -163,11 +163,9 @@ impl Retry {
             }
             Err(err) => {
                 let Some(pause) = self.pause(&err, number) else {
-                    let tries = if number == 0 { String::new() } else { format!(" ({} tries)", number + 1) };
-                    return Some(Err(if tries.is_empty() {
-                        err
-                    } else {
-                        err.context(format!("gave up{tries}"))
+                    return Some(Err(match number {
+                        0 => err,
+                        _ => err.context(format!("gave up ({} tries)", number + 1)),
                     }));
                 };
                 tracing::debug!(action, name, number, ?pause, %err, "a request is sent again");

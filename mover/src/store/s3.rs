@@ -289,11 +289,12 @@ impl ObjectStore for S3Store {
         let call = self.call("put", name);
         let limit = self.silence + Duration::from_secs(body.len() as u64 / MIN_UPLOAD_RATE);
         let send = async {
-            // A service that clearly refuses the checksum has stored nothing, and gets the same without.
-            if let Some(put) = self.put_once(&call, body.clone()).await? {
-                return Ok(put);
+            // A service that clearly refuses the checksum has stored nothing, and gets the same without, once.
+            loop {
+                if let Some(put) = self.put_once(&call, body.clone()).await? {
+                    return Ok(put);
+                }
             }
-            self.put_once(&call, body).await?.ok_or_else(|| call.unfit("the service changes its mind"))
         };
         self.within(limit, &call, send).await
     }

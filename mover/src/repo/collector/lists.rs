@@ -11,7 +11,6 @@ use crate::{
         session::SessionName,
     },
     id::RandomId,
-    limits,
     monitor::{Problem, Progress},
     repo::{Repository, ends::untrue, mark::Watch, session::condemned_id},
     store::{ByteRange, Put, list_all},
@@ -40,25 +39,17 @@ impl Doomed {
 impl Repository {
     /// C2: says what is to go, under a name that was never used.
     pub(super) async fn condemn(&self, doomed: &Doomed) -> Result<RandomId> {
-        for _ in 0..limits::PACK_ATTEMPTS {
-            let collection = RandomId(self.world().random());
+        // What an unclear name may have left, C10 clears away.
+        let list = |collection| {
             let list = Condemned {
                 collection,
                 created: self.world().clock.now(),
                 packs: doomed.packs.clone(),
                 relocations: doomed.relocations.clone(),
             };
-            let name = condemned_object(collection);
-            let body = self.seal_signed(&name, RecordKind::Condemned, &list)?;
-            match self.store().put_if_absent(&name, body.into()).await {
-                Ok(Put::Created) => return Ok(collection),
-                // N1: an unclear name is abandoned; C10 clears it away.
-                Ok(Put::Exists) => {}
-                Err(error) if error.kind() == ErrorKind::Unavailable => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(Error::unavailable("a list of condemned packs could not be stored"))
+            (condemned_object(collection), list)
+        };
+        self.put_signed_anew(RecordKind::Condemned, "a list of condemned packs", list).await
     }
 
     /// C6: creates the final; one that exists already counts instead.

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::{Planner, report};
 use crate::{
     format::{
-        entry::{Entry, Run},
+        entry::Entry,
         metadata::{Kind, Metadata},
     },
     target::directory_in_the_way,
@@ -50,18 +50,11 @@ impl Planner<'_> {
         if same {
             return;
         }
-        let mut bytes = 0;
-        let mut runs = self.shared.reader.runs(&entry.content);
-        loop {
-            match runs.next_piece().await {
-                Ok(Some((_, piece))) => {
-                    bytes +=
-                        piece.iter().filter(|run| matches!(run, Run::Chunk(_))).map(Run::length).sum::<u64>();
-                }
-                Ok(None) => break,
-                Err(error) => return self.shared.report(path, &error),
+        match self.shared.reader.runs(&entry.content).chunk_bytes().await {
+            Ok(bytes) => {
+                self.shared.written.fetch_add(bytes, Ordering::Relaxed);
             }
+            Err(error) => self.shared.report(path, &error),
         }
-        self.shared.written.fetch_add(bytes, Ordering::Relaxed);
     }
 }

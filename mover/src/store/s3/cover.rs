@@ -1,11 +1,10 @@
 //! What protects the bytes of an upload on their way.
 //!
-//! TLS does. Without it the signature covers a SHA-256 of the body, which costs both sides a second of processor time
-//! for 2 GiB, until the service has shown that it checks a CRC32C, which costs next to nothing and finds what a broken
-//! network does. Against somebody who changes bytes on purpose neither helps where nothing proves who answers: such a
+//! TLS does. Without it the signature covers a SHA-256 of the body, which costs both sides processor time, until the
+//! service has shown that it checks a CRC32C, which costs next to nothing and finds what a broken network does. Against somebody who changes bytes on purpose neither helps where nothing proves who answers: such a
 //! one says "stored" and stores nothing. What he changes is found by its seal when it is read.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::OnceLock;
 
 use aws_smithy_types::base64;
 
@@ -33,35 +32,32 @@ pub(super) struct Cover {
     tls: bool,
     /// The user wants a checksum with each upload.
     always: bool,
-    service: AtomicU8,
+    /// Whether the service checks a CRC32C, once its first answer has shown it.
+    checks: OnceLock<bool>,
 }
-
-const UNKNOWN: u8 = 0;
-const CHECKS: u8 = 1;
-const IGNORES: u8 = 2;
 
 impl Cover {
     pub(super) fn new(tls: bool, always: bool) -> Self {
-        Self { tls, always, service: AtomicU8::new(UNKNOWN) }
+        Self { tls, always, checks: OnceLock::new() }
     }
 
     /// For the next upload.
     pub(super) fn next(&self) -> Protection {
-        let service = self.service.load(Ordering::Relaxed);
-        let (checksum, signed) = match service {
+        let checks = self.checks.get().copied();
+        let (checksum, signed) = match checks {
             _ if self.tls => (false, false),
-            CHECKS => (true, false),
-            UNKNOWN => (true, true),
-            _ => (false, true),
+            Some(true) => (true, false),
+            Some(false) => (false, true),
+            None => (true, true),
         };
-        let asks = !self.tls && service == UNKNOWN;
+        let asks = !self.tls && checks.is_none();
         Protection { checksum: checksum || self.always, signed, asks }
     }
 
     /// The service has taken an upload, and named the checksum of what it has, or not.
     pub(super) fn taken(&self, sent: Protection, names_checksum: bool) {
         if sent.asks {
-            self.service.store(if names_checksum { CHECKS } else { IGNORES }, Ordering::Relaxed);
+            self.checks.get_or_init(|| names_checksum);
         }
     }
 
@@ -71,7 +67,7 @@ impl Cover {
         let differs = code.is_none_or(|code| code.contains("Digest") || code.contains("Mismatch"));
         let due = sent.asks && !self.always && !differs && matches!(status, Some(400 | 501));
         if due {
-            self.service.store(IGNORES, Ordering::Relaxed);
+            self.checks.get_or_init(|| false);
         }
         due
     }
