@@ -152,7 +152,18 @@ pub fn footer_aad(session: SessionName, pack: PackId) -> [u8; 42] {
     aad
 }
 
-/// Seals a small structure with zstd inside: counter, ciphertext, tag.
+/// The next length whose lowest bits are zero, as in Padmé: at most 12 % more, and only log log of the length shows.
+pub fn padme(length: usize) -> usize {
+    if length < 2 {
+        return length;
+    }
+    let exponent = length.ilog2();
+    let kept = exponent.ilog2() + 1;
+    let step = 1usize << exponent.saturating_sub(kept);
+    length.next_multiple_of(step)
+}
+
+/// Seals a small structure with zstd and padding inside: counter, ciphertext, tag.
 pub fn seal_object(
     cipher: &Cipher,
     domain: Domain,
@@ -173,6 +184,8 @@ pub fn seal_bound(
 ) -> Result<Vec<u8>> {
     let mut out = counter.to_le_bytes().to_vec();
     out.extend_from_slice(&compress(plain, OBJECT_LEVEL)?);
+    // How long a path is, or how many chunks a pack has, must not show.
+    out.resize(8 + padme(out.len() - 8), 0);
     cipher.seal(domain, counter, aad, &mut out, 8)?;
     Ok(out)
 }
@@ -200,7 +213,7 @@ pub fn open_bound(
         return Err(Error::corrupt("a sealed object is too short"));
     };
     let mut buffer = ciphertext.to_vec();
-    let plain = cipher.open(domain, u64::from_le_bytes(*counter), aad, &mut buffer)?;
+    let plain = unpadded(cipher.open(domain, u64::from_le_bytes(*counter), aad, &mut buffer)?)?;
     let length = content_size(plain)?;
     if length > limit as u64 {
         return Err(Error::corrupt(format!(
@@ -210,6 +223,15 @@ pub fn open_bound(
     let mut out = Vec::new();
     decompress(plain, length as usize, &mut out)?;
     Ok(out)
+}
+
+/// The zstd frame that zero bytes follow.
+fn unpadded(plain: &[u8]) -> Result<&[u8]> {
+    let length = zstd::zstd_safe::find_frame_compressed_size(plain).ok();
+    match length.and_then(|length| plain.split_at_checked(length)) {
+        Some((frame, padding)) if padding.iter().all(|byte| *byte == 0) => Ok(frame),
+        _ => Err(Error::corrupt("a sealed object is not one compressed frame and padding")),
+    }
 }
 
 /// Compression of small structures: they are few, so tighter than data.

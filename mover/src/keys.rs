@@ -277,6 +277,18 @@ impl Keys {
         })
     }
 
+    /// Signs what says what the repository is: `format`, and key files, which are judged before any key is held. So
+    /// it is always the first generation that signs.
+    pub fn sign_foundation(&self, context: &str, message: &[u8]) -> Result<Vec<u8>> {
+        let first = self.generation(0)?.maintenance_private.as_ref().ok_or_else(only_writes)?;
+        Ok(first.sign(&signed_message(context, message)).as_ref().to_vec())
+    }
+
+    /// The public key that belongs to [`Keys::sign_foundation`].
+    pub fn foundation_public(&self) -> Option<&[u8; 32]> {
+        self.shared.maintenance_publics.first()
+    }
+
     /// Whether a maintenance signature is true, by any generation's key.
     pub fn verify_maintenance(&self, context: &str, message: &[u8], signature: &[u8]) -> bool {
         let message = signed_message(context, message);

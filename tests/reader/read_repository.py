@@ -187,8 +187,12 @@ def unseal(key, suite, domain, counter, aad, sealed):
 
 def unseal_object(key, suite, domain, session, sealed):
     (counter,) = struct.unpack("<Q", sealed[:8])
-    plain = unseal(key, suite, domain, counter, bytes([domain]) + session_bytes(session), sealed[8:])
-    return unpack(plain, RECORD_LIMIT)
+    padded = unseal(key, suite, domain, counter, bytes([domain]) + session_bytes(session), sealed[8:])
+    frame = zstandard.ZstdDecompressor().decompressobj()
+    plain = frame.decompress(padded)
+    if any(frame.unused_data) or len(plain) != zstandard.frame_content_size(padded) or len(plain) > RECORD_LIMIT:
+        raise Damage("a sealed object is not one compressed frame and padding")
+    return plain
 
 
 def signature_is_true(public, context, body):
@@ -239,17 +243,28 @@ class Repository:
         return data[5], data[8:]
 
     def read_format(self):
-        value = json.loads(self.record("format", FORMAT)[1])
+        body = self.record("format", FORMAT)[1]
+        value = json.loads(body[64:])
         if value["version"] != 1 or value["read_features"]:
             raise Damage("the repository needs a newer reader")
+        self.foundation = Ed25519PublicKey.from_public_bytes(bytes.fromhex(value["maintenance_public"]))
+        if not signature_is_true(self.foundation, "format", body):
+            raise Damage("the object format was changed")
         return value
 
     def open_keys(self, password):
+        opened = []
         for name in self.names("keys"):
-            value = json.loads(self.record(f"keys/{name}", KEY)[1])
-            roots = open_key_file(value, password, self.repository)
-            if roots:
-                return [Generation(root, self.repository) for root in roots], roots[0]
+            body = self.record(f"keys/{name}", KEY)[1]
+            if not signature_is_true(self.foundation, f"keys/{name}", body):
+                continue
+            roots = open_key_file(json.loads(body[64:]), password, self.repository)
+            opened = max(opened, roots or [], key=len)
+        if opened:
+            generations = [Generation(root, self.repository) for root in opened]
+            if generations[0].maintenance.public_bytes_raw() != self.foundation.public_bytes_raw():
+                raise Damage("the object format is of another repository")
+            return generations, opened[0]
         raise SystemExit("no key file opens with this password")
 
     def metadata_key(self, session, generation):

@@ -52,6 +52,8 @@ pub struct BackupReport {
     pub snapshot: Option<Snapshot>,
     /// Things that could not be read or kept. More than none makes the result partial.
     pub problems: u64,
+    /// Objects of the repository that could not be believed, so that everything was stored again.
+    pub doubts: u64,
     /// What the checkpoint of an earlier run that did not finish saved.
     pub continued: Continued,
 }
@@ -74,6 +76,8 @@ pub async fn backup(
     let paths = source_paths(&options.source)?;
     let lineage = repository.lineage(&options.host, &paths);
     let session = Arc::new(repository.begin(SessionKind::Backup, lineage, suite(options.cipher)).await?);
+    let doubts: Vec<Problem> = session.doubts().collect();
+    doubts.iter().for_each(|doubt| monitor.problem(doubt.clone()));
     let done = run_session(repository, options, &session, (started, &paths), monitor, cancel).await;
     if done.is_err() {
         // So that maintenance need not wait for it. Where this does not arrive, it is shut out when it is overdue.
@@ -81,7 +85,7 @@ pub async fn backup(
             tracing::info!(%error, "the session has no end");
         }
     }
-    done
+    done.map(|report| BackupReport { doubts: doubts.len() as u64, ..report })
 }
 
 /// One backup within its session.
@@ -141,7 +145,7 @@ async fn finish(
     let same_tree = parent.as_ref().is_some_and(|parent| parent.root == assembled.root);
     if options.skip_if_unchanged && same_tree && problems == 0 {
         session.abandon("nothing had changed").await?;
-        return Ok(BackupReport { snapshot: None, problems, continued });
+        return Ok(BackupReport { snapshot: None, problems, doubts: 0, continued });
     }
     noted.phase("committing");
     session.put_segment(&segment).await?;
@@ -177,7 +181,7 @@ async fn finish(
     };
     copied::keep_record(&mut snapshot, &options.source);
     session.commit(&snapshot).await?;
-    Ok(BackupReport { snapshot: Some(snapshot), problems, continued })
+    Ok(BackupReport { snapshot: Some(snapshot), problems, doubts: 0, continued })
 }
 
 /// Problems that a snapshot lists; its statistics have the number of all.
@@ -192,7 +196,9 @@ async fn latest(repository: &Repository, lineage: LineageId, kind: SourceKind) -
         let snapshot = match repository.snapshot(name).await {
             Ok(snapshot) => snapshot,
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Denied) => {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Denied | ErrorKind::Invalid) =>
+            {
                 tracing::warn!(snapshot = %name, %error, "it does not serve as parent");
                 continue;
             }

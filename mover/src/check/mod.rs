@@ -95,6 +95,10 @@ pub async fn check(
     let packs = Packs::list(repository, &mut report, &*monitor).await?;
     let snapshots = choose(&mut list, options, &mut report, &*monitor);
     report.snapshots = snapshots.len() as u64;
+    if options.only.is_none() && repository.keys().can_read_data() {
+        let unproven = repository.unproven().await?.into_iter();
+        unproven.for_each(|problem| report.add_unproven(&*monitor, problem));
+    }
     let (monitor, cancel) = (&monitor, &cancel);
     let bad = Bad::default();
     let mut check = Check { repository, options, monitor, cancel, report, packs, snapshots, bad };

@@ -11,7 +11,7 @@ use crate::{
     },
     id::PackId,
     monitor::Monitor,
-    repo::{Relocations, Repository},
+    repo::{Relocations, Repository, untrue},
     store::list_all,
 };
 
@@ -54,12 +54,14 @@ impl Packs {
         report: &mut CheckReport,
         monitor: &dyn Monitor,
     ) -> Result<Self> {
-        let mut packs = Self { relocations: repository.relocations().await?, ..Self::default() };
+        // Those that are in doubt are named with the snapshots.
+        let (relocations, _) = repository.relocations().await?;
+        let mut packs = Self { relocations, ..Self::default() };
         let mut sendings: Vec<(PackId, u8, u64)> = Vec::new();
         for object in list_all(repository.store().as_ref(), "packs/").await? {
             match parse_pack_object(&object.name) {
                 Some((pack, attempt)) => sendings.push((pack, attempt, object.size)),
-                None => report.add_damage(monitor, object.name, "it is not the name of a pack".into()),
+                None => report.add_unproven(monitor, untrue(&object.name, "it is not the name of a pack")),
             }
         }
         sendings.sort_unstable();

@@ -79,6 +79,8 @@ pub struct CheckReport {
     pub snapshots: u64,
     /// Snapshots that these keys may not read, of which nothing is said.
     pub not_readable: u64,
+    /// Objects that claim something and cannot prove it, or that have no name of ours: nothing depends on them.
+    pub unproven: u64,
     /// Pages read.
     pub pages: u64,
     /// Packs that exist.
@@ -135,6 +137,11 @@ impl CheckReport {
     /// Whether nothing is wrong.
     pub fn is_clean(&self) -> bool {
         self.damages == 0 && self.damaged.is_empty()
+    }
+
+    pub(super) fn add_unproven(&mut self, monitor: &dyn Monitor, problem: Problem) {
+        self.unproven += 1;
+        monitor.problem(problem);
     }
 
     pub(super) fn add_damaged_pack(&mut self, monitor: &dyn Monitor, pack: PackId, problem: String) {

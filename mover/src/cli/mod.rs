@@ -20,6 +20,7 @@ mod dry_run;
 mod engine;
 mod exit;
 mod json;
+mod last_seen;
 mod node;
 mod output;
 pub(crate) mod panic;

@@ -50,3 +50,33 @@ fn objects_round_trip_and_break_loudly() {
         }
     }
 }
+
+#[test]
+fn padme_costs_little_and_hides_low_bits() {
+    for length in (0..10_000).chain((10_000..100_000_000).step_by(99_991)) {
+        let padded = padme(length);
+        assert!(padded >= length && padded <= length + length / 8 + 1, "{length} {padded}");
+    }
+    assert_eq!(padme(33_000_000), 33_030_144);
+}
+
+#[test]
+fn the_length_of_a_sealed_object_is_padded_and_nothing_hides_in_the_padding() {
+    let session = session();
+    let cipher = Cipher::new(Suite::Aes256Gcm, &Key::new([1; 32]));
+    let noise: Vec<u8> =
+        (0..2000_u32).flat_map(|number| *blake3::hash(&number.to_le_bytes()).as_bytes()).collect();
+    let seal = |plain: &[u8]| seal_object(&cipher, Domain::Record, session, 0, plain).unwrap();
+    for length in [0, 1, 999, 1000, 64_000] {
+        let sealed = seal(&noise[..length]);
+        assert_eq!(sealed.len() - 24, padme(sealed.len() - 24), "{length}");
+        assert_eq!(open_object(&cipher, Domain::Record, session, &sealed, 64_000).unwrap(), noise[..length]);
+    }
+    assert_eq!(seal(&noise[..60_000]).len(), seal(&noise[..60_100]).len());
+    let mut hidden = 0_u64.to_le_bytes().to_vec();
+    hidden.extend_from_slice(&compress(&noise[..1000], 3).unwrap());
+    hidden.extend_from_slice(&[0, 0, 1]);
+    cipher.seal(Domain::Record, 0, &object_aad(Domain::Record, session), &mut hidden, 8).unwrap();
+    let refused = open_object(&cipher, Domain::Record, session, &hidden, 64_000).unwrap_err();
+    assert_eq!(refused.kind(), crate::error::ErrorKind::Corrupt);
+}

@@ -22,9 +22,9 @@ use crate::{
 /// What a record is; the sixth byte of the object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordKind {
-    /// `format`: JSON.
+    /// `format`: signature, then JSON.
     Format,
-    /// `keys/<id>`: JSON.
+    /// `keys/<id>`: signature, then JSON.
     Key,
     /// `sessions/<session>`: JSON.
     Session,
@@ -119,6 +119,12 @@ pub fn decode_kind<'b>(name: &str, bytes: &'b [u8], expected: RecordKind) -> Res
     }
 }
 
+/// Splits a body into its signature and what it signs.
+pub fn split_signature<'b>(name: &str, body: &'b [u8]) -> Result<(&'b [u8; SIGNATURE_LENGTH], &'b [u8])> {
+    body.split_first_chunk()
+        .ok_or_else(|| Error::corrupt(format!("object {name}: it is too short for a signature")))
+}
+
 /// Writes a value as JSON.
 pub fn to_json<T: Serialize>(value: &T) -> Result<Vec<u8>> {
     serde_json::to_vec(value)
@@ -138,6 +144,9 @@ pub struct RepositoryFormat {
     pub version: u32,
     /// The repository.
     pub repository: RepositoryId,
+    /// The public maintenance key of the first generation. It signs this object and every key file.
+    #[serde(with = "hex::serde")]
+    pub maintenance_public: [u8; 32],
     /// How files are cut.
     pub cut: CutSizes,
     /// Features that a reader must know.

@@ -178,7 +178,7 @@ impl Packer {
             &pack.footer.to_bytes(),
         )?;
         let length = pack.bytes.len() + footer.len() + Trailer::LENGTH;
-        let padded = if full { length.next_multiple_of(PADDING_STEP) } else { padme(length) };
+        let padded = if full { length.next_multiple_of(PADDING_STEP) } else { codec::padme(length) };
         // A pack that is not full may need more than its tail room: exactly that, not twice the pack.
         pack.bytes.reserve_exact(padded - pack.bytes.len());
         pad(&mut pack.bytes, padded - length, session.world_random());
@@ -210,32 +210,7 @@ pub(crate) fn is_indexed(length: u32) -> bool {
     length >= limits::INDEXED_CHUNK_MIN
 }
 
-/// The next length whose lowest bits are zero, as in Padmé: at most 12 % more, and only log log of the length shows.
-pub(crate) fn padme(length: usize) -> usize {
-    if length < 2 {
-        return length;
-    }
-    let exponent = length.ilog2();
-    let kept = exponent.ilog2() + 1;
-    let step = 1usize << exponent.saturating_sub(kept);
-    length.next_multiple_of(step)
-}
-
 /// Appends bytes that look like ciphertext.
 fn pad(bytes: &mut AlignedBytes, count: usize, seed: [u8; 32]) {
     blake3::Hasher::new_keyed(&seed).finalize_xof().fill(bytes.extend_zeroed(count));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn padme_costs_little_and_hides_low_bits() {
-        for length in (0..10_000).chain((10_000..100_000_000).step_by(99_991)) {
-            let padded = padme(length);
-            assert!(padded >= length && padded <= length + length / 8 + 1, "{length} {padded}");
-        }
-        assert_eq!(padme(33_000_000), 33_030_144);
-    }
 }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    error::{ErrorKind, Result},
+    error::{Error, ErrorKind, Result},
     format::{
         frame::FramePlace,
         session::{SessionKeyInfo, SessionName},
@@ -49,7 +49,14 @@ pub trait Access: Send + Sync + Debug {
 #[derive(Debug)]
 pub struct RepositoryAccess {
     repository: Repository,
-    relocations: Mutex<Option<Arc<Relocations>>>,
+    relocations: Mutex<Option<Arc<Known>>>,
+}
+
+/// Relocations as they were read, and what is wrong with the first that could not be.
+#[derive(Debug)]
+struct Known {
+    relocations: Relocations,
+    doubtful: Option<(ErrorKind, String)>,
 }
 
 impl RepositoryAccess {
@@ -82,12 +89,18 @@ impl Access for RepositoryAccess {
         let relocations = match known {
             Some(known) if !again => known,
             _ => {
-                let fresh = Arc::new(self.repository.relocations().await?);
+                let (relocations, doubtful) = self.repository.relocations().await?;
+                let doubtful = doubtful.first().map(|(_, error)| (error.kind(), error.in_one_line()));
+                let fresh = Arc::new(Known { relocations, doubtful });
                 *self.relocations.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&fresh));
                 fresh
             }
         };
-        Ok(relocations.lookup(pack, offset))
+        match (relocations.relocations.lookup(pack, offset), &relocations.doubtful) {
+            // Perhaps that one knew the way.
+            (None, Some((kind, problem))) => Err(Error::new(*kind, problem.clone())),
+            (found, _) => Ok(found),
+        }
     }
 
     async fn is_visible(&self, session: SessionName) -> Result<bool> {

@@ -10,13 +10,13 @@ use crate::{
     codec::{self, Cipher, Domain},
     error::{Error, ErrorKind, Result},
     format::{
-        records::{self, Fenced, Mark, Moved, RecordKind, SIGNATURE_LENGTH, Snapshot, decode_record},
+        records::{self, Fenced, Mark, Moved, RecordKind, Snapshot, decode_record},
         session::{SessionKind, SessionName, SessionObject},
     },
-    id::RandomId,
+    id::{LineageId, RandomId},
     keys::verify_signature,
     limits,
-    monitor::Problem,
+    monitor::{Problem, unescape_path},
     store::{ByteRange, Put, list_all},
 };
 
@@ -119,6 +119,11 @@ impl Repository {
         Ok(ends.into_iter().filter(|name| sessions.contains(name) && !forgotten.contains(name)).collect())
     }
 
+    /// Whether a snapshot carries a true marker of a forget.
+    pub async fn is_forgotten(&self, session: SessionName) -> Result<bool> {
+        Ok(!self.marks("forgotten/", &format!("{session}.")).await?.0.is_empty())
+    }
+
     pub(crate) async fn session_names(&self, folder: &str, prefix: &str) -> Result<BTreeSet<SessionName>> {
         let listed = list_all(self.store().as_ref(), &format!("{folder}{prefix}")).await?;
         Ok(listed.iter().filter_map(|object| object.name.strip_prefix(folder)?.parse().ok()).collect())
@@ -175,10 +180,7 @@ impl Repository {
         kind: RecordKind,
         bytes: &[u8],
     ) -> Result<T> {
-        let body = records::decode_kind(name, bytes, kind)?;
-        let Some((signature, json)) = body.split_first_chunk::<SIGNATURE_LENGTH>() else {
-            return Err(Error::corrupt(format!("object {name}: it is too short for a signature")));
-        };
+        let (signature, json) = records::split_signature(name, records::decode_kind(name, bytes, kind)?)?;
         if !self.keys().verify_maintenance(name, json, signature) {
             return Err(Error::denied(format!("object {name} is not signed with the maintenance key")));
         }
@@ -272,9 +274,7 @@ impl Repository {
         object: &SessionObject,
     ) -> Result<End> {
         let (kind, body) = decode_record(name, bytes)?;
-        let Some((signature, sealed)) = body.split_first_chunk::<SIGNATURE_LENGTH>() else {
-            return Err(Error::corrupt(format!("object {name}: it is too short for a signature")));
-        };
+        let (signature, sealed) = records::split_signature(name, body)?;
         let void = |problem: &str| Ok(End::Void(problem.to_owned()));
         match (kind, session.kind) {
             (RecordKind::Fenced, _) => void("it is not signed with the maintenance key"),
@@ -290,7 +290,11 @@ impl Repository {
                     return void("it is not signed by its own session");
                 }
                 let snapshot = self.open_snapshot(session, object, name, sealed)?;
-                Ok(End::Committed(Box::new(snapshot)))
+                // Retention goes by host and paths: a mover must not speak for another source than its own.
+                match self.lineage_of(&snapshot) == Some(session.lineage) {
+                    true => Ok(End::Committed(Box::new(snapshot))),
+                    false => void("it names a host or paths that its session is not for"),
+                }
             }
             (RecordKind::Relocation, SessionKind::Repack) => {
                 if !self.keys().verify_maintenance(name, sealed, signature) {
@@ -304,6 +308,12 @@ impl Repository {
             }
             _ => void(&format!("a {kind:?} record cannot end this session")),
         }
+    }
+
+    /// The lineage of the source that a record names; none if its paths cannot be.
+    fn lineage_of(&self, snapshot: &Snapshot) -> Option<LineageId> {
+        let paths: Option<Vec<Vec<u8>>> = snapshot.paths.iter().map(|path| unescape_path(path)).collect();
+        Some(self.lineage(&snapshot.host, &paths?))
     }
 
     fn open_snapshot(
@@ -350,14 +360,14 @@ impl Repository {
 
     /// Every visible snapshot with its record, and the marks that speak of them.
     pub async fn snapshots(&self) -> Result<SnapshotList> {
-        let names = self.visible("b").await?;
-        let ends = self.ends_of(&names).await?;
+        let survey = self.survey().await?;
+        let ends = self.ends_of(&survey.visible(SessionKind::Backup)).await?;
         let mut list = SnapshotList::default();
         for (name, end) in ends {
             match end {
                 Ok(Some(End::Committed(snapshot))) => list.snapshots.push(*snapshot),
                 Ok(Some(End::Void(problem))) => {
-                    list.problems.push(untrue(&name.end_object(), &problem));
+                    let problem = format!("object {} cannot be believed: {problem}", name.end_object());
                     list.unreadable.push((name, Error::corrupt(problem)));
                 }
                 Ok(_) => {}
@@ -366,12 +376,17 @@ impl Repository {
         }
         list.snapshots.sort_by_key(|snapshot| (snapshot.started, snapshot.session));
         // A repack that nobody can read stops writers and maintenance alike, so it is named with the snapshots.
-        for (name, end) in self.ends_of(&self.visible("r").await?).await? {
+        for (name, end) in self.ends_of(&survey.visible(SessionKind::Repack)).await? {
             match end {
                 Ok(Some(End::Void(problem))) => list.unreadable.push((name, Error::corrupt(problem))),
                 Ok(_) => {}
                 Err(error) => list.unreadable.push((name, error)),
             }
+        }
+        let parents = list.snapshots.iter().filter_map(parent_of).collect();
+        list.unreadable.extend(self.lost(&survey, &parents).await?);
+        if !list.unreadable.is_empty() && self.keys().can_read_data() {
+            self.check_keys_unchanged().await?;
         }
         let (marks, problems) = self.marks("marks/", "").await?;
         list.marks = marks;
@@ -399,25 +414,29 @@ impl Repository {
         Ok(ends)
     }
 
-    /// All visible relocations (R2).
-    pub async fn relocations(&self) -> Result<Relocations> {
+    /// All visible relocations (R2), and the repacks whose relocations cannot be read or believed. Those may have been
+    /// forged; but they may be damaged as well, or signed with a key newer than these keys. What follows from that is
+    /// another thing for a reader, a writer and a collector.
+    pub(crate) async fn relocations(&self) -> Result<(Relocations, Vec<(SessionName, Error)>)> {
         let names = self.visible("r").await?;
-        let mut relocations = Relocations::default();
+        let (mut relocations, mut doubtful) = (Relocations::default(), Vec::new());
         for (name, end) in self.ends_of(&names).await? {
-            match end? {
-                Some(End::Relocated(moved)) => relocations.add(name, &moved),
-                Some(End::Void(problem)) => {
-                    // Ignored it would be if it were forged; but these keys may only be older than the signature.
-                    return Err(Error::denied(format!("repack {name} cannot be believed: {problem}"))
-                        .with_hint(format!(
-                            "fetch the keys again if the repository's key was rotated; else it is forged: \
-                             carrack forget {name}"
-                        )));
+            match end {
+                Ok(Some(End::Relocated(moved))) => relocations.add(name, &moved),
+                Ok(Some(End::Void(problem))) => {
+                    let error = Error::denied(format!("repack {name} cannot be believed: {problem}"));
+                    let hint = format!(
+                        "fetch the keys again if the repository's key was rotated; else it is forged: \
+                         carrack forget {name}"
+                    );
+                    doubtful.push((name, error.with_hint(hint)));
                 }
-                _ => {}
+                Ok(_) => {}
+                Err(error) if is_doubt(&error) => doubtful.push((name, error)),
+                Err(error) => return Err(error),
             }
         }
-        Ok(relocations)
+        Ok((relocations, doubtful))
     }
 
     /// The snapshot that a person means: `latest`, or the beginning of its id.
@@ -457,6 +476,16 @@ async fn collect(
         ends.insert(name, end);
     }
     Ok(())
+}
+
+/// Whether an end is there that cannot be read: damaged, forged, newer, or of a key that is not held.
+pub(super) fn is_doubt(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Denied | ErrorKind::Invalid)
+}
+
+/// The parent that a record names, which was visible then. Of another source nobody can have had one.
+pub(super) fn parent_of(snapshot: &Snapshot) -> Option<SessionName> {
+    snapshot.parent.filter(|parent| parent.lineage == snapshot.session.lineage)
 }
 
 /// An object that claims something and cannot prove it.

@@ -241,7 +241,7 @@ impl Repository {
         list_all(self.store().as_ref(), "index/s-").await
     }
 
-    /// The rows of these segments, and the names of those that could be read.
+    /// The rows of these segments, and the names of those that may go once the rows are stored anew.
     pub(super) async fn read_segments(
         &self,
         names: &[Listed],
@@ -269,6 +269,8 @@ impl Repository {
                 }
                 Err(error) if is_lost_hint(&error) => {
                     tracing::warn!(%error, "an index segment is left out");
+                    // Nobody can read this one, and everybody tries: it goes with those that were merged.
+                    read.extend((error.kind() == ErrorKind::Corrupt).then_some(name));
                 }
                 Err(error) => return Err(error),
             }

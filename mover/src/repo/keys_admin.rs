@@ -5,14 +5,16 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Repository,
+    ends::untrue,
+    key_files::{self, KeyFiles},
     unlock::{self, CreateOptions, Unlock},
 };
 use crate::{
     error::{Error, Result},
-    format::records::{self, KeyDerivation, KeyFile, RecordKind},
+    format::records::KeyDerivation,
     id::RandomId,
+    monitor::Problem,
     secret::Key,
-    store::{ByteRange, list_all},
 };
 
 /// A key as people see it.
@@ -36,16 +38,13 @@ pub struct RotatePlan {
 }
 
 impl Repository {
-    /// All keys that open the repository.
-    pub async fn list_keys(&self) -> Result<Vec<KeyEntry>> {
+    /// All keys that open the repository, and what lies beside them without its signature.
+    pub async fn list_keys(&self) -> Result<(Vec<KeyEntry>, Vec<Problem>)> {
+        let files = KeyFiles::read(self.store(), self.format()).await?;
         let mut keys = Vec::new();
-        for object in list_all(self.store().as_ref(), "keys/").await? {
-            let bytes = self.store().get(&object.name, ByteRange::All).await?;
-            let body = records::decode_kind(&object.name, &bytes, RecordKind::Key)?;
-            let file: KeyFile = records::from_json(&object.name, body)?;
-            let id = object.name.strip_prefix("keys/").and_then(RandomId::from_hex);
-            let id =
-                id.ok_or_else(|| Error::corrupt(format!("object {} is not named as a key", object.name)))?;
+        for (name, file) in files.proven {
+            let id = name.strip_prefix(key_files::FOLDER).and_then(RandomId::from_hex);
+            let id = id.ok_or_else(|| Error::corrupt(format!("object {name} is not named as a key")))?;
             let kind = match file.derivation {
                 KeyDerivation::Argon2id { .. } => "passphrase",
                 KeyDerivation::Secret { .. } => "secret",
@@ -53,7 +52,8 @@ impl Repository {
             keys.push(KeyEntry { id, label: file.label, created: file.created, kind: kind.to_owned() });
         }
         keys.sort_by_key(|key| (key.created, key.id));
-        Ok(keys)
+        let untrue = |(name, error): (&String, &Error)| untrue(name, &error.to_string());
+        Ok((keys, files.unproven.iter().map(untrue).collect()))
     }
 
     /// Adds a key that opens what `current` opens.
@@ -66,7 +66,7 @@ impl Repository {
 
     /// Removes a key. The last one stays: without it nobody could open the repository.
     pub async fn remove_key(&self, id: RandomId) -> Result<()> {
-        let keys = self.list_keys().await?;
+        let (keys, _) = self.list_keys().await?;
         if !keys.iter().any(|key| key.id == id) {
             return Err(Error::not_found(format!("there is no key {id}")).with_hint("see: carrack key list"));
         }
@@ -78,9 +78,20 @@ impl Repository {
         self.store().flush().await
     }
 
+    /// Removes what lies beside the keys without this repository's signature; answers how much that was.
+    pub async fn remove_unproven_keys(&self) -> Result<usize> {
+        self.check_maintainable()?;
+        let files = KeyFiles::read(self.store(), self.format()).await?;
+        for name in files.unproven.keys() {
+            self.store().delete(name).await?;
+        }
+        self.store().flush().await?;
+        Ok(files.unproven.len())
+    }
+
     /// What a rotation would remove.
     pub async fn plan_rotate(&self) -> Result<RotatePlan> {
-        Ok(RotatePlan { remove: self.list_keys().await? })
+        Ok(RotatePlan { remove: self.list_keys().await?.0 })
     }
 
     /// Begins a new generation: new sessions take their keys from a new root, and only the new key opens it. The
@@ -104,7 +115,8 @@ impl Repository {
     }
 
     async fn roots(&self, current: &Unlock) -> Result<Vec<Key>> {
-        unlock::open_root_keys(self.store().as_ref(), self.format(), current).await
+        let files = KeyFiles::read(self.store(), self.format()).await?;
+        unlock::open_root_keys(self.store().as_ref(), self.format(), &files, current)
     }
 
     async fn store_key(&self, new: &Unlock, options: &CreateOptions, roots: &[Key]) -> Result<RandomId> {

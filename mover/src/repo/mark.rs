@@ -8,7 +8,12 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Repository, ends::End, packs::Relocations, survey::Survey};
+use super::{
+    Repository,
+    ends::{End, is_doubt, parent_of},
+    packs::Relocations,
+    survey::Survey,
+};
 use crate::{
     cancel::Cancel,
     codec::{self, Cipher},
@@ -82,8 +87,8 @@ impl Repository {
     /// Marks everything that visible snapshots need, in order V (C1, C5). Relocations are read after the ends (R3).
     pub(crate) async fn mark(&self, needs: &mut dyn Needs, watch: Watch<'_>) -> Result<Marked> {
         let survey = self.survey().await?;
-        let relocations = self.relocations().await?;
-        let mut fenced = Vec::new();
+        let (relocations, mut doubtful) = self.relocations().await?;
+        let (mut fenced, mut parents) = (Vec::new(), HashSet::new());
         let mut marker = Marker {
             repository: self.clone(),
             relocations,
@@ -96,15 +101,23 @@ impl Repository {
         };
         for names in survey.visible(SessionKind::Backup).chunks(ENDS_PER_ROUND) {
             for (name, end) in self.ends_of(names).await? {
-                match end? {
-                    Some(End::Committed(snapshot)) => marker.snapshot(&snapshot, watch).await?,
-                    // It may be forged or damaged, and nobody can tell: a person decides before anything goes.
-                    Some(End::Void(problem)) => return Err(not_believed(name, &problem)),
-                    Some(End::Fenced) => fenced.push(name),
-                    Some(End::Relocated(_) | End::Gone) | None => {}
+                match end {
+                    Ok(Some(End::Committed(snapshot))) => {
+                        parents.extend(parent_of(&snapshot));
+                        if doubtful.is_empty() {
+                            marker.snapshot(&snapshot, watch).await?;
+                        }
+                    }
+                    Ok(Some(End::Void(problem))) => doubtful.push((name, not_believed(name, &problem))),
+                    Ok(Some(End::Fenced)) => fenced.push(name),
+                    Ok(Some(End::Relocated(_) | End::Gone) | None) => {}
+                    Err(error) if is_doubt(&error) => doubtful.push((name, error)),
+                    Err(error) => return Err(error),
                 }
             }
         }
+        doubtful.extend(self.lost(&survey, &parents).await?);
+        undoubted(doubtful)?;
         let Marker { relocations_needed, relocations, .. } = marker;
         for names in survey.visible(SessionKind::Repack).chunks(ENDS_PER_ROUND) {
             let ends = self.ends_of(names).await?;
@@ -115,6 +128,20 @@ impl Repository {
             );
         }
         Ok(Marked { survey, fenced, relocations_needed, relocations })
+    }
+}
+
+/// What is doubtful may be forged or damaged, and nobody can tell: a person decides before anything goes.
+fn undoubted(mut doubtful: Vec<(SessionName, Error)>) -> Result<()> {
+    let others = doubtful.len().saturating_sub(1);
+    match doubtful.drain(..).next() {
+        None => Ok(()),
+        Some((_, first)) if others == 0 => Err(first),
+        Some((_, first)) => Err(Error::corrupt(format!("{}, and {others} others are in doubt", first.in_one_line()))
+            .with_hint(
+                "see who may write to the store, and what it is: carrack snapshots; bring back from a copy what was \
+                 damaged, and give up all the others: carrack forget --unreadable",
+            )),
     }
 }
 

@@ -3,24 +3,27 @@
 //! Who is safe against whom is the repository protocol (`docs/design/0002-protocol.md`); each step here names the
 //! rule that it follows. Nothing locks, nothing looks at a clock for safety, and no object is ever overwritten.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
+use self::key_files::KeyFiles;
 use crate::{
     chunker::Chunker,
     clock::World,
     error::{Error, Result},
     format::records::{self, RecordKind, RepositoryFormat},
     id::{LineageId, RepositoryId},
-    keys::Keys,
+    keys::{Keys, verify_signature},
     store::{ByteRange, ObjectStore, Put},
 };
 
 mod checkpoint;
 mod collector;
 mod damage;
+mod doubts;
 mod ends;
 mod forget;
 mod index;
+mod key_files;
 mod keys_admin;
 mod mark;
 mod packs;
@@ -32,6 +35,7 @@ mod upkeep;
 pub use checkpoint::{Checkpoint, FileState, ImageState, Unfinished};
 pub use collector::{PruneOptions, PrunePlan, PruneReport, Unused};
 pub use damage::DamageNote;
+pub(crate) use ends::untrue;
 pub use ends::{SnapshotFilter, SnapshotList};
 pub use forget::{Decision, ForgetPlan, GroupBy, KeepPolicy, Series, plan_forget};
 pub use index::DedupIndex;
@@ -59,8 +63,8 @@ struct Inner {
     world: World,
     keys: Keys,
     format: RepositoryFormat,
-    /// Names of the key objects when it was opened.
-    key_objects: Vec<String>,
+    /// Names of the key files that it had signed when it was opened.
+    key_files: BTreeSet<String>,
 }
 
 impl Repository {
@@ -88,31 +92,39 @@ impl Repository {
         let root = crate::secret::Key::new(world.random());
         unlock::add_key(store.as_ref(), &world, repository, unlock, options, std::slice::from_ref(&root))
             .await?;
+        let keys = Keys::from_roots(repository, &[root])?;
+        let maintenance_public = *keys
+            .foundation_public()
+            .ok_or_else(|| Error::internal("a new repository has no maintenance key"))?;
         let format = RepositoryFormat {
             version: FORMAT_VERSION,
             repository,
+            maintenance_public,
             cut: options.cut,
             read_features: Vec::new(),
             write_features: Vec::new(),
             maintain_features: Vec::new(),
             created: world.clock.now(),
         };
-        let body = records::encode_record(RecordKind::Format, &records::to_json(&format)?);
+        let json = records::to_json(&format)?;
+        let mut body = keys.sign_foundation(FORMAT_OBJECT, &json)?;
+        body.extend_from_slice(&json);
+        let body = records::encode_record(RecordKind::Format, &body);
         if store.put_if_absent(FORMAT_OBJECT, body.into()).await? == Put::Exists {
             return Err(exists());
         }
         store.flush().await?;
-        let keys = Keys::from_roots(repository, &[root])?;
-        let key_objects = key_objects(store.as_ref()).await?;
-        Ok(Self { inner: Arc::new(Inner { store, world, keys, format, key_objects }) })
+        let key_files = KeyFiles::read(&store, &format).await?.proven.into_keys().collect();
+        Ok(Self { inner: Arc::new(Inner { store, world, keys, format, key_files }) })
     }
 
     /// Opens a repository with a password, a secret or a mover's keys.
     pub async fn open(store: Arc<dyn ObjectStore>, world: World, unlock: &Unlock) -> Result<Self> {
         let format = read_format(store.as_ref()).await?;
-        let key_objects = key_objects(store.as_ref()).await?;
-        let keys = unlock::open_keys(store.as_ref(), &format, unlock).await?;
-        Ok(Self { inner: Arc::new(Inner { store, world, keys, format, key_objects }) })
+        let files = KeyFiles::read(&store, &format).await?;
+        let keys = unlock::open_keys(store.as_ref(), &format, &files, unlock)?;
+        let key_files = files.proven.into_keys().collect();
+        Ok(Self { inner: Arc::new(Inner { store, world, keys, format, key_files }) })
     }
 
     /// Where the objects lie.
@@ -150,7 +162,8 @@ impl Repository {
     /// KEYS: fails if somebody added or removed a key since this repository was opened. What does not verify may then be
     /// signed by a key that this process does not hold, and must not be taken for forged.
     pub(crate) async fn check_keys_unchanged(&self) -> Result<()> {
-        if key_objects(self.store().as_ref()).await? == self.inner.key_objects {
+        let files = KeyFiles::read(self.store(), self.format()).await?;
+        if files.proven.keys().eq(&self.inner.key_files) {
             return Ok(());
         }
         Err(Error::conflict("the keys of the repository were changed meanwhile")
@@ -193,11 +206,6 @@ fn without_format(store: &dyn ObjectStore) -> Error {
         .with_hint("bring that object back from a copy; for a new repository choose another place")
 }
 
-async fn key_objects(store: &dyn ObjectStore) -> Result<Vec<String>> {
-    let listed = crate::store::list_all(store, "keys/").await?;
-    Ok(listed.into_iter().map(|object| object.name).collect())
-}
-
 /// Reads and checks the format object.
 async fn read_format(store: &dyn ObjectStore) -> Result<RepositoryFormat> {
     let bytes = match store.get(FORMAT_OBJECT, ByteRange::All).await {
@@ -211,9 +219,7 @@ async fn read_format(store: &dyn ObjectStore) -> Result<RepositoryFormat> {
         }
         Err(error) => return Err(error),
     };
-    let decoded = records::decode_kind(FORMAT_OBJECT, &bytes, RecordKind::Format);
-    let decoded = decoded.and_then(|body| records::from_json::<RepositoryFormat>(FORMAT_OBJECT, body));
-    let format = decoded.map_err(|error| match error.kind() {
+    let format = decode_format(&bytes).map_err(|error| match error.kind() {
         crate::error::ErrorKind::Corrupt => error
             .context(store.describe())
             .with_hint("check the place; if it is a repository, bring that object back from a copy"),
@@ -239,4 +245,16 @@ async fn read_format(store: &dyn ObjectStore) -> Result<RepositoryFormat> {
         return Err(Error::corrupt("the format object has chunk sizes that cannot be"));
     }
     Ok(format)
+}
+
+/// What nobody vouches for counts as damage, but for a newer version, which may be signed in another way.
+fn decode_format(bytes: &[u8]) -> Result<RepositoryFormat> {
+    let body = records::decode_kind(FORMAT_OBJECT, bytes, RecordKind::Format)?;
+    let (signature, json) = records::split_signature(FORMAT_OBJECT, body)?;
+    let format: RepositoryFormat = records::from_json(FORMAT_OBJECT, json)?;
+    let is_signed = verify_signature(&format.maintenance_public, FORMAT_OBJECT, json, signature);
+    if is_signed || format.version > FORMAT_VERSION {
+        return Ok(format);
+    }
+    Err(Error::corrupt(format!("object {FORMAT_OBJECT}: its signature does not fit, it was changed")))
 }

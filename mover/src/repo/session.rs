@@ -14,6 +14,7 @@ use bytes::Bytes;
 use super::{
     Repository,
     checkpoint::Checkpoint,
+    ends::End,
     index,
     packs::{self, PackFooter, Relocations},
 };
@@ -28,6 +29,7 @@ use crate::{
     },
     id::{ChunkId, LineageId, PackId, RandomId, SessionNonce},
     keys::SigningKey,
+    monitor::Problem,
     secret::Key,
     store::{ByteRange, Put, list_all},
 };
@@ -53,9 +55,9 @@ pub struct Session {
 pub(crate) struct Absent {
     packs: HashSet<PackId>,
     relocations: HashSet<SessionName>,
-    /// A list could not be read: then no pack of others may be reused at all, because its collector deletes by the
-    /// final, whatever became of the list.
-    unreadable: bool,
+    /// Lists and relocations that could not be read or believed. If there is any, no pack of others may be reused at
+    /// all: a collector deletes by the final, whatever became of its list, and what was moved is deleted where it was.
+    doubts: Vec<(String, String)>,
 }
 
 /// Footers that were fetched within this session, which is what makes their packs reusable (W4).
@@ -110,7 +112,10 @@ impl Repository {
         let mut absent = self.absent().await?;
         absent.packs.extend(self.damage_notes().await?.into_iter().flat_map(|note| note.packs));
         // W5: the visible relocations, read after W2.
-        let relocations = self.relocations().await?;
+        let (relocations, doubtful) = self.relocations().await?;
+        absent
+            .doubts
+            .extend(doubtful.into_iter().map(|(name, error)| (name.end_object(), error.in_one_line())));
         Ok(Session {
             data: Cipher::new(suite, &data_key),
             metadata: Cipher::new(suite, &self.keys().session_metadata_key(generation, session)?),
@@ -143,14 +148,8 @@ impl Repository {
                     absent.packs.extend(list.packs.iter().map(|sending| sending.pack));
                     absent.relocations.extend(list.relocations);
                 }
-                Ok(_) => {
-                    absent.unreadable = true;
-                    tracing::warn!(object = object.name, "a condemned list names another collection");
-                }
-                Err(error) => {
-                    absent.unreadable = true;
-                    tracing::warn!(object = object.name, %error, "a condemned list cannot be read");
-                }
+                Ok(_) => absent.doubts.push((object.name, "it names another collection".to_owned())),
+                Err(error) => absent.doubts.push((object.name, error.in_one_line())),
             }
         }
         Ok(absent)
@@ -218,10 +217,22 @@ impl Session {
         id
     }
 
+    fn is_in_doubt(&self) -> bool {
+        !self.absent.doubts.is_empty()
+    }
+
+    /// Why nothing that others stored is used, if so: objects that cannot be read or believed.
+    pub fn doubts(&self) -> impl Iterator<Item = Problem> {
+        self.absent.doubts.iter().map(|(name, why)| Problem {
+            what: format!("object {name}"),
+            message: format!("everything is stored again, because this object cannot be believed: {why}"),
+        })
+    }
+
     /// Where a new record may name a frame that others wrote: off packs that were repacked (W5). `None`: the frame,
     /// or the way to it, is condemned, and so absent to this session for its whole life (W2), whoever names it.
     pub fn usable(&self, pack: PackId, offset: u32) -> Option<(PackId, u32)> {
-        let mut lost = self.absent.unreadable;
+        let mut lost = self.is_in_doubt();
         let through = |repack| lost |= self.absent.relocations.contains(&repack);
         let at = self.relocations.lookup_through(pack, offset, through).unwrap_or((pack, offset));
         (!lost && !self.absent.packs.contains(&at.0)).then_some(at)
@@ -234,7 +245,7 @@ impl Session {
 
     /// Whether every frame of others is usable where it was written.
     pub fn all_usable_in_place(&self) -> bool {
-        self.relocations.is_empty() && self.absent.packs.is_empty() && !self.absent.unreadable
+        self.relocations.is_empty() && self.absent.packs.is_empty() && !self.is_in_doubt()
     }
 
     /// Keeps the keys of other sessions, so that the snapshot can carry those it needs.
@@ -267,7 +278,7 @@ impl Session {
     /// W4: whether a pack that a hint names may be reused: not condemned, and its footer was fetched within this
     /// session, so after W2.
     pub async fn reusable(&self, pack: PackId) -> Result<Option<Arc<PackFooter>>> {
-        if self.absent.unreadable || self.absent.packs.contains(&pack) {
+        if self.is_in_doubt() || self.absent.packs.contains(&pack) {
             return Ok(None);
         }
         {
@@ -373,7 +384,7 @@ impl Session {
                     if store.get(&name, ByteRange::All).await? == body {
                         break;
                     }
-                    return Err(self.shut_out());
+                    return Err(self.ended_by_others().await);
                 }
                 Err(error) if error.kind() == ErrorKind::Unavailable && attempt < END_ATTEMPTS => {
                     attempt += 1
@@ -392,6 +403,21 @@ impl Session {
             Err(error) => {
                 Err(error.context("whether the snapshot counts is not known; see carrack snapshots"))
             }
+        }
+    }
+
+    /// What stands where this session's own end should.
+    async fn ended_by_others(&self) -> Error {
+        match self.repository.end(self.name()).await {
+            Ok(Some(End::Void(_))) | Err(_) => Error::conflict(format!(
+                "session {} cannot be ended: something that nobody can believe has taken the name {}",
+                self.name(),
+                self.name().end_object()
+            ))
+            .with_hint(
+                "see who may write to the store, and run the same command again; what was uploaded is reused",
+            ),
+            Ok(_) => self.shut_out(),
         }
     }
 

@@ -6,7 +6,6 @@ use super::Repository;
 use crate::{
     error::Result,
     format::session::{SessionKind, SessionName},
-    monitor::Problem,
 };
 
 /// Ends, markers and sessions, listed in this order: whoever reads them in another can take a snapshot for visible
@@ -16,18 +15,16 @@ pub(crate) struct Survey {
     ends: BTreeSet<SessionName>,
     forgotten: BTreeSet<SessionName>,
     sessions: BTreeSet<SessionName>,
-    /// Markers that claim something and cannot prove it.
-    pub(crate) problems: Vec<Problem>,
 }
 
 impl Repository {
     /// Lists ends, then markers, then sessions. A listing that fails, or fails half-way, fails the survey.
     pub(crate) async fn survey(&self) -> Result<Survey> {
         let ends = self.session_names("snapshots/", "").await?;
-        let (forgotten, problems) = self.marks("forgotten/", "").await?;
+        let (forgotten, _) = self.marks("forgotten/", "").await?;
         let sessions = self.session_names("sessions/", "").await?;
         let forgotten = forgotten.into_iter().map(|mark| mark.session).collect();
-        Ok(Survey { ends, forgotten, sessions, problems })
+        Ok(Survey { ends, forgotten, sessions })
     }
 }
 
@@ -43,6 +40,13 @@ impl Survey {
     /// Sessions that have not ended.
     pub(crate) fn open(&self) -> impl Iterator<Item = SessionName> {
         self.sessions.difference(&self.ends).copied()
+    }
+
+    /// Sessions of backups that were not forgotten, of which there is the object without an end, or the end without
+    /// the object.
+    pub(crate) fn halves(&self) -> impl Iterator<Item = SessionName> {
+        let halves = self.sessions.symmetric_difference(&self.ends);
+        halves.filter(|name| name.kind == SessionKind::Backup && !self.forgotten.contains(name)).copied()
     }
 
     /// Sessions with a forgotten marker.

@@ -3,15 +3,16 @@
 use aws_lc_rs::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
 use zeroize::Zeroize as _;
 
+use super::key_files::{self, KeyFiles};
 use crate::{
     chunker::CutSizes,
     clock::World,
     error::{Error, Result},
-    format::records::{self, KeyDerivation, KeyFile, RecordKind, RepositoryFormat},
+    format::records::{KeyDerivation, KeyFile, RepositoryFormat},
     id::{RandomId, RepositoryId},
     keys::{Keys, WriterBundle},
     secret::{Key, Passphrase},
-    store::{ByteRange, ObjectStore, Put, list_all},
+    store::{ObjectStore, Put},
     sys::memory::expect_filling,
 };
 
@@ -60,7 +61,7 @@ const KDF_MEMORY_LIMIT_KIB: u32 = 1 << 20;
 const KDF_PASSES_LIMIT: u32 = 64;
 /// The most lanes that a key file may ask for.
 const KDF_LANES_LIMIT: u32 = 64;
-/// Key files that are tried at most.
+/// Key files that are tried at most. Those that the repository did not sign do not count.
 const KEYS_LIMIT: usize = 100;
 const NONCE_LENGTH: usize = 12;
 
@@ -96,56 +97,67 @@ pub(super) async fn add_key(
         sealed_roots: seal_roots(&wrapping, repository, roots, world)?,
         derivation,
     };
-    let body = records::encode_record(RecordKind::Key, &records::to_json(&file)?);
     let id = RandomId(world.random());
-    match store.put_if_absent(&format!("keys/{id}"), body.into()).await? {
+    let name = format!("{}{id}", key_files::FOLDER);
+    let body = key_files::encode(&name, &file, &Keys::from_roots(repository, roots)?)?;
+    match store.put_if_absent(&name, body.into()).await? {
         Put::Created => Ok(id),
         Put::Exists => Err(Error::internal("a random name was taken")),
     }
 }
 
 /// Opens the keys with whatever somebody has.
-pub(super) async fn open_keys(
+pub(super) fn open_keys(
     store: &dyn ObjectStore,
     format: &RepositoryFormat,
+    files: &KeyFiles,
     unlock: &Unlock,
 ) -> Result<Keys> {
-    if let Unlock::Bundle(bundle) = unlock {
-        if bundle.repository != format.repository {
+    let keys = match unlock {
+        Unlock::Bundle(bundle) if bundle.repository != format.repository => {
             return Err(Error::denied("the mover's keys are for another repository"));
         }
-        return Keys::from_bundle(bundle);
+        Unlock::Bundle(bundle) => Keys::from_bundle(bundle)?,
+        _ => Keys::from_roots(format.repository, &open_root_keys(store, format, files, unlock)?)?,
+    };
+    // Whoever replaces both the object and its signature names a key of his own.
+    if keys.foundation_public() == Some(&format.maintenance_public) {
+        return Ok(keys);
     }
-    Keys::from_roots(format.repository, &open_root_keys(store, format, unlock).await?)
+    Err(Error::corrupt(format!("the object `format` of {} is not this repository's own", store.describe()))
+        .with_hint("bring that object back from a copy, and look who can write to the store"))
 }
 
 /// Opens the root keys: tries every key file until one fits.
-pub(super) async fn open_root_keys(
+pub(super) fn open_root_keys(
     store: &dyn ObjectStore,
     format: &RepositoryFormat,
+    files: &KeyFiles,
     unlock: &Unlock,
 ) -> Result<Vec<Key>> {
-    let (mut unreadable, mut opened): (_, Option<Vec<Key>>) = (None, None);
-    let names = list_all(store, "keys/").await?;
-    for name in names.iter().map(|listed| &listed.name).take(KEYS_LIMIT) {
-        match open_file(store, name, format.repository, unlock).await {
+    let (mut damaged, mut opened): (_, Option<Vec<Key>>) = (None, None);
+    for (name, file) in files.proven.iter().take(KEYS_LIMIT) {
+        match open_file(name, file, format.repository, unlock) {
             // After a rotation that was broken off the same password may fit two: the later has more roots.
             Ok(Some(roots)) if opened.as_ref().is_none_or(|opened| opened.len() < roots.len()) => {
                 opened = Some(roots);
             }
-            Ok(Some(_)) => {}
-            Ok(None) => {}
-            Err(error) => unreadable = Some(error),
+            Ok(_) => {}
+            Err(error) => damaged = Some(error.in_one_line()),
         }
     }
     if let Some(roots) = opened {
         return Ok(roots);
     }
-    match unreadable {
-        Some(error) => Err(error
+    match damaged.or_else(|| files.unproven.values().next().map(Error::in_one_line)) {
+        Some(unreadable) if files.proven.is_empty() => {
+            Err(Error::corrupt(format!("no key of {} can be believed: {unreadable}", store.describe()))
+                .with_hint("bring back `format` and the objects below keys/ from a copy of the repository"))
+        }
+        Some(unreadable) => Err(Error::corrupt(unreadable)
             .context("no other key fits, and one key cannot be read")
             .with_hint("check the password; if it is right, bring that object back from a copy")),
-        None if names.is_empty() => Err(Error::corrupt(format!("{} has no keys", store.describe()))
+        None if files.proven.is_empty() => Err(Error::corrupt(format!("{} has no keys", store.describe()))
             .with_hint("bring back the objects below keys/ from a copy of the repository")),
         None => Err(does_not_fit(store, unlock)),
     }
@@ -162,14 +174,12 @@ fn does_not_fit(store: &dyn ObjectStore, unlock: &Unlock) -> Error {
     Error::denied(format!("{what} the repository at {}", store.describe())).with_hint(hint)
 }
 
-async fn open_file(
-    store: &dyn ObjectStore,
+fn open_file(
     name: &str,
+    file: &KeyFile,
     repository: RepositoryId,
     unlock: &Unlock,
 ) -> Result<Option<Vec<Key>>> {
-    let bytes = store.get(name, ByteRange::All).await?;
-    let file: KeyFile = records::from_json(name, records::decode_kind(name, &bytes, RecordKind::Key)?)?;
     let Some(wrapping) = derive(&file.derivation, unlock)? else { return Ok(None) };
     if commitment(&wrapping, repository) != file.commitment {
         return Ok(None);

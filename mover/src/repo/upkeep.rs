@@ -14,7 +14,7 @@ use super::{
 use crate::{
     cancel::Cancel,
     codec::{self, Cipher, Domain},
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     format::{
         frame::Suite,
         pack::parse_pack_object,
@@ -71,12 +71,17 @@ impl Repository {
             self.merge_segments(segments, is_there).await?;
         }
         for listed in list_all(self.store().as_ref(), "index/c").await? {
-            if let Ok(bytes) = self.store().get(&listed.name, ByteRange::All).await
-                && let Ok(body) = records::decode_kind(&listed.name, &bytes, RecordKind::Checkpoint)
-                && let Ok((info, _)) = decode_hint(body)
-                && (self.exists(&info.session.end_object()).await?
-                    || !self.exists(&info.session.session_object()).await?)
-            {
+            let Ok(bytes) = self.store().get(&listed.name, ByteRange::All).await else { continue };
+            let body = records::decode_kind(&listed.name, &bytes, RecordKind::Checkpoint);
+            let is_done = match body.and_then(decode_hint) {
+                Ok((info, _)) => {
+                    self.exists(&info.session.end_object()).await?
+                        || !self.exists(&info.session.session_object()).await?
+                }
+                // Nobody can use it.
+                Err(error) => error.kind() == ErrorKind::Corrupt,
+            };
+            if is_done {
                 self.store().delete(&listed.name).await?;
             }
         }

@@ -21,6 +21,7 @@ use crate::cli::{
     dry_run::DryRunStore,
     engine,
     exit::Outcome,
+    last_seen::{self, LastSeen, Seen},
     path_list,
     progress::Watch,
     units, user,
@@ -173,6 +174,11 @@ pub(crate) async fn run(context: &Context, args: &BackupArgs) -> Result<Outcome>
         checkpoint_interval: Duration::from_secs(args.checkpoint_interval),
         ..BackupOptions::new(source)
     };
+    let mut memory = LastSeen::of(&repository);
+    let missing = memory.missing(&repository).await?;
+    for problem in missing.iter().map(last_seen::problem) {
+        context.output.problem(&problem.what, &problem.message);
+    }
     let watch = if args.other.stdin {
         // What feeds it may never say more, and then nobody would look at a request to stop: it ends at once.
         Watch::start("backup", &context.output, &context.world)
@@ -183,8 +189,13 @@ pub(crate) async fn run(context: &Context, args: &BackupArgs) -> Result<Outcome>
     let elapsed = watch.elapsed();
     drop(watch);
     let report = report?;
+    if let Some(snapshot) = report.snapshot.as_ref().filter(|_| !args.dry_run) {
+        memory.drop_all(missing.iter().map(|seen| &seen.session));
+        memory.see([Seen { session: snapshot.session, started: snapshot.started }]);
+        memory.keep();
+    }
     show(context, args, &report, elapsed)?;
-    Ok(Outcome::of_problems(report.problems))
+    Ok(Outcome::of_problems(report.problems + report.doubts + missing.len() as u64))
 }
 
 fn source(context: &Context, args: &BackupArgs) -> Result<BackupSource> {

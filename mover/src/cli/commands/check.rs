@@ -85,7 +85,11 @@ pub(crate) async fn run(context: &Context, args: &CheckArgs) -> Result<Outcome> 
         show(context, &report)?;
         context.output.remark(format_args!("time       {}", units::duration(elapsed)))?;
     }
-    Ok(if report.is_clean() { Outcome::of_problems(report.not_readable) } else { Outcome::Damaged })
+    Ok(if report.is_clean() {
+        Outcome::of_problems(report.not_readable + report.unproven)
+    } else {
+        Outcome::Damaged
+    })
 }
 
 fn show(context: &Context, report: &CheckReport) -> Result<()> {
@@ -123,6 +127,10 @@ fn show(context: &Context, report: &CheckReport) -> Result<()> {
         out.note(format_args!(
             "later backups will rely on what is damaged, it could not be noted: {problem}"
         ));
+    }
+    if report.unproven > 0 {
+        let objects = units::count(report.unproven, "object", "objects");
+        out.line(format_args!("unproven   {objects}: ignored; see who may write to the store"))?;
     }
     if report.is_clean() {
         return out.remark("nothing is damaged");

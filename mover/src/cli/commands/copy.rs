@@ -273,7 +273,7 @@ impl Totals {
         };
         let counts = &snapshot.statistics;
         self.copied += 1;
-        self.problems += report.problems;
+        self.problems += report.problems + report.doubts;
         self.bytes_read += counts.bytes_read;
         self.bytes_new += counts.bytes_new;
         self.bytes_stored += counts.bytes_stored;

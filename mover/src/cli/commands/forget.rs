@@ -3,7 +3,7 @@
 use carrack_mover::{
     error::{Error, Result},
     format::{records::Snapshot, session::SessionName},
-    repo::{ForgetPlan, GroupBy as EngineGroupBy, KeepPolicy, Repository, plan_forget},
+    repo::{ForgetPlan, GroupBy as EngineGroupBy, KeepPolicy, Repository, SnapshotList, plan_forget},
 };
 use clap::Args;
 use jiff::{Span, tz::TimeZone};
@@ -13,7 +13,14 @@ use super::{
     prune::{PruneHow, Pruned, prune},
     snapshots::{self, GroupBy},
 };
-use crate::cli::{args::FilterArgs, context::Context, engine, exit::Outcome, units};
+use crate::cli::{
+    args::FilterArgs,
+    context::Context,
+    engine,
+    exit::Outcome,
+    last_seen::{LastSeen, refuse_missing},
+    units,
+};
 
 /// Take snapshots out of view, by rule or by name
 ///
@@ -41,6 +48,10 @@ pub(crate) struct ForgetArgs {
     /// Let rules forget all snapshots of a group
     #[arg(long, conflicts_with = "snapshots")]
     pub(crate) allow_forget_all: bool,
+    /// Give up everything that cannot be read or believed and was never pinned or verified: garbage that somebody put
+    /// there, and snapshots that no copy can bring back
+    #[arg(long, conflicts_with_all = ["snapshots", "pin", "unpin"])]
+    pub(crate) unreadable: bool,
     /// Protect the named snapshots from being forgotten
     #[arg(long, requires = "snapshots", conflicts_with_all = ["unpin", "prune"])]
     pub(crate) pin: bool,
@@ -89,33 +100,41 @@ pub(crate) struct KeepArgs {
 
 pub(crate) async fn run(context: &Context, args: &ForgetArgs) -> Result<Outcome> {
     let policy = policy(&args.keep);
-    if args.snapshots.is_empty() && policy.is_empty() {
+    let named = !args.snapshots.is_empty() || args.unreadable;
+    if !named && policy.is_empty() {
         return Err(Error::invalid("nothing says what to forget").with_hint(
             "give rules such as --keep-daily 7, or name snapshots; --dry-run shows what would go",
         ));
     }
-    if !args.snapshots.is_empty() && !policy.is_empty() {
+    if named && !policy.is_empty() {
         return Err(
             Error::invalid("rules and named snapshots do not go together").with_hint("give one of the two")
         );
     }
     let repository = engine::open(context).await?;
+    let mut memory = LastSeen::of(&repository);
+    if !args.dry_run && !args.pin && !args.unpin {
+        refuse_missing(&repository, &mut memory).await?;
+    }
     let list = repository.snapshots().await?;
     let unreadable_count = snapshots::tell_unreadable(&context.output, &list);
     // A snapshot whose record cannot be read has no short id: it is given up by its full name.
     let unreadable = |text: &String| list.unreadable.iter().find(|(name, _)| name.to_string() == *text);
-    let given_up: Vec<SessionName> =
+    let mut given_up: Vec<SessionName> =
         args.snapshots.iter().filter_map(unreadable).map(|(name, _)| *name).collect();
+    if args.unreadable {
+        given_up = never_marked(&list).collect();
+    }
     // What is given up is no problem any more.
     let bad = unreadable_count.saturating_sub(given_up.len());
     let named: Vec<String> =
         args.snapshots.iter().filter(|text| unreadable(text).is_none()).cloned().collect();
     let filter = engine::filter(&args.filter)?;
-    let chosen = match named.is_empty() && !given_up.is_empty() {
+    let chosen = match named.is_empty() && (args.unreadable || !given_up.is_empty()) {
         true => Vec::new(),
         false => snapshots::choose(&repository, &list, &named, &filter).await?,
     };
-    if given_up.is_empty() {
+    if given_up.is_empty() && !args.unreadable {
         snapshots::tell_no_match(&context.output, &list, &chosen, &filter);
     }
     if args.pin || args.unpin {
@@ -128,7 +147,7 @@ pub(crate) async fn run(context: &Context, args: &ForgetArgs) -> Result<Outcome>
         tags: args.group_by.contains(&GroupBy::Tag),
     };
     // Named snapshots go unless they are pinned; rules decide over the others.
-    let gone = if args.snapshots.is_empty() {
+    let gone = if args.snapshots.is_empty() && !args.unreadable {
         let zone = TimeZone::system();
         let plan = plan_forget(&list.snapshots, &list.marks, &filter, &policy, group_by, &zone);
         show(context, &plan)?;
@@ -148,10 +167,20 @@ pub(crate) async fn run(context: &Context, args: &ForgetArgs) -> Result<Outcome>
         chosen.iter().map(|snapshot| snapshot.session).chain(given_up).collect()
     };
     if !args.dry_run {
+        memory.see(snapshots::seen(&list));
+        memory.drop_all(&gone);
+        memory.keep();
         repository.forget(&gone).await?;
     }
     let outcome = finish(context, args, &repository, &gone).await?;
     Ok(outcome.and(Outcome::of_problems(bad as u64)))
+}
+
+/// What is in doubt and carries no mark. A mark is signed: what has one was a snapshot once, is damaged now, and may
+/// come back from a copy; so it is given up by name only.
+fn never_marked(list: &SnapshotList) -> impl Iterator<Item = SessionName> {
+    let names = list.unreadable.iter().map(|(name, _)| *name);
+    names.filter(|name| list.marks.iter().all(|mark| mark.session != *name))
 }
 
 /// A rule that keeps nothing of a source is a slip, such as a misspelt tag, more often than a wish.

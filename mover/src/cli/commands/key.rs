@@ -53,8 +53,11 @@ pub(crate) enum KeyWhat {
     /// Remove a key; the last one stays
     Remove {
         /// Id of the key, or the beginning of it
-        #[arg(value_name = "KEY")]
-        key: String,
+        #[arg(value_name = "KEY", required_unless_present = "unproven")]
+        key: Option<String>,
+        /// Remove everything beside the keys that this repository did not sign: it opens nothing
+        #[arg(long, conflicts_with = "key")]
+        unproven: bool,
     },
     /// Begin a new generation: what is written from now on has new keys
     ///
@@ -94,7 +97,8 @@ pub(crate) async fn run(context: &Context, args: &KeyArgs) -> Result<Outcome> {
     match &args.what {
         KeyWhat::Bundle { host, path } => bundle(context, host.as_deref(), path).await,
         KeyWhat::List => list(context).await,
-        KeyWhat::Remove { key } => remove(context, key).await,
+        KeyWhat::Remove { key: Some(key), .. } => remove(context, key).await,
+        KeyWhat::Remove { .. } => remove_unproven(context).await,
         KeyWhat::Add { label, new } => add(context, label, new).await,
         KeyWhat::Rotate { dry_run } => rotate(context, *dry_run).await,
     }
@@ -122,7 +126,7 @@ async fn bundle(context: &Context, host: Option<&str>, paths: &[PathBuf]) -> Res
 }
 
 async fn list(context: &Context) -> Result<Outcome> {
-    let keys = engine::open(context).await?.list_keys().await?;
+    let (keys, problems) = engine::open(context).await?.list_keys().await?;
     for key in &keys {
         if context.output.is_json() {
             context.output.message("key", key)?;
@@ -139,12 +143,13 @@ async fn list(context: &Context) -> Result<Outcome> {
     if context.output.is_json() {
         context.output.message("summary", &serde_json::json!({ "keys": keys.len() }))?;
     }
-    Ok(Outcome::Done)
+    problems.iter().for_each(|problem| context.output.problem(&problem.what, &problem.message));
+    Ok(Outcome::of_problems(problems.len() as u64))
 }
 
 async fn remove(context: &Context, typed: &str) -> Result<Outcome> {
     let repository = engine::open(context).await?;
-    let keys = repository.list_keys().await?;
+    let (keys, _) = repository.list_keys().await?;
     let mut matching = keys.iter().filter(|key| key.id.to_hex().starts_with(typed));
     let (Some(key), None) = (matching.next(), matching.next()) else {
         return Err(Error::not_found(format!("{typed:?} is not the beginning of exactly one key's id"))
@@ -155,6 +160,17 @@ async fn remove(context: &Context, typed: &str) -> Result<Outcome> {
         context.output.message("summary", &Changed { removed: 1, ..Changed::default() })?;
     } else {
         context.output.remark(format_args!("removed key {}", key.id.short()))?;
+    }
+    Ok(Outcome::Done)
+}
+
+async fn remove_unproven(context: &Context) -> Result<Outcome> {
+    let removed = engine::open(context).await?.remove_unproven_keys().await?;
+    if context.output.is_json() {
+        context.output.message("summary", &Changed { removed, ..Changed::default() })?;
+    } else {
+        let objects = units::count(removed as u64, "object", "objects");
+        context.output.remark(format_args!("removed {objects} that this repository did not sign"))?;
     }
     Ok(Outcome::Done)
 }

@@ -12,7 +12,13 @@ use carrack_mover::{
 use clap::Args;
 use serde::Serialize;
 
-use crate::cli::{context::Context, engine, exit::Outcome, units};
+use crate::cli::{
+    context::Context,
+    engine,
+    exit::Outcome,
+    last_seen::{LastSeen, refuse_missing},
+    units,
+};
 
 /// Free the data that no snapshot needs
 ///
@@ -122,18 +128,29 @@ pub(crate) async fn prune(
     dry_run: bool,
 ) -> Result<Pruned> {
     let memory_bytes = context.config()?.memory_bytes;
+    if !dry_run {
+        refuse_missing(repository, &mut LastSeen::of(repository)).await?;
+    }
     let watch = context.watch("prune");
     let monitor = watch.monitor();
     let mut plan = repository.plan_prune(&how.options(), monitor.as_ref(), &context.cancel).await?;
     show_plan(context, &plan)?;
     let mut problems = tell(context, &plan.problems);
+    let unnamed = plan.unproven.saturating_sub(plan.problems.len() as u64);
+    if unnamed > 0 {
+        let objects = units::count(unnamed, "more object", "more objects");
+        context.output.problem(&objects, "they are ignored, like those before");
+    }
     if dry_run {
         return Ok(Pruned { problem_count: problems, ..Pruned::default() });
     }
     context.cancel.check()?;
     let moved = repack(repository, &mut plan, memory_bytes, watch.monitor(), &context.cancel).await?;
     let report = repository.apply_prune(&plan, monitor.as_ref(), &context.cancel).await?;
-    problems += tell(context, &report.problems);
+    // What the plan named already, a list of somebody else's for one, is no second problem.
+    let new =
+        report.problems.iter().filter(|problem| plan.problems.iter().all(|known| known.path != problem.path));
+    problems += tell(context, new);
     problems += Progress::get(&monitor.progress().problems);
     drop(watch);
     if !context.output.is_json() {
@@ -142,9 +159,9 @@ pub(crate) async fn prune(
     Ok(Pruned { report, repack: moved, problem_count: problems })
 }
 
-fn tell(context: &Context, problems: &[ProblemRecord]) -> u64 {
-    problems.iter().for_each(|problem| context.output.problem(&problem.path, &problem.message));
-    problems.len() as u64
+fn tell<'p>(context: &Context, problems: impl IntoIterator<Item = &'p ProblemRecord>) -> u64 {
+    let tell = |problem: &ProblemRecord| context.output.problem(&problem.path, &problem.message);
+    problems.into_iter().map(tell).count() as u64
 }
 
 fn show_plan(context: &Context, plan: &PrunePlan) -> Result<()> {
@@ -187,6 +204,12 @@ fn show_report(context: &Context, moved: &RepackReport, report: &PruneReport) ->
         report.postponed,
         report.taken_back
     ))?;
+    if report.swept > 0 {
+        let objects = units::count(report.swept, "object", "objects");
+        out.remark(format_args!(
+            "swept      {objects} that maintenance did not write: see who may write to the store"
+        ))?;
+    }
     if report.postponed > 0 {
         out.remark(format_args!(
             "a backup that has not ended may still need what was postponed: prune again later, or see --fence-after"

@@ -11,7 +11,15 @@ use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::cli::{args::FilterArgs, context::Context, engine, exit::Outcome, output::Output, units};
+use crate::cli::{
+    args::FilterArgs,
+    context::Context,
+    engine,
+    exit::Outcome,
+    last_seen::{self, LastSeen, Seen},
+    output::Output,
+    units,
+};
 
 /// List snapshots
 #[derive(Debug, Args)]
@@ -48,7 +56,14 @@ pub(crate) enum GroupBy {
 pub(crate) async fn run(context: &Context, args: &SnapshotsArgs) -> Result<Outcome> {
     let repository = engine::open(context).await?;
     let list = repository.snapshots().await?;
-    let bad = tell_unreadable(&context.output, &list);
+    let mut memory = LastSeen::of(&repository);
+    let missing = memory.missing(&repository).await?;
+    for problem in missing.iter().map(last_seen::problem) {
+        context.output.problem(&problem.what, &problem.message);
+    }
+    memory.see(seen(&list));
+    memory.keep();
+    let bad = tell_unreadable(&context.output, &list) + missing.len();
     let filter = engine::filter(&args.filter)?;
     let mut chosen = choose(&repository, &list, &args.snapshots, &filter).await?;
     tell_no_match(&context.output, &list, &chosen, &filter);
@@ -70,6 +85,11 @@ pub(crate) async fn run(context: &Context, args: &SnapshotsArgs) -> Result<Outco
         }
     }
     Ok(Outcome::of_problems(bad as u64))
+}
+
+/// What there is to remember of a list.
+pub(crate) fn seen(list: &SnapshotList) -> impl Iterator<Item = Seen> {
+    list.snapshots.iter().map(|snapshot| Seen { session: snapshot.session, started: snapshot.started })
 }
 
 /// Names what cannot be read; the rest can be used.

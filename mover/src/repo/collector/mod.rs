@@ -97,7 +97,9 @@ pub struct PrunePlan {
     pub fence_after_seconds: u64,
     /// Seconds to wait for sessions that are at work.
     pub wait_seconds: u64,
-    /// Objects that claim something and cannot prove it: the first of them.
+    /// Objects that claim something and cannot prove it, or that have no name of ours.
+    pub unproven: u64,
+    /// The first of them.
     pub problems: Vec<ProblemRecord>,
 }
 
@@ -118,6 +120,8 @@ pub struct PruneReport {
     pub fenced: u64,
     /// Sessions that were cleaned up.
     pub cleaned_up: u64,
+    /// Objects that were deleted because nobody with the maintenance key wrote them.
+    pub swept: u64,
     /// Objects that claim something and cannot prove it: the first of them.
     pub problems: Vec<ProblemRecord>,
 }
@@ -149,12 +153,8 @@ impl Repository {
         let mut plan = PrunePlan::new(options);
         plan.unfinished_lists =
             unfinished.iter().filter(|object| condemned_id(&object.name).is_some()).count() as u64;
-        for session in marked.survey.open() {
-            match self.is_overdue(session, plan.fence_after_seconds).await? {
-                true => plan.fence.push(session),
-                false => plan.open.push(session),
-            }
-        }
+        (plan.fence, plan.open) =
+            self.overdue_among(marked.survey.open().collect(), plan.fence_after_seconds).await?;
         plan.take_packs(&table);
         let in_view = marked.survey.visible(SessionKind::Repack);
         let unneeded = |repack: &&SessionName| {
@@ -165,7 +165,8 @@ impl Repository {
         plan.clean_up = marked.survey.forgotten().chain(marked.fenced).collect();
         plan.clean_up.sort_unstable();
         plan.clean_up.dedup();
-        plan.problems = words(&marked.survey.problems);
+        let unproven = self.unproven().await?;
+        (plan.unproven, plan.problems) = (unproven.len() as u64, words(&unproven));
         Ok(plan)
     }
 
@@ -184,10 +185,8 @@ impl Repository {
         let table = PackTable::list(self.store().as_ref()).await?;
         monitor.phase("finishing what others began");
         let mut problems = self.finish_abandoned(plan, watch).await?;
-        for session in &plan.fence {
-            if self.is_overdue(*session, plan.fence_after_seconds).await? {
-                report.fenced += u64::from(self.fence(*session, "it was overdue").await?);
-            }
+        for session in self.overdue_among(plan.fence.clone(), plan.fence_after_seconds).await?.0 {
+            report.fenced += u64::from(self.fence(session, "it was overdue").await?);
         }
         for doomed in plan.rounds(&table) {
             monitor.phase("deleting packs");
@@ -196,6 +195,9 @@ impl Repository {
         monitor.phase("cleaning up");
         report.cleaned_up += self.clean_up(&plan.clean_up, watch).await?;
         self.drop_orphan_ends().await?;
+        if plan.unproven > 0 {
+            report.swept = self.sweep_unsigned().await?;
+        }
         cancel.check()?;
         self.merge_index(&segments, |pack| table.get(pack).is_some()).await?;
         self.store().flush().await?;
@@ -294,6 +296,7 @@ impl PrunePlan {
             open: Vec::new(),
             clean_up: Vec::new(),
             unfinished_lists: 0,
+            unproven: 0,
             fence_after_seconds: options.fence_after.as_secs(),
             wait_seconds: options.wait.as_secs(),
             problems: Vec::new(),
@@ -308,6 +311,7 @@ impl PrunePlan {
             && self.fence.is_empty()
             && self.clean_up.is_empty()
             && self.unfinished_lists == 0
+            && self.unproven == 0
     }
 
     /// C1: only packs whose session has ended or is gone.

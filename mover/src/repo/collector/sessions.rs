@@ -1,6 +1,9 @@
 //! Sessions as the collector meets them: waiting for their ends, shutting them out, cleaning up after them.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{PrunePlan, PruneReport};
 use crate::{
@@ -35,9 +38,13 @@ impl Repository {
         let deadline = clock.monotonic() + Duration::from_secs(plan.wait_seconds);
         let mut pause = PAUSE;
         loop {
-            for session in open.clone() {
-                watch.cancel.check()?;
-                if self.has_ended(session, plan, report).await? {
+            watch.cancel.check()?;
+            let seconds = plan.fence_after_seconds;
+            let looked =
+                self.each_of(&open, move |repository, name| repository.has_ended(name, seconds)).await?;
+            for (session, ended) in looked {
+                report.fenced += u64::from(ended == Some(true));
+                if ended.is_some() {
                     open.remove(&session);
                 }
             }
@@ -51,35 +58,69 @@ impl Repository {
         }
     }
 
-    async fn has_ended(
+    /// Sessions without an end: those that are overdue, and those that may be at work.
+    pub(super) async fn overdue_among(
         &self,
-        session: SessionName,
-        plan: &PrunePlan,
-        report: &mut PruneReport,
-    ) -> Result<bool> {
+        sessions: Vec<SessionName>,
+        fence_after_seconds: u64,
+    ) -> Result<(Vec<SessionName>, Vec<SessionName>)> {
+        let ask = move |repository: Self, name| async move {
+            repository.is_overdue(name, fence_after_seconds).await
+        };
+        let (fence, open): (Vec<_>, Vec<_>) =
+            self.each_of(&sessions, ask).await?.into_iter().partition(|(_, overdue)| *overdue);
+        let names = |rows: Vec<(SessionName, bool)>| rows.into_iter().map(|(name, _)| name).collect();
+        Ok((names(fence), names(open)))
+    }
+
+    /// Asks the same of many sessions, some at once; answers in the order of their names.
+    async fn each_of<'s, T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
+        &self,
+        sessions: impl IntoIterator<Item = &'s SessionName>,
+        ask: impl Fn(Self, SessionName) -> F,
+    ) -> Result<BTreeMap<SessionName, T>> {
+        let mut running = tokio::task::JoinSet::new();
+        let mut answers = BTreeMap::new();
+        let mut sessions = sessions.into_iter();
+        loop {
+            while running.len() < PARALLEL_SESSIONS
+                && let Some(name) = sessions.next().copied()
+            {
+                let asked = ask(self.clone(), name);
+                running.spawn(async move { asked.await.map(|answer| (name, answer)) });
+            }
+            let Some(joined) = running.join_next().await else { return Ok(answers) };
+            let (name, answer) = joined
+                .map_err(|error| Error::internal("looking at a session broke").with_source(error))??;
+            answers.insert(name, answer);
+        }
+    }
+
+    /// Whether a session has ended or is gone, or is overdue and was shut out just now; true if that was us.
+    async fn has_ended(self, session: SessionName, fence_after_seconds: u64) -> Result<Option<bool>> {
         if self.exists(&session.end_object()).await? || !self.exists(&session.session_object()).await? {
-            return Ok(true);
+            return Ok(Some(false));
         }
-        if !self.is_overdue(session, plan.fence_after_seconds).await? {
-            return Ok(false);
+        if !self.is_overdue(session, fence_after_seconds).await? {
+            return Ok(None);
         }
-        report.fenced += u64::from(self.fence(session, "it was overdue").await?);
-        Ok(true)
+        self.fence(session, "it was overdue").await.map(Some)
     }
 
     /// Whether a session gave no sign of life for so long: its checkpoints are such signs. One whose object cannot
-    /// be read is overdue at once, because nothing that it commits could be believed.
+    /// be read is overdue at once, because nothing that it commits could be believed. (A newer version than this one's
+    /// would be named in `format`.)
     pub(super) async fn is_overdue(&self, session: SessionName, fence_after_seconds: u64) -> Result<bool> {
         let began = match self.session_object(session).await {
             Ok(Some(object)) => object.started,
             Ok(None) => return Ok(false),
-            Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(true),
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Invalid) => return Ok(true),
             Err(error) => return Err(error),
         };
         let now = self.world().clock.now();
+        // What lies as far ahead is no sign of life either: it would hold everything up until then.
         let silent_since = |at: jiff::Timestamp| {
-            let seconds = now.as_second().saturating_sub(at.as_second());
-            seconds >= 0 && seconds.unsigned_abs() >= fence_after_seconds
+            now.as_second().saturating_sub(at.as_second()).unsigned_abs() >= fence_after_seconds
         };
         if !silent_since(began) {
             return Ok(false);

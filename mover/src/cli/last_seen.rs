@@ -1,0 +1,153 @@
+//! The newest snapshot of each source that this machine has seen. A store cannot prove that it is not an old state of
+//! itself; who remembers what was there can tell. The file is a hint: without it there is no warning, and no harm.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+use carrack_mover::{
+    error::{Error, Result},
+    format::session::SessionName,
+    id::LineageId,
+    monitor::Problem,
+    repo::Repository,
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{config::Environment, context::environment, units};
+
+/// What is kept of one repository.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Kept {
+    newest: Vec<Seen>,
+}
+
+/// The newest snapshot of a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Seen {
+    pub(crate) session: SessionName,
+    pub(crate) started: Timestamp,
+}
+
+/// The memory of one repository.
+#[derive(Debug)]
+pub(crate) struct LastSeen {
+    file: Option<PathBuf>,
+    newest: BTreeMap<LineageId, Seen>,
+}
+
+impl LastSeen {
+    /// As it was kept. What cannot be read is as good as nothing.
+    pub(crate) fn of(repository: &Repository) -> Self {
+        let name = format!("{}.json", repository.format().repository);
+        let file = directory(&environment).map(|directory| directory.join(name));
+        let kept = file.as_ref().and_then(|file| fs::read(file).ok());
+        let kept: Kept = kept.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let newest = kept.newest.into_iter().map(|seen| (seen.session.lineage, seen)).collect();
+        Self { file, newest }
+    }
+
+    /// Snapshots that were seen and are not there, without a marker of a forget and without a newer one of their
+    /// source. Forgetting by rules leaves the newest; so these were given up by name, or the store is an old state of
+    /// itself.
+    pub(crate) async fn missing(&self, repository: &Repository) -> Result<Vec<Seen>> {
+        if self.newest.is_empty() {
+            return Ok(Vec::new());
+        }
+        let visible: BTreeSet<SessionName> = repository.visible("b").await?.into_iter().collect();
+        let mut missing = Vec::new();
+        for seen in self.newest.values().filter(|seen| !visible.contains(&seen.session)) {
+            if repository.is_forgotten(seen.session).await? {
+                continue;
+            }
+            let mut newer = false;
+            for name in visible.iter().filter(|name| name.lineage == seen.session.lineage) {
+                // One that cannot be read is named elsewhere, and proves nothing here.
+                newer |=
+                    repository.snapshot(*name).await.is_ok_and(|snapshot| snapshot.started >= seen.started);
+            }
+            if !newer {
+                missing.push(*seen);
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Keeps the newer of what was known and what is there now.
+    pub(crate) fn see(&mut self, snapshots: impl IntoIterator<Item = Seen>) {
+        for seen in snapshots {
+            let kept = self.newest.entry(seen.session.lineage).or_insert(seen);
+            if kept.started < seen.started {
+                *kept = seen;
+            }
+        }
+    }
+
+    /// What was told once, or is to go, is not expected any more.
+    pub(crate) fn drop_all<'s>(&mut self, sessions: impl IntoIterator<Item = &'s SessionName>) {
+        for session in sessions {
+            self.newest.retain(|_, seen| seen.session != *session);
+        }
+    }
+
+    /// Writes it down, in one step. Where that does not work there is nothing to warn of later.
+    pub(crate) fn keep(&self) {
+        let Some(file) = &self.file else { return };
+        if let Err(error) = self.write(file) {
+            tracing::info!(file = %file.display(), %error, "what was seen of the repository is not kept");
+        }
+    }
+
+    fn write(&self, file: &Path) -> Result<()> {
+        let failed = |error: std::io::Error| Error::io(error, format!("writing {}", file.display()));
+        let directory = file.parent().ok_or_else(|| Error::internal("a file without a directory"))?;
+        fs::create_dir_all(directory).map_err(failed)?;
+        let kept = Kept { newest: self.newest.values().copied().collect() };
+        let bytes = serde_json::to_vec(&kept)
+            .map_err(|error| Error::internal("what was seen cannot be written").with_source(error))?;
+        let mut new = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
+        new.write_all(&bytes).map_err(failed)?;
+        new.persist(file).map_err(|error| failed(error.error))?;
+        Ok(())
+    }
+}
+
+/// Where programs keep what is neither settings nor data.
+fn directory(environment: Environment<'_>) -> Option<PathBuf> {
+    let path = |name: &str| environment(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    path("CARRACK_STATE_DIR")
+        .or_else(|| path("XDG_STATE_HOME").map(|state| state.join("carrack")))
+        .or_else(|| path("HOME").map(|home| home.join(".local/state/carrack")))
+}
+
+/// What is said of a snapshot that is missing.
+pub(crate) fn problem(seen: &Seen) -> Problem {
+    Problem {
+        what: format!("snapshot {}", seen.session.nonce.short()),
+        message: format!(
+            "of {}: this machine has seen it, it is gone, and there is nothing newer of its source; unless somebody \
+             gave it up by name, an old state of the store was put back",
+            units::moment(seen.started)
+        ),
+    }
+}
+
+/// Fails before anything is deleted, once: whoever runs it again has looked.
+pub(crate) async fn refuse_missing(repository: &Repository, memory: &mut LastSeen) -> Result<()> {
+    let missing = memory.missing(repository).await?;
+    let Some(first) = missing.first() else { return Ok(()) };
+    let Problem { what, message } = problem(first);
+    let others = match missing.len() {
+        1 => String::new(),
+        count => format!(" ({} more)", count - 1),
+    };
+    memory.drop_all(missing.iter().map(|seen| &seen.session));
+    memory.keep();
+    Err(Error::conflict(format!("{what}{others} {message}")).with_hint(
+        "see carrack snapshots, and who can write to the store; if all is well, run the same command again",
+    ))
+}

@@ -1,0 +1,454 @@
+//! A stolen mover: somebody with real credentials of the bucket that may create, get and list but not delete, and with
+//! a mover's keys. Whatever he does, what was backed up before is listed and comes back, and maintenance goes on, or
+//! says what to do. What he still can do stands in `docs/threat-model.md`.
+//!
+//! Needs the program beside the tests: `cargo build -p carrack-mover` first.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{path::PathBuf, time::Duration};
+
+use carrack_mover::{
+    clock::World,
+    error::ErrorKind,
+    format::{
+        frame::Suite,
+        records::{self, Fenced, Mark, RecordKind, Snapshot},
+        session::{SessionKeyInfo, SessionKind, SessionName, SessionObject},
+    },
+    id::{LineageId, SessionNonce},
+    keys::{Keys, SigningKey, WriterBundle},
+    repo::Repository,
+    secret::Key,
+};
+use carrack_tests::{
+    bucket::{Bucket, careless_policy, mover_policy},
+    minio::BUCKET,
+    program::Printed,
+    stage::{PREFIX, Stage},
+};
+
+/// The thief with what he stole from `db1`.
+struct Thief {
+    bucket: Bucket,
+    bundle: WriterBundle,
+    bundle_file: PathBuf,
+    signing: SigningKey,
+}
+
+impl Thief {
+    /// With the rights of the operator guide, or with a policy that is too wide.
+    fn of(stage: &Stage, careless: bool) -> Self {
+        let policy = if careless { careless_policy(BUCKET, PREFIX) } else { mover_policy(BUCKET, PREFIX) };
+        let bucket = Bucket::of(&stage.server, &policy, &stage.path("stolen"), PREFIX).unwrap();
+        let (bundle_file, bundle) = stage.bundle("db1").unwrap();
+        Self { bucket, bundle, bundle_file, signing: SigningKey::new(&Key::new([7; 32])).unwrap() }
+    }
+
+    fn engine(&self, stage: &Stage) -> Repository {
+        stage.owner.run(stage.engine(&self.bucket, Some(&self.bundle))).unwrap()
+    }
+
+    /// A session object as an honest writer would put it, for any name.
+    fn session(&self, session: SessionName, started: jiff::Timestamp) -> Vec<u8> {
+        let keys = Keys::from_bundle(&self.bundle).unwrap();
+        let generation = self.bundle.generation;
+        let data = keys.seal_data_key(generation, session, &Key::new([8; 32]), &World::system()).unwrap();
+        let suite = Suite::ChaCha20Poly1305;
+        let key = SessionKeyInfo { session, generation, suite, sealed_data_key: data };
+        let object = SessionObject { version: 1, key, signing_public: self.signing.public(), started };
+        records::encode_record(RecordKind::Session, &records::to_json(&object).unwrap())
+    }
+
+    /// A record signed with a key of his own.
+    fn signed(&self, name: &str, kind: RecordKind, json: &[u8]) -> Vec<u8> {
+        let mut body = self.signing.sign(name, json);
+        body.extend_from_slice(json);
+        records::encode_record(kind, &body)
+    }
+}
+
+fn name(kind: SessionKind, lineage: LineageId, number: u64) -> SessionName {
+    let mut nonce = [0; 16];
+    nonce[..8].copy_from_slice(&number.to_le_bytes());
+    nonce[8..].fill(0xee);
+    SessionName { kind, lineage, nonce: SessionNonce(nonce) }
+}
+
+fn now() -> jiff::Timestamp {
+    jiff::Timestamp::now()
+}
+
+/// What a run printed names this.
+fn names(printed: &Printed, word: &str) {
+    let said = printed.out.contains(word) || printed.err.contains(word);
+    assert!(said, "nothing says {word:?}:\n{}\n{}", printed.out, printed.err);
+}
+
+/// The lineage of a host, as its snapshots' names have it.
+fn lineage_of(stage: &Stage, host: &str) -> LineageId {
+    let path = stage.source(host).display().to_string();
+    let repository = stage.owner.run(stage.engine(&stage.owner, None)).unwrap();
+    repository.lineage(host, &[path.into_bytes()])
+}
+
+#[test]
+fn it_opens_nothing_that_others_wrote_and_deletes_and_replaces_nothing() {
+    let stage = Stage::set().unwrap();
+    let thief = Thief::of(&stage, false);
+    let target = stage.path("loot").display().to_string();
+    // By the program: neither data, nor other sources' trees, nor what only maintenance may.
+    let plan = format!("latest:{}/secret plan", stage.source("db1").display());
+    for arguments in [
+        &["restore", "latest", "--target", &target][..],
+        &["cat", &plan],
+        &["check", "--read-data"],
+        &["prune"],
+        &["forget", "--keep-last", "1"],
+        &["key", "rotate"],
+        &["key", "remove", "--unproven"],
+    ] {
+        stage.run_as(&thief.bucket, &thief.bundle_file, arguments, 13);
+    }
+    // By the engine, with every key of the bundle: the data keys of all sessions, his own older ones included, and the
+    // trees and records of the other source stay shut.
+    let (keys, mail) = (Keys::from_bundle(&thief.bundle).unwrap(), lineage_of(&stage, "mail"));
+    let engine = thief.engine(&stage);
+    for session in stage.ends().unwrap() {
+        let session: SessionName = session.parse().unwrap();
+        let object = thief.bucket.get(&session.session_object()).unwrap();
+        let body = records::decode_kind("session", &object, RecordKind::Session).unwrap();
+        let object: SessionObject = records::from_json("session", body).unwrap();
+        let opened = keys.open_data_key(0, session, &object.key.sealed_data_key);
+        assert_eq!(opened.unwrap_err().kind(), ErrorKind::Denied);
+        let record = stage.owner.run(engine.snapshot(session));
+        assert_eq!(record.is_err(), session.lineage == mail, "{session}");
+        assert_eq!(keys.session_metadata_key(0, session).is_err(), session.lineage == mail);
+    }
+    assert!(
+        keys.sign_maintenance("forgotten/x", b"").is_err() && keys.sign_foundation("format", b"").is_err()
+    );
+
+    let before = stage.owner.list("").unwrap();
+    for (object, _) in &before {
+        assert_eq!(thief.bucket.delete(object).unwrap_err().to_string(), "AccessDenied", "{object}");
+        let replaced = thief.bucket.create(object, b"mine").unwrap_err().to_string();
+        assert!(["AccessDenied", "PreconditionFailed"].contains(&replaced.as_str()), "{object}: {replaced}");
+    }
+    for forbidden in
+        ["format", "keys/x", "gc/x/condemned", "forgotten/x", "marks/x", "damaged/x", "sessions/r0"]
+    {
+        let refused = thief.bucket.put(forbidden, b"mine").unwrap_err().to_string();
+        assert_eq!(refused, "AccessDenied", "{forbidden}");
+    }
+    assert_eq!(stage.owner.list("").unwrap(), before);
+    stage.all_come_back().unwrap();
+}
+
+/// With a policy that is too wide, what only maintenance may write counts as absent.
+#[test]
+fn forged_markers_lists_notes_and_keys_are_ignored_named_and_swept() {
+    let stage = Stage::set().unwrap();
+    let thief = Thief::of(&stage, true);
+    let sessions = stage.ends().unwrap();
+    // A true marker to copy from: of a snapshot that was pinned, and is pinned no more.
+    stage.run(&["forget", "--pin", &sessions[0]], 0);
+    let pin = stage.owner.names("marks/").unwrap().remove(0);
+    let pinned = thief.bucket.get(&pin).unwrap();
+
+    let mut forged = Vec::new();
+    for session in &sessions {
+        let session: SessionName = session.parse().unwrap();
+        let marker = format!("forgotten/{session}.{}", "1".repeat(32));
+        let mark = Mark { session, word: "forgotten".into(), created: now() };
+        forged.push((
+            marker.clone(),
+            thief.signed(&marker, RecordKind::Forgotten, &records::to_json(&mark).unwrap()),
+        ));
+        forged.push((format!("forgotten/{session}.{}", "2".repeat(32)), pinned.clone()));
+        forged.push((format!("forgotten/{session}.{}", "3".repeat(32)), Vec::new()));
+        let mark = format!("marks/{session}.verified.{}", "4".repeat(32));
+        forged.push((mark.clone(), thief.signed(&mark, RecordKind::Mark, b"{}")));
+    }
+    let packs: Vec<String> = stage.owner.names("packs/").unwrap();
+    let packs: Vec<&str> = packs.iter().filter_map(|pack| pack.get(9..)).collect();
+    let note = format!("damaged/{}", "5".repeat(32));
+    let list = serde_json::json!({ "created": now(), "packs": packs });
+    forged.push((note.clone(), thief.signed(&note, RecordKind::Damaged, list.to_string().as_bytes())));
+    let id = "6".repeat(32);
+    let list = serde_json::json!({ "collection": id, "created": now(), "packs": packs, "relocations": [] });
+    for (object, kind) in [("condemned", RecordKind::Condemned), ("final", RecordKind::Final)] {
+        let object = format!("gc/{id}/{object}");
+        forged.push((object.clone(), thief.signed(&object, kind, list.to_string().as_bytes())));
+    }
+    // More keys than are tried, of which each would take a gigabyte for an hour, before the true one by name.
+    let key = serde_json::json!({
+        "version": 1, "label": "", "created": now(), "commitment": "00".repeat(32), "sealed_roots": "00".repeat(60),
+        "derivation": { "kind": "argon2id", "salt": "00".repeat(16), "memory_kib": 1 << 20, "passes": 64, "lanes": 1 },
+    });
+    for number in 0..120 {
+        let object = format!("keys/{number:032}");
+        forged.push((object.clone(), thief.signed(&object, RecordKind::Key, key.to_string().as_bytes())));
+    }
+    thief.bucket.flood(forged.clone()).unwrap();
+    assert_eq!(thief.bucket.create("format", b"mine").unwrap_err().to_string(), "PreconditionFailed");
+
+    stage.all_come_back().unwrap();
+    let checked = stage.run(&["check"], 3);
+    names(&checked, &format!("{} objects", forged.len()));
+    forged.iter().for_each(|(object, _)| names(&checked, object));
+    let pruned = stage.run(&["prune"], 3);
+    forged
+        .iter()
+        .filter(|(object, _)| !object.starts_with("keys/"))
+        .for_each(|(object, _)| names(&pruned, object));
+    names(&stage.run(&["key", "list"], 3), &format!("keys/{:032}", 119));
+    stage.run(&["key", "remove", "--unproven"], 0);
+    stage.run(&["prune"], 0);
+    stage.run(&["check", "--read-data"], 0);
+    assert!(
+        stage.owner.names("gc/").unwrap().is_empty() && stage.owner.names("damaged/").unwrap().is_empty()
+    );
+    assert!(stage.owner.names("forgotten/").unwrap().is_empty());
+    assert!(stage.owner.names("marks/").unwrap().contains(&pin), "the true pin stays");
+    stage.all_come_back().unwrap();
+}
+
+/// Ends of sessions that are not his, by every kind of record, some with session objects that he made.
+fn forge_ends(stage: &Stage, thief: &Thief) -> Vec<SessionName> {
+    let (own, mail) = (thief.bundle.lineage, lineage_of(stage, "mail"));
+    let mut made = Vec::new();
+    let mut put = |session: SessionName, object: Vec<u8>, end: Vec<u8>| {
+        thief.bucket.put(&session.session_object(), &object).unwrap();
+        thief.bucket.put(&session.end_object(), &end).unwrap();
+        made.push(session);
+    };
+    for (number, kind) in
+        [RecordKind::Snapshot, RecordKind::Fenced, RecordKind::Abandoned].into_iter().enumerate()
+    {
+        let session = name(SessionKind::Backup, mail, number as u64);
+        let other = SigningKey::new(&Key::new([9; 32])).unwrap();
+        let mut body = other.sign(&session.end_object(), b"{}");
+        body.extend_from_slice(b"{}");
+        put(session, thief.session(session, now()), records::encode_record(kind, &body));
+    }
+    // Signed as it must be, of a source whose keys he lacks; garbage; and of a generation that never was.
+    let session = name(SessionKind::Backup, mail, 10);
+    put(
+        session,
+        thief.session(session, now()),
+        thief.signed(&session.end_object(), RecordKind::Snapshot, &[0; 99]),
+    );
+    let session = name(SessionKind::Backup, own, 11);
+    put(session, b"CRKR\x01\x03\0\0{}".to_vec(), b"CRKR\x01\x04\0\0garbage".to_vec());
+    let session = name(SessionKind::Backup, own, 12);
+    put(session, b"CRKR\x02\x03\0\0{}".to_vec(), b"CRKR\x02\x04\0\0garbage".to_vec());
+    made
+}
+
+#[test]
+fn forged_ends_stop_maintenance_until_all_of_them_are_given_up_at_once() {
+    let mut stage = Stage::set().unwrap();
+    let thief = Thief::of(&stage, false);
+    // After a rotation nobody can say that a false signature may only be newer than the keys at hand.
+    stage.run(&["key", "rotate"], 0);
+    let forged = forge_ends(&stage, &thief);
+    stage.all_come_back().unwrap();
+    let packs = stage.owner.names("packs/").unwrap();
+    let listed = stage.run(&["snapshots"], 3);
+    forged.iter().for_each(|session| names(&listed, &session.nonce.short()));
+    let checked = stage.run(&["check"], 14);
+    forged.iter().for_each(|session| names(&checked, &session.end_object()));
+    for _ in 0..2 {
+        let stopped = stage.run(&["prune"], 14);
+        names(&stopped, "carrack forget --unreadable");
+        assert_eq!(stage.owner.names("packs/").unwrap(), packs);
+    }
+    // Backups go on.
+    for (host, number) in [("mail", 4), ("db1", 5)] {
+        stage.change(host, number).unwrap();
+        stage.backup(host).unwrap();
+    }
+
+    stage.run(&["forget", "--unreadable", "--dry-run"], 0);
+    stage.run(&["prune"], 14);
+    stage.run(&["forget", "--unreadable"], 0);
+    stage.run(&["prune"], 0);
+    stage.run(&["check", "--read-data"], 0);
+    stage.run(&["snapshots"], 0);
+    stage.all_come_back().unwrap();
+}
+
+/// A policy that is too wide lets him end a repack. What it says is not believed; and who restores is not stopped.
+#[test]
+fn forged_relocations_stop_neither_restores_nor_backups() {
+    let mut stage = Stage::set().unwrap();
+    let thief = Thief::of(&stage, true);
+    let session = name(SessionKind::Repack, LineageId::default(), 1);
+    thief.bucket.put(&session.session_object(), &thief.session(session, now())).unwrap();
+    let end = thief.signed(&session.end_object(), RecordKind::Relocation, &[0; 99]);
+    thief.bucket.put(&session.end_object(), &end).unwrap();
+    stage.all_come_back().unwrap();
+    // A writer cannot know what it missed, so it relies on nothing that is there; and it says so.
+    stage.change("mail", 5).unwrap();
+    let source = stage.source("mail").display().to_string();
+    let printed = stage.run(&["backup", "--json", "--host", "mail", &source], 3);
+    names(&printed, &session.end_object());
+    let summary = printed.message("summary");
+    assert_eq!(summary["data_added"], summary["total_bytes_processed"], "{summary}");
+    stage.keep(summary["session"].as_str().unwrap(), "mail").unwrap();
+    names(&stage.run(&["check"], 14), &session.end_object());
+    let stopped = stage.run(&["prune"], 13);
+    names(&stopped, &format!("carrack forget {session}"));
+    stage.run(&["forget", "--unreadable"], 0);
+    stage.run(&["prune"], 0);
+    stage.run(&["check", "--read-data"], 0);
+    stage.all_come_back().unwrap();
+}
+
+#[test]
+fn names_that_he_takes_before_others_decide_against_him() {
+    let mut stage = Stage::set().unwrap();
+    let thief = Thief::of(&stage, true);
+    let owner = stage.owner.run(stage.engine(&stage.owner, None)).unwrap();
+    let mail = lineage_of(&stage, "mail");
+    let begin = || stage.owner.run(owner.begin(SessionKind::Backup, mail, Suite::Aes256Gcm)).unwrap();
+
+    // The end of a session at work: the run fails loudly, and says who is to blame.
+    let session = begin();
+    thief.bucket.put(&session.name().end_object(), b"CRKR\x01\x04\0\0mine").unwrap();
+    let oldest: SessionName = stage.ends().unwrap()[0].parse().unwrap();
+    let record: Snapshot = stage.owner.run(owner.snapshot(oldest)).unwrap();
+    let refused = stage.owner.run(session.commit(&record)).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Conflict);
+    assert!(refused.to_string().contains("taken the name"), "{refused}");
+    names(&stage.run(&["prune"], 14), &session.name().to_string());
+    stage.run(&["forget", &session.name().to_string()], 0);
+
+    // The final of a list at work, which waits for a session: the list is void, and another one does the work.
+    let gone = stage.ends().unwrap().into_iter().find(|name| name.contains(&mail.to_hex())).unwrap();
+    stage.run(&["forget", &gone], 0);
+    stage.give_up(&gone);
+    let session = begin();
+    let packs = stage.owner.names("packs/").unwrap().len();
+    let mut command = stage.command(&["prune", "--wait", "60s"]);
+    let prune = carrack_tests::program::Running::start(&mut command);
+    let condemned = loop {
+        if let Some(list) =
+            stage.owner.names("gc/").unwrap().into_iter().find(|name| name.ends_with("/condemned"))
+        {
+            break list;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let decision = condemned.replace("/condemned", "/final");
+    thief.bucket.put(&decision, b"CRKR\x01\x08\0\0mine").unwrap();
+    stage.owner.run(session.abandon("the test goes on")).unwrap();
+    let output = prune.wait_with_output();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(text.contains(&decision), "{text}");
+    assert!(stage.owner.names("packs/").unwrap().len() < packs, "nothing was freed");
+    stage.run(&["prune"], 0);
+    stage.run(&["check", "--read-data"], 0);
+    stage.all_come_back().unwrap();
+}
+
+/// Sessions that cannot be read, never began, or begin in the year 3000; and rubbish under every name there is.
+#[test]
+fn a_flood_of_garbage_does_not_stop_maintenance() {
+    let stage = Stage::set().unwrap();
+    let thief = Thief::of(&stage, true);
+    let (own, mail) = (thief.bundle.lineage, lineage_of(&stage, "mail"));
+    let mut flood = Vec::new();
+    let mut add = |name: String, body: &[u8]| flood.push((name, body.to_vec()));
+    for number in 0..200_u64 {
+        let future = now() + jiff::SignedDuration::from_hours(24 * 365 * 900);
+        let session = name(SessionKind::Backup, own, number);
+        add(session.session_object(), &thief.session(session, future));
+        let session = name(SessionKind::Backup, mail, 1000 + number);
+        add(session.session_object(), if number % 2 == 0 { b"rubbish" } else { b"CRKR\x09\x03\0\0{}" });
+        let hex = format!("{number:032x}");
+        add(format!("index/s-{hex}"), b"CRKR\x01\x0b\0\0rubbish");
+        add(format!("index/c{mail}-{number:016x}{number:016x}"), b"CRKR\x01\x0c\0\0rubbish");
+        add(format!("packs/{}/{hex}", &hex[16..18]), b"rubbish");
+        add(format!("gc/{hex}/condemned"), b"rubbish");
+        add(format!("gc/{:032x}/final", number + (1 << 40)), b"rubbish");
+        add(format!("forgotten/{}.{hex}", name(SessionKind::Backup, mail, number)), b"rubbish");
+        add(format!("damaged/{hex}"), b"rubbish");
+        add(format!("marks/{hex}"), b"rubbish");
+        add(format!("snapshots/{}", name(SessionKind::Backup, mail, 5000 + number)), b"rubbish");
+    }
+    // Not even a name.
+    for foreign in ["sessions/x", "snapshots/x", "packs/x", "gc/x", "index/x", "rubbish"] {
+        add(foreign.to_owned(), b"rubbish");
+    }
+    let count = flood.len();
+    thief.bucket.flood(flood).unwrap();
+    let before = stage.owner.names("").unwrap().len();
+    stage.all_come_back().unwrap();
+    // Nothing of it needs a person but the few objects without a name of ours.
+    for _ in 0..3 {
+        stage.run(&["prune", "--wait", "0"], 3);
+    }
+    let left = stage.owner.names("").unwrap();
+    assert!(
+        before - left.len() >= count - 6,
+        "{count} of {before} were rubbish, {} are left: {left:?}",
+        left.len()
+    );
+    for foreign in ["sessions/x", "snapshots/x", "packs/x", "gc/x", "index/x", "rubbish"] {
+        assert!(left.contains(&foreign.to_owned()), "{foreign} is not ours to delete");
+    }
+    for foreign in ["sessions/x", "snapshots/x", "packs/x", "gc/x", "index/x", "rubbish"] {
+        stage.owner.delete(foreign).unwrap();
+    }
+    stage.run(&["prune"], 0);
+    stage.run(&["check", "--read-data"], 0);
+    stage.all_come_back().unwrap();
+}
+
+/// False snapshots that count in retention: of his own source only, and not against what was verified.
+#[test]
+fn false_snapshots_push_out_no_verified_one_and_none_of_other_sources() {
+    let stage = Stage::set().unwrap();
+    let thief = Thief::of(&stage, false);
+    stage.run(&["check", "--read-data"], 0);
+    let engine = thief.engine(&stage);
+    let genuine: SessionName = stage
+        .ends()
+        .unwrap()
+        .iter()
+        .find(|name| name.contains(&thief.bundle.lineage.to_hex()))
+        .unwrap()
+        .parse()
+        .unwrap();
+    let record = stage.owner.run(engine.snapshot(genuine)).unwrap();
+    let commit = |host: &str, paths: Vec<String>| {
+        let lineage = thief.bundle.lineage;
+        let session = stage.owner.run(engine.begin(SessionKind::Backup, lineage, Suite::Aes256Gcm)).unwrap();
+        let started = now() + jiff::SignedDuration::from_hours(1);
+        let false_record =
+            Snapshot { session: session.name(), host: host.to_owned(), paths, started, ..record.clone() };
+        stage.owner.run(session.commit(&false_record)).unwrap();
+        session.name()
+    };
+    let path = |host: &str| vec![stage.source(host).display().to_string()];
+    let borrowed: Vec<SessionName> = (0..3).map(|_| commit("mail", path("mail"))).collect();
+    (0..3).for_each(|_| drop(commit("db1", path("db1"))));
+
+    let listed = stage.run(&["snapshots"], 3);
+    borrowed.iter().for_each(|session| names(&listed, &session.nonce.short()));
+    let forgotten = stage.run(&["forget", "--keep-last", "1"], 3);
+    names(&forgotten, "last verified");
+    names(&stage.run(&["prune"], 14), "carrack forget --unreadable");
+    stage.run(&["forget", "--unreadable"], 0);
+    stage.run(&["prune"], 0);
+    // Of `mail` its one snapshot, of `db1` the last verified one beside the thief's.
+    let left = stage.ends().unwrap();
+    assert!(left.iter().any(|name| name.contains(&lineage_of(&stage, "mail").to_hex())), "{left:?}");
+    let printed = stage.run(&["snapshots", "--json", "--host", "db1"], 0);
+    let verified =
+        Stage::messages(&printed, "snapshot").into_iter().filter(|snapshot| snapshot["verified"].is_string());
+    assert_eq!(verified.count(), 1);
+    stage.run(&["check", "--read-data"], 0);
+}
