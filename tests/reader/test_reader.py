@@ -127,6 +127,22 @@ class GoldenRepository(unittest.TestCase):
             self.assertEqual(listed, (folder / "listing.jsonl").read_text(), folder)
 
 
+    def test_what_it_is_proves_itself(self):
+        os.environb[b"CARRACK_PASSWORD"] = PASSWORD
+        with tempfile.TemporaryDirectory() as work:
+            repository = pathlib.Path(work) / "repository"
+            shutil.copytree(GOLDEN / "v1" / "repository", repository)
+            genuine = (repository / "format").read_bytes()
+            # A key file of somebody else is passed over, whatever it asks for.
+            (repository / "keys" / ("0" * 32)).write_bytes(b"CRKR\x01\x02\0\0" + bytes(64) + b"{}")
+            self.assertEqual(run(repository, "snapshots")[0], 0)
+            for changed in (genuine.replace(b'"average":65536', b'"average":32768'), genuine[:8] + bytes(64) + genuine[72:]):
+                self.assertNotEqual(changed, genuine)
+                (repository / "format").write_bytes(changed)
+                with self.assertRaises(reader.Damage):
+                    reader.Repository(repository, PASSWORD)
+
+
 class Live(unittest.TestCase):
     """What the program writes today."""
 

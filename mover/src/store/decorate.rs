@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use jiff::Timestamp;
 
 use super::limit::Limit;
 use super::retry::Retry;
@@ -39,6 +40,11 @@ pub trait Decorator: Send + Sync + Debug {
         self.inner().delete(name).await
     }
 
+    /// [`ObjectStore::locked_until`].
+    async fn locked_until(&self, name: &str) -> Result<Option<Timestamp>> {
+        self.inner().locked_until(name).await
+    }
+
     /// [`ObjectStore::describe`].
     fn describe(&self) -> String {
         self.inner().describe()
@@ -66,6 +72,10 @@ impl<D: Decorator> ObjectStore for D {
 
     async fn delete(&self, name: &str) -> Result<bool> {
         Decorator::delete(self, name).await
+    }
+
+    async fn locked_until(&self, name: &str) -> Result<Option<Timestamp>> {
+        Decorator::locked_until(self, name).await
     }
 
     fn describe(&self) -> String {

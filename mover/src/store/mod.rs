@@ -36,6 +36,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use jiff::Timestamp;
 
 use crate::error::{Error, Result};
 use crate::monitor::WaitMonitor;
@@ -123,6 +124,11 @@ pub trait ObjectStore: Send + Sync + Debug {
     /// Deletes an object. `Ok(true)`: confirmed deleted, or confirmed absent where the store cannot tell the
     /// two apart; `Ok(false)`: confirmed that there was none. Idempotent.
     async fn delete(&self, name: &str) -> Result<bool>;
+
+    /// Until when the store keeps an object whatever anybody asks: object lock. None: nothing holds it.
+    async fn locked_until(&self, _name: &str) -> Result<Option<Timestamp>> {
+        Ok(None)
+    }
 
     /// The place, for messages; without secrets.
     fn describe(&self) -> String;

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use jiff::Timestamp;
 
 use super::s3::ServiceReply;
 use super::{ByteRange, Decorator, ObjectStore, Page, Put, StoreOptions, is_decision};
@@ -224,6 +225,10 @@ impl Decorator for Retry {
 
     async fn delete(&self, name: &str) -> Result<bool> {
         repeat!(self, "delete", name, self.inner.delete(name))
+    }
+
+    async fn locked_until(&self, name: &str) -> Result<Option<Timestamp>> {
+        repeat!(self, "look at", name, self.inner.locked_until(name))
     }
 }
 

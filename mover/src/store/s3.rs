@@ -9,6 +9,7 @@ mod client;
 mod cover;
 mod errors;
 mod hedge;
+mod lock;
 mod plain;
 mod profile;
 mod reply;
@@ -23,6 +24,7 @@ use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ServerSideEncryption as Sse, StorageClass};
 use bytes::{Bytes, BytesMut};
+use jiff::Timestamp;
 
 use self::cover::Cover;
 use self::errors::Call;
@@ -55,6 +57,8 @@ pub(super) struct S3Store {
     cover: Cover,
     silence: Duration,
     hedge: Hedge,
+    /// Whether the bucket has object lock, once it was asked.
+    lock: tokio::sync::OnceCell<bool>,
 }
 
 impl S3Store {
@@ -80,6 +84,7 @@ impl S3Store {
             silence: options.read_timeout,
             // Whoever sets bounds gets them, and a link that is kept slow is no reason to ask twice.
             hedge: Hedge::new(options.max_requests_in_flight.is_none() && !Throttle::is_wanted(options)),
+            lock: tokio::sync::OnceCell::new(),
         })
     }
 
@@ -355,6 +360,7 @@ impl ObjectStore for S3Store {
     async fn delete(&self, name: &str) -> Result<bool> {
         check_name(name)?;
         let call = self.call("delete", name);
+        let held = self.once_held(name).await?;
         let request = self.client.delete_object().bucket(&self.bucket).key(self.key(name)).send();
         let send = async {
             match request.await {
@@ -363,7 +369,16 @@ impl ObjectStore for S3Store {
                 Err(err) => Err(call.failed(err)),
             }
         };
-        self.within(self.silence, &call, send).await
+        let existed = self.within(self.silence, &call, send).await?;
+        if let Some(version) = held {
+            self.free(name, version).await;
+        }
+        Ok(existed)
+    }
+
+    async fn locked_until(&self, name: &str) -> Result<Option<Timestamp>> {
+        check_name(name)?;
+        Ok(self.retention(name).await?.and_then(|retention| retention.until))
     }
 
     fn describe(&self) -> String {

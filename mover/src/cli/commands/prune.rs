@@ -10,6 +10,7 @@ use carrack_mover::{
     repo::{PruneOptions, PrunePlan, PruneReport, Repository, Unused},
 };
 use clap::Args;
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::cli::{
@@ -159,6 +160,9 @@ pub(crate) async fn prune(
     Ok(Pruned { report, repack: moved, problem_count: problems })
 }
 
+/// Locked packs that are named; the plan in JSON has all.
+const LOCKED_NAMED: usize = 20;
+
 fn tell<'p>(context: &Context, problems: impl IntoIterator<Item = &'p ProblemRecord>) -> u64 {
     let tell = |problem: &ProblemRecord| context.output.problem(&problem.path, &problem.message);
     problems.into_iter().map(tell).count() as u64
@@ -184,6 +188,15 @@ fn show_plan(context: &Context, plan: &PrunePlan) -> Result<()> {
         out.remark(
             "to move    nothing: old snapshots find as many moved frames as they may; forget some of them to free more",
         )?;
+    }
+    if let Some(until) = plan.locked_until {
+        let (packs, bytes) =
+            (units::count(plan.locked.len() as u64, "pack", "packs"), units::size(plan.locked_bytes));
+        let until = if until == Timestamp::MAX { "a hold is lifted".into() } else { units::moment(until) };
+        out.line(format_args!("locked     {packs}, {bytes}, by the bucket's object lock, the first until {until}: prune again then"))?;
+        for pack in plan.locked.iter().take(LOCKED_NAMED) {
+            out.line(format_args!("           pack {pack}"))?;
+        }
     }
     out.remark(format_args!("sessions   {} open, {} overdue and shut out", plan.open.len(), plan.fence.len()))
 }

@@ -1,6 +1,7 @@
 //! The collector: plans what can go, and deletes it by the rules C1 to C10. Any number may run at once.
 
 mod lists;
+mod locked;
 mod sessions;
 mod table;
 #[cfg(test)]
@@ -8,6 +9,7 @@ mod tests;
 
 use std::{collections::HashSet, time::Duration};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use self::{lists::Doomed, table::PackTable};
@@ -75,6 +77,12 @@ pub struct PrunePlan {
     pub repack_unused_bytes: u64,
     /// Nothing more can be moved until old snapshots are forgotten: so many frames have been moved that they need.
     pub repack_is_full: bool,
+    /// Packs that would go, or be moved, but that the bucket's object lock holds.
+    pub locked: Vec<PackId>,
+    /// Their bytes.
+    pub locked_bytes: u64,
+    /// When the first of them can go.
+    pub locked_until: Option<Timestamp>,
     /// Repacks whose relocations no snapshot needs any more.
     pub relocations: Vec<SessionName>,
     /// All packs.
@@ -162,6 +170,7 @@ impl Repository {
         };
         plan.relocations = marked.relocations.sessions().iter().filter(unneeded).copied().collect();
         plan.choose_repack(&table, options, marked.relocations.len());
+        self.leave_locked(&mut plan, &table).await?;
         plan.clean_up = marked.survey.forgotten().chain(marked.fenced).collect();
         plan.clean_up.sort_unstable();
         plan.clean_up.dedup();
@@ -287,6 +296,9 @@ impl PrunePlan {
             repack_bytes: 0,
             repack_unused_bytes: 0,
             repack_is_full: false,
+            locked: Vec::new(),
+            locked_bytes: 0,
+            locked_until: None,
             relocations: Vec::new(),
             packs: 0,
             bytes: 0,
