@@ -101,11 +101,15 @@ fn a_part_that_was_put_back_stops_what_deletes() {
         machine.backup(false, 0);
     }
     let packs = machine.objects("packs").len();
-    for (folder, index) in [("snapshots", 0), ("sessions", 1)] {
-        let lost = machine.objects(folder)[index].clone();
+    let names: Vec<String> = machine
+        .objects("snapshots")
+        .iter()
+        .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    for (folder, name) in [("snapshots", &names[0]), ("sessions", &names[1])] {
+        let lost = machine.place.path("repository").join(folder).join(name);
         let bytes = fs::read(&lost).unwrap();
         fs::remove_file(&lost).unwrap();
-        let name = lost.file_name().unwrap().to_str().unwrap().to_owned();
         let object = format!("{folder}/{name}");
         assert!(machine.run(&["snapshots"], false, 3).contains(&object));
         assert!(machine.run(&["check"], false, 14).contains(&object));
@@ -117,13 +121,11 @@ fn a_part_that_was_put_back_stops_what_deletes() {
     }
     // The newest has no child that names it; a mark does.
     machine.run(&["check", "--read-data"], false, 0);
-    let newest = machine.objects("snapshots").pop().unwrap();
-    fs::remove_file(&newest).unwrap();
+    fs::remove_file(machine.place.path("repository/snapshots").join(&names[2])).unwrap();
     let stopped = machine.run(&["prune", "--fence-after", "1s", "--wait", "0"], false, 14);
     assert!(stopped.contains("it was pinned or verified"), "{stopped}");
     // Who gives it up goes on.
-    let name = newest.file_name().unwrap().to_str().unwrap();
-    machine.run(&["forget", name], false, 0);
+    machine.run(&["forget", &names[2]], false, 0);
     machine.run(&["prune"], false, 0);
     machine.run(&["check", "--read-data"], false, 0);
 }

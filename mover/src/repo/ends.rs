@@ -5,7 +5,7 @@ use std::{
     fmt,
 };
 
-use super::{Repository, packs::Relocations};
+use super::{Repository, packs::Relocations, read_short};
 use crate::{
     codec::{self, Cipher, Domain},
     error::{Error, ErrorKind, Result},
@@ -160,9 +160,12 @@ impl Repository {
         name: &str,
         kind: RecordKind,
     ) -> Result<Option<std::result::Result<Mark, Problem>>> {
-        let bytes = match self.store().get(name, ByteRange::All).await {
+        let bytes = match read_short(self.store().as_ref(), name).await {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                return Ok(Some(Err(untrue(name, &error.to_string()))));
+            }
             Err(error) => return Err(error),
         };
         let own = name.split_once('/').and_then(|(_, rest)| rest.split_once('.')).map(|(session, _)| session);
@@ -345,7 +348,7 @@ impl Repository {
     /// The session object, if it exists.
     pub(crate) async fn session_object(&self, session: SessionName) -> Result<Option<SessionObject>> {
         let name = session.session_object();
-        let bytes = match self.store().get(&name, ByteRange::All).await {
+        let bytes = match read_short(self.store().as_ref(), &name).await {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),

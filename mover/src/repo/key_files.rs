@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::task::JoinSet;
 
+use super::read_short;
 use crate::{
     error::{Error, ErrorKind, Result},
     format::records::{self, KeyFile, RecordKind, RepositoryFormat},
     keys::{Keys, verify_signature},
-    store::{ByteRange, ObjectStore, list_all},
+    store::{ObjectStore, list_all},
 };
 
 /// The folder of key files.
@@ -36,7 +37,7 @@ impl KeyFiles {
                 && let Some(name) = names.next()
             {
                 let (store, public) = (Arc::clone(store), format.maintenance_public);
-                running.spawn(async move { (store.get(&name, ByteRange::All).await, name, public) });
+                running.spawn(async move { (read_short(store.as_ref(), &name).await, name, public) });
             }
             let Some(joined) = running.join_next().await else { return Ok(files) };
             let (bytes, name, public) =

@@ -5,6 +5,8 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use bytes::Bytes;
+
 use self::key_files::KeyFiles;
 use crate::{
     chunker::Chunker,
@@ -13,6 +15,7 @@ use crate::{
     format::records::{self, RecordKind, RepositoryFormat},
     id::{LineageId, RepositoryId},
     keys::{Keys, verify_signature},
+    limits,
     store::{ByteRange, ObjectStore, Put},
 };
 
@@ -245,6 +248,16 @@ async fn read_format(store: &dyn ObjectStore) -> Result<RepositoryFormat> {
         return Err(Error::corrupt("the format object has chunk sizes that cannot be"));
     }
     Ok(format)
+}
+
+/// Reads a record of a kind that is never long. Somebody else's may be as long as he likes: it takes no memory.
+async fn read_short(store: &dyn ObjectStore, name: &str) -> Result<Bytes> {
+    let limit = limits::SHORT_RECORD_LIMIT;
+    let bytes = store.get(name, ByteRange::Last(limit + 1)).await?;
+    if bytes.len() as u64 <= limit {
+        return Ok(bytes);
+    }
+    Err(Error::corrupt(format!("object {name}: it is longer than any record of its kind")))
 }
 
 /// What nobody vouches for counts as damage, but for a newer version, which may be signed in another way.

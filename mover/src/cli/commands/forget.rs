@@ -48,8 +48,7 @@ pub(crate) struct ForgetArgs {
     /// Let rules forget all snapshots of a group
     #[arg(long, conflicts_with = "snapshots")]
     pub(crate) allow_forget_all: bool,
-    /// Give up everything that cannot be read or believed and was never pinned or verified: garbage that somebody put
-    /// there, and snapshots that no copy can bring back
+    /// Give up all that cannot be read or believed; what was pinned or verified stays
     #[arg(long, conflicts_with_all = ["snapshots", "pin", "unpin"])]
     pub(crate) unreadable: bool,
     /// Protect the named snapshots from being forgotten
