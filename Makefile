@@ -8,7 +8,7 @@ CARGO_DENY := $(CARRACK_CACHE)/tools/bin/cargo-deny
 # The demonstration as a test: small, but a real tree that every machine with a C compiler has.
 TEST_TREE ?= /usr/include
 
-.PHONY: help build demo test setup-test fmt lint layers unit reader deny advisories demo-small bench clean
+.PHONY: help build demo test setup-test fmt lint program unit reader deny advisories demo-small bench clean
 
 help:
 	@printf '%s\n' 'make build       release build of carrack into target/release' \
@@ -48,18 +48,19 @@ lint:
 	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 	cargo check --locked -p carrack-mover --lib --no-default-features
 
-# The black-box tests run the program, which cargo does not build for another package's tests.
-unit:
-	cargo build --locked -p carrack-mover
+# The black-box tests run the program, which cargo does not build for another package's tests. With the tests beside it,
+# everything is compiled once, with one set of features.
+program:
+	cargo build --locked --workspace --bins --tests
+
+unit: program
 	cargo test --locked --workspace
 
-reader:
-	cargo build --locked -p carrack-mover
+reader: program
 	PYTHON=$(CARRACK_CACHE)/reader/bin/python tests/reader/run.sh
 
 # The development build: what the tests above have built already.
-demo-small:
-	cargo build --locked -p carrack-mover
+demo-small: program
 	CARRACK=target/debug/carrack DEMO_TREE=$(TEST_TREE) tests/demo.sh
 
 # Hours on a small machine; benches/README.md says what makes it shorter. Broken off, it goes on where it was.
