@@ -147,8 +147,8 @@ impl TreeWriter {
         self.last.clone_from(&entry.path);
         self.bytes += entry.metadata.size;
         self.leaf.push_entry(entry)?;
-        let size = self.leaf.size();
-        if (size >= limits::PAGE_MIN && name_says_so(&entry.path)) || size >= limits::PAGE_TARGET_MAX {
+        let ends = self.leaf.size() >= limits::PAGE_MIN && name_says_so(&entry.path);
+        if ends || self.leaf.is_full() {
             self.close_leaf(pages)?;
         }
         Ok(())
@@ -194,8 +194,12 @@ impl TreeWriter {
         let says_so = child.page.id.0[31] < 2;
         let children = &mut self.levels[index].children;
         children.push(child);
+        let paths = || children.iter().map(|child| child.first.len() + child.last.len()).sum::<usize>();
         // About 128 children a page, where the contents say so.
-        if (says_so && children.len() >= 32) || children.len() >= 1024 {
+        if (says_so && children.len() >= 32)
+            || children.len() >= 1024
+            || (children.len() > 1 && paths() >= limits::PAGE_PATHS_TARGET)
+        {
             self.close_inner(index, pages)?;
         }
         Ok(())
