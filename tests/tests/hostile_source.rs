@@ -21,6 +21,7 @@ use std::{
 };
 
 use carrack_tests::{
+    hostile::measured,
     images::{in_private_mounts, run},
     program::{Program, signal, wait, wait_until},
     stalled::StalledFs,
@@ -31,6 +32,9 @@ use rustix::{
     mount::UnmountFlags,
     process::Signal,
 };
+
+/// A guard against what never ends; seen: some seconds.
+const SECONDS: u32 = 100;
 
 fn program() -> Program {
     Program::new(assert_cmd::cargo::cargo_bin("carrack")).expect("a repository")
@@ -123,8 +127,10 @@ fn files_that_change_all_the_time_end_no_backup() {
     fs::write(source.join("still/large"), &still).expect("writes");
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
-        let (done, source) = (&done, &source);
-        scope.spawn(move || disturb(source, done));
+        let (ended, source) = (&done, &source);
+        scope.spawn(move || disturb(source, ended));
+        // Also where a backup ends as it must not.
+        let _done = Done(&done);
         for _ in 0..6 {
             let output = carrack.command(["backup".as_ref(), source.as_os_str()]).output().expect("runs");
             let code = output.status.code();
@@ -135,11 +141,19 @@ fn files_that_change_all_the_time_end_no_backup() {
                 "{code:?} {told}"
             );
         }
-        done.store(true, Ordering::Relaxed);
     });
     carrack.run(["check", "--read-data"], 0);
     let restored = carrack.restored(&source, &carrack.path("target"), 0);
     assert!(fs::read(restored.join("still/large")).expect("reads") == still);
+}
+
+/// Ends the other thread.
+struct Done<'d>(&'d AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 fn disturb(source: &Path, done: &AtomicBool) {
@@ -212,16 +226,9 @@ fn file_systems_of_the_kernel_end_no_backup() {
             .filter(|path| path.exists())
             .collect();
         for place in places {
-            let mut child = carrack.start(["backup".as_ref(), place.as_os_str()]);
-            wait_until(|| child.try_wait().is_ok_and(|ended| ended.is_some())).expect("it ends");
-            let output = child.wait_with_output();
-            let code = output.status.code();
-            assert!(
-                matches!(code, Some(0 | 3)),
-                "{}: {code:?} {}",
-                place.display(),
-                String::from_utf8_lossy(&output.stderr)
-            );
+            let place = place.to_str().expect("UTF-8");
+            let outcome = measured(&carrack, &["backup", place], SECONDS).expect("it ends");
+            assert!(matches!(outcome.code, Some(0 | 3)), "{place}: {outcome:?}");
         }
         carrack.run(["check", "--read-data"], 0);
     });

@@ -18,6 +18,8 @@ use crate::{
 
 /// Pages that one request fetches at most, if they lie next to each other.
 const BATCH: usize = 8;
+/// Plain bytes of pages that one request fetches, or one page: what a writer's largest take together.
+const BATCH_BYTES: u64 = (BATCH * limits::PAGE_TARGET_MAX) as u64;
 /// What a decoded page takes, in bytes, about.
 const PAGE_BYTES: u64 = 4 * limits::PAGE_AVERAGE as u64;
 /// What a remembered page takes, in bytes: its key, and the room that a hash table leaves free.
@@ -184,19 +186,22 @@ pub(super) async fn walk(
     if let Some(root) = &snapshot.root {
         push(&mut pending, visitor, Level::Tree(snapshot.depth, None), &root.to_chunk());
     }
-    let mut running: JoinSet<Result<Vec<Opened>>> = JoinSet::new();
+    let mut running: JoinSet<(u64, Result<Vec<Opened>>)> = JoinSet::new();
+    let mut in_memory = 0;
     loop {
         cancel.check()?;
-        while running.len() < parallel && !pending.is_empty() {
-            // Nearest last: turned round, neighbours ascend and are fetched together.
-            let mut batch = pending.split_off(pending.len().saturating_sub(BATCH));
-            batch.reverse();
+        // How much a page unpacks to is decided by whoever wrote it.
+        while running.is_empty() || (running.len() < parallel && in_memory + BATCH_BYTES <= memory_bytes) {
+            let Some((bytes, batch)) = next_batch(&mut pending) else { break };
+            in_memory += bytes;
             let reader = reader.clone();
-            running.spawn(async move { open(&reader, batch).await });
+            running.spawn(async move { (bytes, open(&reader, batch).await) });
         }
         let Some(joined) = running.join_next().await else { return Ok(()) };
-        let opened = joined.map_err(|error| Error::internal("reading pages broke").with_source(error))??;
-        for (level, chunk, page) in opened {
+        let (bytes, opened) =
+            joined.map_err(|error| Error::internal("reading pages broke").with_source(error))?;
+        in_memory -= bytes;
+        for (level, chunk, page) in opened? {
             match page {
                 Ok(page) => {
                     visitor.opened();
@@ -206,6 +211,23 @@ pub(super) async fn walk(
             }
         }
     }
+}
+
+/// The nearest pages, which lie last, in ascending order, so that neighbours are fetched together; with their bytes.
+fn next_batch(pending: &mut Vec<(Level, ChunkRef)>) -> Option<(u64, Vec<(Level, ChunkRef)>)> {
+    let (mut batch, mut bytes) = (Vec::with_capacity(BATCH), 0);
+    while batch.len() < BATCH
+        && let Some(next) =
+            pending.pop_if(|(_, page)| batch.is_empty() || bytes + plain_bytes(page) <= BATCH_BYTES)
+    {
+        bytes += plain_bytes(&next.1);
+        batch.push(next);
+    }
+    (!batch.is_empty()).then_some((bytes, batch))
+}
+
+fn plain_bytes(page: &ChunkRef) -> u64 {
+    page.frame.place().map_or(0, |place| place.plain.into())
 }
 
 fn push(

@@ -128,7 +128,7 @@ impl TreeWriter {
     /// Bytes of contents of all entries so far.
     pub(crate) fn total(&self) -> u64 {
         let below = self.levels.iter().flat_map(|level| &level.children).map(|child| child.bytes);
-        self.bytes + below.sum::<u64>()
+        below.fold(self.bytes, u64::saturating_add)
     }
 
     /// Appends an entry, which must come behind all others.
@@ -145,7 +145,8 @@ impl TreeWriter {
             self.first.clone_from(&entry.path);
         }
         self.last.clone_from(&entry.path);
-        self.bytes += entry.metadata.size;
+        // Of a copy, sizes are what somebody else wrote.
+        self.bytes = self.bytes.saturating_add(entry.metadata.size);
         self.leaf.push_entry(entry)?;
         let ends = self.leaf.size() >= limits::PAGE_MIN && name_says_so(&entry.path);
         if ends || self.leaf.is_full() {
@@ -217,7 +218,7 @@ impl TreeWriter {
             first,
             last,
             entries: children.iter().map(|child| child.entries).sum(),
-            bytes: children.iter().map(|child| child.bytes).sum(),
+            bytes: children.iter().map(|child| child.bytes).fold(0, u64::saturating_add),
             page: pages.store(&page)?,
         };
         self.add_child(index + 1, child, pages)
