@@ -8,13 +8,14 @@ CARGO_DENY := $(CARRACK_CACHE)/tools/bin/cargo-deny
 # The demonstration as a test: small, but a real tree that every machine with a C compiler has.
 TEST_TREE ?= /usr/include
 
-.PHONY: help build demo test setup-test fmt lint program unit reader deny advisories demo-small bench clean
+.PHONY: help build demo test setup-test fmt lint program unit reader deny advisories demo-small bench fuzz clean
 
 help:
 	@printf '%s\n' 'make build       release build of carrack into target/release' \
 	  'make demo        back up a real tree, change it, back up again, restore, compare' \
 	  'make test        every check and test' \
 	  'make bench       micro benchmarks and scenarios beside other tools' \
+	  'make fuzz        every decoder under libFuzzer (FUZZ_SECONDS for each, 600 if nothing is said)' \
 	  'make advisories  check dependencies against the public advisory database' \
 	  'make clean       remove everything that was built or cached here'
 
@@ -67,6 +68,11 @@ demo-small: program
 bench:
 	@tests/setup.sh test
 	benches/run.sh
+
+# Hours if FUZZ_SECONDS says so; tests/fuzz/run.sh has the other variables. What each test run does of it is in `unit`.
+fuzz:
+	@tests/setup.sh build
+	tests/fuzz/run.sh
 
 clean:
 	cargo clean

@@ -1,6 +1,7 @@
 //! Harness of the scenario tests: real servers, a network between them that can be disturbed, real file systems, and
 //! trees with everything that a file system can keep.
 
+pub mod hostile;
 pub mod http;
 pub mod images;
 pub mod liar;
@@ -9,5 +10,6 @@ pub mod place;
 pub mod program;
 pub mod proxy;
 pub mod server;
+pub mod stalled;
 pub mod terminal;
 pub mod trees;

@@ -35,6 +35,8 @@ pub use damage::DamageNote;
 pub use ends::{SnapshotFilter, SnapshotList};
 pub use forget::{Decision, ForgetPlan, GroupBy, KeepPolicy, Series, plan_forget};
 pub use index::DedupIndex;
+#[cfg(feature = "testing")]
+pub(crate) use index::{fuzz_hint, fuzz_segment};
 pub use keys_admin::{KeyEntry, RotatePlan};
 pub(crate) use mark::{Needs, Watch};
 pub use packs::{PackFooter, Relocations};
