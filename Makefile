@@ -8,13 +8,14 @@ CARGO_DENY := $(CARRACK_CACHE)/tools/bin/cargo-deny
 # The demonstration as a test: small, but a real tree that every machine with a C compiler has.
 TEST_TREE ?= /usr/include
 
-.PHONY: help build demo test setup-test fmt lint layers unit reader deny advisories demo-small bench clean
+.PHONY: help build demo test setup-test fmt lint layers unit reader deny advisories demo-small judges judges-short bench clean
 
 help:
 	@printf '%s\n' 'make build       release build of carrack into target/release' \
 	  'make demo        back up a real tree, change it, back up again, restore, compare' \
 	  'make test        every check and test' \
-	  'make bench       micro benchmarks and scenarios beside other tools' \
+	  'make judges      fsx, fio, PostgreSQL, e2fsck, xfs_repair and rsync judge what was restored, for half an hour' \
+  'make bench       micro benchmarks and scenarios beside other tools' \
 	  'make advisories  check dependencies against the public advisory database' \
 	  'make clean       remove everything that was built or cached here'
 
@@ -29,7 +30,7 @@ demo:
 
 # In the order of what fails fastest.
 test: setup-test
-	$(MAKE) --no-print-directory fmt deny lint unit reader demo-small
+	$(MAKE) --no-print-directory fmt deny lint unit reader demo-small judges-short
 	@echo 'make test: everything passed'
 
 setup-test:
@@ -61,6 +62,17 @@ reader:
 demo-small:
 	cargo build --locked -p carrack-mover
 	CARRACK=target/debug/carrack DEMO_TREE=$(TEST_TREE) tests/demo.sh
+
+# Programs of others say whether what was restored is what was there; each runs alone too, and tests/judges/lib.sh says
+# how. With the development build a fixed share, with the release build all.
+judges-short:
+	cargo build --locked -p carrack-mover
+	for judge in fsx fio images postgres tree; do tests/judges/$$judge.sh || exit 1; done
+
+judges:
+	cargo build --release --locked -p carrack-mover
+	for judge in fsx fio images postgres tree; do \
+	  CARRACK=target/release/carrack JUDGES_SIZE=full tests/judges/$$judge.sh || exit 1; done
 
 # Hours on a small machine; benches/README.md says what makes it shorter. Broken off, it goes on where it was.
 bench:
