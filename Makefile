@@ -8,13 +8,14 @@ CARGO_DENY := $(CARRACK_CACHE)/tools/bin/cargo-deny
 # The demonstration as a test: small, but a real tree that every machine with a C compiler has.
 TEST_TREE ?= /usr/include
 
-.PHONY: help build demo test setup-test fmt lint layers unit reader deny advisories demo-small judges judges-short bench clean
+.PHONY: help build demo test setup-test fmt lint layers unit reader deny advisories demo-small upgrade judges judges-short soak soak-short bench clean
 
 help:
 	@printf '%s\n' 'make build       release build of carrack into target/release' \
 	  'make demo        back up a real tree, change it, back up again, restore, compare' \
 	  'make test        every check and test' \
 	  'make judges      fsx, fio, PostgreSQL, e2fsck, xfs_repair and rsync judge what was restored, for half an hour' \
+  'make soak        work on two repositories at random for SOAK_HOURS (default 1), with everything that can be killed' \
   'make bench       micro benchmarks and scenarios beside other tools' \
 	  'make advisories  check dependencies against the public advisory database' \
 	  'make clean       remove everything that was built or cached here'
@@ -30,7 +31,7 @@ demo:
 
 # In the order of what fails fastest.
 test: setup-test
-	$(MAKE) --no-print-directory fmt deny lint unit reader demo-small judges-short
+	$(MAKE) --no-print-directory fmt deny lint unit reader upgrade demo-small judges-short soak-short
 	@echo 'make test: everything passed'
 
 setup-test:
@@ -58,6 +59,11 @@ reader:
 	cargo build --locked -p carrack-mover
 	PYTHON=$(CARRACK_CACHE)/reader/bin/python tests/reader/run.sh
 
+# What earlier releases wrote serves today's program.
+upgrade:
+	cargo build --locked -p carrack-mover
+	CARRACK=target/debug/carrack $(CARRACK_CACHE)/reader/bin/python tests/golden/test_upgrade.py
+
 # The development build: what the tests above have built already.
 demo-small:
 	cargo build --locked -p carrack-mover
@@ -73,6 +79,16 @@ judges:
 	cargo build --release --locked -p carrack-mover
 	for judge in fsx fio images postgres tree; do \
 	  CARRACK=target/release/carrack JUDGES_SIZE=full tests/judges/$$judge.sh || exit 1; done
+
+SOAK_HOURS ?= 1
+soak:
+	@tests/setup.sh test
+	cargo build --release --locked -p carrack-mover
+	CARRACK=target/release/carrack python3 tests/judges/soak.py $$(( $(SOAK_HOURS) * 3600 ))
+
+soak-short:
+	cargo build --locked -p carrack-mover
+	python3 tests/judges/soak.py 40
 
 # Hours on a small machine; benches/README.md says what makes it shorter. Broken off, it goes on where it was.
 bench:
