@@ -8,13 +8,17 @@ CARGO_DENY := $(CARRACK_CACHE)/tools/bin/cargo-deny
 # The demonstration as a test: small, but a real tree that every machine with a C compiler has.
 TEST_TREE ?= /usr/include
 
-.PHONY: help build demo test setup-test fmt lint layers unit reader deny advisories demo-small bench clean
+.PHONY: help build demo test setup-test fmt lint program unit reader deny advisories demo-small upgrade judges judges-short \
+  soak soak-short bench fuzz clean
 
 help:
 	@printf '%s\n' 'make build       release build of carrack into target/release' \
 	  'make demo        back up a real tree, change it, back up again, restore, compare' \
 	  'make test        every check and test' \
 	  'make bench       micro benchmarks and scenarios beside other tools' \
+	  'make fuzz        every decoder under libFuzzer (FUZZ_SECONDS for each, 600 if nothing is said)' \
+	  'make judges      fsx, fio, PostgreSQL, e2fsck, xfs_repair and rsync judge what was restored, for half an hour' \
+	  'make soak        work on two repositories at random for SOAK_HOURS (default 1), with everything that can be killed' \
 	  'make advisories  check dependencies against the public advisory database' \
 	  'make clean       remove everything that was built or cached here'
 
@@ -29,7 +33,7 @@ demo:
 
 # In the order of what fails fastest.
 test: setup-test
-	$(MAKE) --no-print-directory fmt deny lint unit reader demo-small
+	$(MAKE) --no-print-directory fmt deny lint unit reader upgrade demo-small judges-short soak-short
 	@echo 'make test: everything passed'
 
 setup-test:
@@ -48,24 +52,53 @@ lint:
 	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 	cargo check --locked -p carrack-mover --lib --no-default-features
 
-# The black-box tests run the program, which cargo does not build for another package's tests.
-unit:
-	cargo build --locked -p carrack-mover
+# The black-box tests run the program, which cargo does not build for another package's tests. With the tests beside it,
+# everything is compiled once, with one set of features.
+program:
+	cargo build --locked --workspace --bins --tests
+
+unit: program
 	cargo test --locked --workspace
 
-reader:
-	cargo build --locked -p carrack-mover
+reader: program
 	PYTHON=$(CARRACK_CACHE)/reader/bin/python tests/reader/run.sh
 
+# What earlier releases wrote serves today's program.
+upgrade: program
+	CARRACK=target/debug/carrack $(CARRACK_CACHE)/reader/bin/python tests/golden/test_upgrade.py
+
 # The development build: what the tests above have built already.
-demo-small:
-	cargo build --locked -p carrack-mover
+demo-small: program
 	CARRACK=target/debug/carrack DEMO_TREE=$(TEST_TREE) tests/demo.sh
+
+# Programs of others say whether what was restored is what was there; each runs alone too, and tests/judges/lib.sh says
+# how. With the development build a fixed share, with the release build all.
+judges-short: program
+	for judge in fsx fio images postgres tree; do tests/judges/$$judge.sh || exit 1; done
+
+judges:
+	cargo build --release --locked -p carrack-mover
+	for judge in fsx fio images postgres tree; do \
+	  CARRACK=target/release/carrack JUDGES_SIZE=full tests/judges/$$judge.sh || exit 1; done
+
+SOAK_HOURS ?= 1
+soak:
+	@tests/setup.sh test
+	cargo build --release --locked -p carrack-mover
+	CARRACK=target/release/carrack python3 tests/judges/soak.py $$(( $(SOAK_HOURS) * 3600 ))
+
+soak-short: program
+	python3 tests/judges/soak.py 40
 
 # Hours on a small machine; benches/README.md says what makes it shorter. Broken off, it goes on where it was.
 bench:
 	@tests/setup.sh test
 	benches/run.sh
+
+# Hours if FUZZ_SECONDS says so; tests/fuzz/run.sh has the other variables. What each test run does of it is in `unit`.
+fuzz:
+	@tests/setup.sh build
+	tests/fuzz/run.sh
 
 clean:
 	cargo clean

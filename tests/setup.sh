@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what a target needs and this machine lacks: `setup.sh build`, `setup.sh demo` or `setup.sh test`.
+# Installs what a target needs and this machine lacks: `setup.sh build`, `demo`, `test` or `judges`.
 #
 # Debian packages come through apt-get (as root), Python packages into a virtual environment, servers are built
 # from source. All caches lie under CARRACK_CACHE (default: .cache in the checkout). What cannot be installed here
@@ -49,6 +49,15 @@ want_test() {
     want curl curl
     python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || missing+=(python3-venv)
     [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
+}
+
+want_judges() {
+    want_test
+    want fio fio
+    want btrfs-progs mkfs.btrfs
+    want libcap2-bin setcap
+    # Debian keeps the server's programs off PATH.
+    compgen -G '/usr/lib/postgresql/*/bin/pg_ctl' >/dev/null || missing+=(postgresql)
 }
 
 install_missing() {
@@ -115,15 +124,26 @@ build_servers() {
     CARRACK_CACHE=$cache tests/servers/build.sh minio
 }
 
+# The file system exerciser is a Rust program; it is a tool here, and linked to nothing.
+install_fsx() {
+    local version=0.3.2
+    [ "$("$cache/judges/bin/fsx" --version 2>/dev/null)" != "fsx $version" ] || return 0
+    printf 'setup: building fsx %s\n' "$version"
+    cargo install -q fsx --locked --version "$version" --root "$cache/judges" </dev/null ||
+        fail "cargo could not install fsx" "cargo install fsx --locked --version $version --root $cache/judges"
+}
+
 case "$stage" in
 build) want_build ;;
 demo) want_demo ;;
 test) want_test ;;
-*) fail "unknown stage $stage" "tests/setup.sh build|demo|test" ;;
+judges) want_judges ;;
+*) fail "unknown stage $stage" "tests/setup.sh build|demo|test|judges" ;;
 esac
 install_missing
 need_rust
-if [ "$stage" = test ]; then
+if [ "$stage" = judges ]; then install_fsx; fi
+if [ "$stage" = test ] || [ "$stage" = judges ]; then
     make_environment reader tests/reader/requirements.txt
     make_environment tools tests/tools-requirements.txt
     build_servers

@@ -18,7 +18,7 @@ use crate::{
         frame::ChunkRef,
         metadata::{Kind, Metadata},
         order::compare_paths,
-        page::Page,
+        page::{Child, Page},
     },
     id::ChunkId,
     reader::{SnapshotReader, walk::Part},
@@ -63,9 +63,7 @@ enum Item {
 #[derive(Debug)]
 struct PageItem {
     level: u8,
-    page: ChunkRef,
-    first: Vec<u8>,
-    last: Vec<u8>,
+    child: Child,
 }
 
 /// One side: what is still to come, nearest last.
@@ -148,20 +146,20 @@ fn next_step(old: &Side<'_>, new: &Side<'_>, in_step: bool) -> Step {
             }
         }
         (Some(Item::Page(a)), Some(Item::Page(b))) => {
-            if in_step && a.page.id == b.page.id {
+            if in_step && a.child.page.id == b.child.page.id {
                 return Step::Skip;
             }
-            match a.level.cmp(&b.level).then_with(|| compare_paths(&b.first, &a.first)) {
+            match a.level.cmp(&b.level).then_with(|| compare_paths(&b.child.first, &a.child.first)) {
                 Ordering::Less => Step::OpenNew,
                 _ => Step::OpenOld,
             }
         }
         (Some(Item::Entry(entry)), Some(Item::Page(page))) => {
-            let before = in_step && compare_paths(&entry.path, &page.first).is_lt();
+            let before = in_step && compare_paths(&entry.path, &page.child.first).is_lt();
             if before { Step::Removed } else { Step::OpenNew }
         }
         (Some(Item::Page(page)), Some(Item::Entry(entry))) => {
-            let before = in_step && compare_paths(&entry.path, &page.first).is_lt();
+            let before = in_step && compare_paths(&entry.path, &page.child.first).is_lt();
             if before { Step::Added } else { Step::OpenOld }
         }
     }
@@ -190,18 +188,25 @@ impl<'a> Side<'a> {
     async fn open(&mut self, other: &Side<'_>, in_step: bool) -> Result<()> {
         let Some(Item::Page(first)) = self.pending.pop() else { return Ok(()) };
         let level = first.level;
-        let mut batch = vec![first.page];
+        let mut batch = vec![first.child];
         if level == 1 {
             let ahead = Ahead::of(other, in_step);
             while batch.len() < LEAVES_AT_ONCE
                 && let Some(Item::Page(next)) =
                     self.pending.pop_if(|item| matches!(item, Item::Page(page) if ahead.lacks(page)))
             {
-                batch.push(next.page);
+                batch.push(next.child);
             }
         }
-        let pages = self.tree.reader.pages(&batch).await?;
-        for page in pages.into_iter().rev() {
+        let chunks: Vec<ChunkRef> = batch.iter().map(|child| child.page.clone()).collect();
+        let pages = self.tree.reader.pages(&chunks).await?;
+        for (page, child) in pages.into_iter().zip(&batch).rev() {
+            if !child.describes(&page) {
+                return Err(Error::corrupt(format!(
+                    "a page of the tree of snapshot {} is not what the page above says",
+                    self.tree.reader.snapshot().session
+                )));
+            }
             self.take(level, page)?;
         }
         Ok(())
@@ -218,10 +223,7 @@ impl<'a> Side<'a> {
             Page::Inner(children) if level > 1 => {
                 let wanted =
                     children.into_iter().rev().filter(|child| self.part.touches(&child.first, &child.last));
-                self.pending.extend(wanted.map(|child| {
-                    let (first, last) = (child.first, child.last);
-                    Item::Page(PageItem { level: level - 1, page: child.page, first, last })
-                }));
+                self.pending.extend(wanted.map(|child| Item::Page(PageItem { level: level - 1, child })));
                 Ok(())
             }
             _ => Err(Error::corrupt(format!(
@@ -249,18 +251,19 @@ impl Ahead {
         });
         for page in pages {
             if page.level > 1 || ahead.leaves.len() == LOOK_AHEAD {
-                ahead.unknown_from = Some(page.first.clone());
+                ahead.unknown_from = Some(page.child.first.clone());
                 break;
             }
-            ahead.leaves.push(page.page.id);
+            ahead.leaves.push(page.child.page.id);
         }
         ahead
     }
 
     /// Whether the other side surely does not have this leaf.
     fn lacks(&self, page: &PageItem) -> bool {
-        let known = self.unknown_from.as_ref().is_none_or(|from| compare_paths(&page.last, from).is_lt());
-        page.level == 1 && (!self.in_step || (known && !self.leaves.contains(&page.page.id)))
+        let known =
+            self.unknown_from.as_ref().is_none_or(|from| compare_paths(&page.child.last, from).is_lt());
+        page.level == 1 && (!self.in_step || (known && !self.leaves.contains(&page.child.page.id)))
     }
 }
 

@@ -12,6 +12,8 @@ pub mod diff;
 pub mod error;
 pub mod find;
 pub mod format;
+#[cfg(feature = "testing")]
+pub mod fuzz;
 pub mod id;
 pub mod keys;
 pub mod limits;

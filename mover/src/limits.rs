@@ -40,6 +40,14 @@ pub const PAGE_AVERAGE: usize = 64 << 10;
 pub const PAGE_TARGET_MAX: usize = 256 << 10;
 /// No page is longer, in bytes, before compression: one entry with the largest attributes fits in.
 pub const PAGE_LIMIT: usize = 16 << 20;
+/// Rows of one page at most, those within rows (runs, pages, attributes) counted too: twice what pages of 256 KiB can
+/// have, and a few tens of MiB when they are decoded.
+pub const PAGE_ROWS: usize = 1 << 16;
+/// The paths that one page spells out take at most so many bytes together: a directory is written once for all of its
+/// names, so a short page could stand for any number of long paths.
+pub const PAGE_PATHS: usize = 8 << 20;
+/// A page is closed when the paths in it take this many bytes, come what may.
+pub const PAGE_PATHS_TARGET: usize = 2 << 20;
 /// Most levels of a tree: far beyond what 2^64 entries need.
 pub const TREE_DEPTH: u8 = 12;
 /// Longest path in a tree, in bytes.

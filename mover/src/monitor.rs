@@ -58,6 +58,8 @@ pub trait Monitor: Send + Sync + Debug {
     fn phase(&self, name: &str);
     /// Something went wrong, and the work goes on.
     fn problem(&self, problem: Problem);
+    /// A part of the source has not answered for so many seconds, and is still waited for.
+    fn slow_source(&self, _path: &[u8], _seconds: u64) {}
     /// A dry run has found something that would be removed.
     fn would_remove(&self, _path: &[u8]) {}
 }

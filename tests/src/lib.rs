@@ -2,6 +2,7 @@
 //! trees with everything that a file system can keep.
 
 pub mod bucket;
+pub mod hostile;
 pub mod http;
 pub mod images;
 pub mod liar;
@@ -11,5 +12,6 @@ pub mod program;
 pub mod proxy;
 pub mod server;
 pub mod stage;
+pub mod stalled;
 pub mod terminal;
 pub mod trees;

@@ -46,6 +46,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("find", &["repo", "reader", "format", "source"]),
     ("copy", &["backup", "repo", "reader", "format"]),
     ("mount", &["repo", "reader", "format"]),
+    // Every decoder as a function of bytes, for tests only.
+    ("fuzz", &["repo", "reader", "source", "store", "format", "codec", "keys"]),
     (
         "cli",
         &[

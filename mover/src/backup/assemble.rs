@@ -153,7 +153,10 @@ impl Assembler {
 
     fn push(&mut self, entry: &Entry) -> Result<()> {
         match entry.kind {
-            Kind::File | Kind::Image => self.statistics.bytes_total += entry.metadata.size,
+            Kind::File | Kind::Image => {
+                let total = &mut self.statistics.bytes_total;
+                *total = total.saturating_add(entry.metadata.size);
+            }
             Kind::Directory => self.statistics.directories += 1,
             _ => self.statistics.others += 1,
         }

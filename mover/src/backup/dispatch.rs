@@ -29,6 +29,7 @@ use crate::{
     source::{
         self,
         file::SourceFile,
+        reads::Reader,
         walk::{self, WalkEvent, Walked},
     },
 };
@@ -56,6 +57,8 @@ pub(super) struct Dispatcher<'d> {
     pub(super) options: &'d BackupOptions,
     pub(super) monitor: Arc<dyn Monitor>,
     pub(super) cancel: Cancel,
+    /// Of this thread.
+    pub(super) reader: Reader,
     pub(super) shared: Arc<Shared>,
     pub(super) tasks: Sender<Task>,
     pub(super) items: Sender<Item>,
@@ -168,15 +171,18 @@ impl Dispatcher<'_> {
         begun: Option<Begun>,
         before: Option<Content>,
     ) -> Result<()> {
+        let reading = self.reader.begin(&walked.path());
         let file = match SourceFile::open(walked) {
             Ok(file) => Arc::new(file),
             Err(error) => {
+                drop(reading);
                 self.left_out += 1;
                 self.report(source::Problem::new(walked.path(), "contents", error));
                 return Ok(());
             }
         };
         let (metadata, problems) = file.read_attributes();
+        drop(reading);
         problems.into_iter().for_each(|problem| self.report(problem));
         let size = metadata.size;
         let entry = Entry { path: walked.path(), kind: Kind::File, metadata, content: Content::default() };

@@ -46,7 +46,10 @@ use crate::{
         tree::{EarlierPages, Pages, TreeWriter},
     },
     repo::{Checkpoint, DedupIndex, ImageState, Repository, Session},
-    source::walk::WalkOptions,
+    source::{
+        reads::{Lookout, Reads},
+        walk::WalkOptions,
+    },
 };
 
 /// What is decided before the threads start.
@@ -201,7 +204,9 @@ impl Parts {
         let slab_bytes = memory.segment_bytes + (limits::CHUNK_LIMIT.min(cut.maximum)) as usize;
         let chunker = repository.chunker();
         let (left_out, found_same) = (AtomicU64::new(0), AtomicU64::new(0));
-        let context = worker::Context { shared, chunker, monitor, cancel, slab_bytes, left_out, found_same };
+        let reads = Arc::default();
+        let context =
+            worker::Context { shared, chunker, monitor, cancel, slab_bytes, left_out, found_same, reads };
         Self { context, assembler, earlier, image, cut }
     }
 }
@@ -222,11 +227,13 @@ fn drive(options: &BackupOptions, memory: Memory, parts: Parts) -> Result<(Assem
         }
         drop(task_queue);
         let tuner = scope.spawn(|| tune(options.compression, &shared, &stop_tuning));
+        let lookout = scope.spawn(|| look_out(&context.reads, &*monitor, &stop_tuning));
         let assembling = scope.spawn(move || assembler.run(&item_queue));
         let dispatcher = Dispatcher {
             options,
-            monitor,
+            monitor: Arc::clone(&monitor),
             cancel: context.cancel.clone(),
+            reader: context.reads.reader(),
             shared: Arc::clone(&shared),
             tasks,
             items,
@@ -245,7 +252,8 @@ fn drive(options: &BackupOptions, memory: Memory, parts: Parts) -> Result<(Assem
             (BackupSource::Files(walk_options), _) => {
                 let window_entries = walk_options.window_entries.min(memory.window_entries);
                 let names_bytes = walk_options.names_bytes.min(memory.names_bytes);
-                dispatcher.files(WalkOptions { window_entries, names_bytes, ..walk_options.clone() })
+                let reads = Arc::clone(&context.reads);
+                dispatcher.files(WalkOptions { window_entries, names_bytes, reads, ..walk_options.clone() })
             }
             (BackupSource::Stdin { name }, _) => dispatcher.stream(&mut std::io::stdin().lock(), name),
             (BackupSource::Block { path, changed, .. }, Some(image)) => {
@@ -257,6 +265,7 @@ fn drive(options: &BackupOptions, memory: Memory, parts: Parts) -> Result<(Assem
         let assembled = assembling.join();
         stop_tuning.cancel();
         tuner.thread().unpark();
+        lookout.thread().unpark();
         let assembled =
             assembled.unwrap_or_else(|_| Err(Error::internal("the thread that writes the tree broke")));
         let (assembled, pages, mut dispatched) = worst_of(assembled, dispatched)?;
@@ -333,6 +342,22 @@ fn tune(choice: CompressionChoice, shared: &Shared, stop: &Cancel) {
         shared.level.store(next.clamp(lightest, tightest), Ordering::Relaxed);
     }
 }
+
+/// Tells of reads that take long, until everything is read.
+fn look_out(reads: &Reads, monitor: &dyn Monitor, stop: &Cancel) {
+    let mut lookout = Lookout::default();
+    while !stop.is_cancelled() {
+        thread::park_timeout(LOOK_INTERVAL);
+        for (path, seconds) in lookout.look(reads, SLOW_LOOKS) {
+            monitor.slow_source(&path, seconds);
+        }
+    }
+}
+
+/// One look a second, so that looks are counted instead of time.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// So many looks at the same read, and it is told of: no disk takes so long.
+const SLOW_LOOKS: u64 = 10;
 
 /// Often enough to follow a store that slows down, rarely enough to cost nothing.
 const TUNE_INTERVAL: Duration = Duration::from_millis(100);

@@ -61,9 +61,12 @@ impl EarlierContent {
                 self.levels.pop();
                 continue;
             };
-            match self.opener.open(&page) {
-                Ok(Page::Runs(runs)) if depth == 1 => self.learn(&runs, shared),
-                Ok(Page::RunsInner(pages)) if depth > 1 => self.levels.push((depth - 1, pages.into_iter())),
+            let opened = self.opener.open(&page);
+            match opened.map(|page| (page.content_bytes() == Some(bytes)).then_some(page)) {
+                Ok(Some(Page::Runs(runs))) if depth == 1 => self.learn(&runs, shared),
+                Ok(Some(Page::RunsInner(pages))) if depth > 1 => {
+                    self.levels.push((depth - 1, pages.into_iter()))
+                }
                 // A list that cannot be read costs reuse, not correctness; check names the damage.
                 _ => self.at += bytes,
             }

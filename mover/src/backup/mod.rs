@@ -232,4 +232,8 @@ impl Monitor for Noting {
         self.kept.problem(problem.clone());
         self.inner.problem(problem);
     }
+
+    fn slow_source(&self, path: &[u8], seconds: u64) {
+        self.inner.slow_source(path, seconds);
+    }
 }

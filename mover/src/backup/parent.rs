@@ -21,7 +21,7 @@ use crate::{
         entry::{Content, Entry, Run},
         frame::{ChunkRef, Frame, FrameKind},
         order,
-        page::Page,
+        page::{Child, Page},
         session::{SessionKeyInfo, SessionName},
     },
     id::PackId,
@@ -129,10 +129,10 @@ impl PageOpener {
         pages: &[(ChunkRef, u64)],
         needed: &mut HashSet<SessionName>,
     ) -> Result<()> {
-        for (page, _) in pages {
+        for (page, bytes) in pages {
             let (page, sessions) = Page::with_sessions(&self.plain(page)?)?;
             needed.extend(sessions);
-            match page {
+            match of_bytes(page, *bytes)? {
                 Page::RunsInner(pages) if depth > 1 => self.keys_below(depth - 1, &pages, needed)?,
                 Page::Runs(_) if depth == 1 => {}
                 _ => return Err(wrong_level()),
@@ -195,9 +195,9 @@ impl PageOpener {
     }
 
     fn require_pages(&self, depth: u8, pages: &[(ChunkRef, u64)]) -> Result<()> {
-        for (page, _) in pages {
+        for (page, bytes) in pages {
             self.require_chunk(page)?;
-            match self.read(page)? {
+            match of_bytes(self.read(page)?, *bytes)? {
                 Page::Runs(runs) if depth == 1 => self.require_runs(&runs)?,
                 Page::RunsInner(pages) if depth > 1 => self.require_pages(depth - 1, &pages)?,
                 _ => return Err(wrong_level()),
@@ -282,8 +282,8 @@ impl PageOpener {
         pages: &[(ChunkRef, u64)],
         visit: &mut dyn FnMut(Run) -> bool,
     ) -> Result<bool> {
-        for (page, _) in pages {
-            let going_on = match self.open(page)? {
+        for (page, bytes) in pages {
+            let going_on = match of_bytes(self.open(page)?, *bytes)? {
                 Page::Runs(runs) if depth == 1 => {
                     if self.vouch.is_some() {
                         self.require_runs(&runs)?;
@@ -305,8 +305,13 @@ fn unsound() -> Error {
     Error::not_found("a pack that an earlier run had stored cannot be used")
 }
 
+/// A page of runs that must stand for so many bytes: one that did not could be named again and again for nothing.
+fn of_bytes(page: Page, bytes: u64) -> Result<Page> {
+    if page.content_bytes() == Some(bytes) { Ok(page) } else { Err(wrong_level()) }
+}
+
 fn wrong_level() -> Error {
-    Error::corrupt("a page of runs is not of the level that it should be")
+    Error::corrupt("a page of runs is not what the page above says")
 }
 
 fn as_chunk(run: &mut Run) -> Option<&mut ChunkRef> {
@@ -337,7 +342,7 @@ impl ParentStream {
     pub(crate) fn start(opener: Arc<PageOpener>, root: ChunkRef, depth: u8) -> Self {
         let (sender, receiver) = bounded(LEAVES_AHEAD);
         let spawned = thread::Builder::new().name("parent".to_owned()).spawn(move || {
-            if let Err(error) = read_leaves(&opener, &root, depth, &sender) {
+            if let Err(error) = read_leaves(&opener, &root, depth, None, &sender) {
                 // Nobody listens any more when the backup has ended: then the error concerns nobody.
                 drop(sender.send(Err(error)));
             }
@@ -395,19 +400,24 @@ fn read_leaves(
     opener: &PageOpener,
     page: &ChunkRef,
     depth: u8,
+    above: Option<&Child>,
     sender: &Sender<Result<Vec<Entry>>>,
 ) -> Result<bool> {
     if depth == 0 || depth > limits::TREE_DEPTH {
         return Err(Error::corrupt(format!("a tree of {depth} levels")));
     }
-    match opener.open(page)? {
+    let opened = opener.open(page)?;
+    if above.is_some_and(|above| !above.describes(&opened)) {
+        return Err(Error::corrupt("a page of the tree is not what the page above says"));
+    }
+    match opened {
         Page::Leaf(entries) if depth == 1 => {
             opener.look_ahead(&entries)?;
             Ok(sender.send(Ok(entries)).is_ok())
         }
         Page::Inner(children) if depth > 1 => {
             for child in &children {
-                if !read_leaves(opener, &child.page, depth - 1, sender)? {
+                if !read_leaves(opener, &child.page, depth - 1, Some(child), sender)? {
                     return Ok(false);
                 }
             }

@@ -23,7 +23,14 @@ use crate::{
         frames::{Framer, Shared},
         promise::Giver,
     },
-    source::{self, attributes::read_attributes, block::BlockSource, file::SourceFile, walk::Walked},
+    source::{
+        self,
+        attributes::read_attributes,
+        block::BlockSource,
+        file::SourceFile,
+        reads::{Reader, Reads},
+        walk::Walked,
+    },
 };
 
 /// An entry of a batch: done, or to be read.
@@ -71,6 +78,13 @@ pub(crate) enum Input {
 }
 
 impl Input {
+    fn path(&self) -> &[u8] {
+        match self {
+            Self::File(file) => file.path(),
+            Self::Block(block) => block.path(),
+        }
+    }
+
     /// Fills the buffer; less only at the end.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         match self {
@@ -127,6 +141,8 @@ pub(crate) struct Context {
     pub(crate) left_out: AtomicU64,
     /// Files that were read and are as the parent has them.
     pub(crate) found_same: AtomicU64,
+    /// Who hears what is read just now.
+    pub(crate) reads: Arc<Reads>,
 }
 
 /// Works until there are no more tasks.
@@ -134,6 +150,7 @@ pub(crate) fn work(context: &Context, tasks: &Receiver<Task>) {
     let mut worker = Worker {
         framer: Framer::new(Arc::clone(&context.shared)),
         slab: Vec::with_capacity(context.slab_bytes),
+        reader: context.reads.reader(),
         context,
     };
     for task in tasks {
@@ -156,6 +173,7 @@ pub(crate) fn work(context: &Context, tasks: &Receiver<Task>) {
 struct Worker<'c> {
     framer: Framer,
     slab: Vec<u8>,
+    reader: Reader,
     context: &'c Context,
 }
 
@@ -220,7 +238,10 @@ impl Worker<'_> {
         if walked.kind == Kind::File {
             return self.small_file(&walked, path, parent, slab);
         }
-        self.note(read_attributes(&mut walked));
+        let reading = self.reader.begin(path);
+        let problems = read_attributes(&mut walked);
+        drop(reading);
+        self.note(problems);
         let (kind, metadata) = (walked.kind, walked.metadata);
         Ok(Entry { path: path.to_vec(), kind, metadata, content: Content::default() })
     }
@@ -239,6 +260,7 @@ impl Worker<'_> {
         parent: Option<&Entry>,
         slab: &mut Vec<u8>,
     ) -> Result<Entry, Failure> {
+        let reading = self.reader.begin(path);
         let file = SourceFile::open(walked).map_err(Failure::Source)?;
         let (mut metadata, problems) = file.read_attributes();
         self.note(problems);
@@ -257,6 +279,7 @@ impl Worker<'_> {
         Progress::add(&progress.bytes, read);
         Progress::add(&progress.bytes_moved, read);
         let extents = extents_of(&file, &slab[start..]);
+        drop(reading);
         let content = self.small_content(&extents, slab, start, parent).map_err(Failure::Store)?;
         Ok(Entry { path: path.to_vec(), kind: Kind::File, metadata, content })
     }
@@ -324,7 +347,9 @@ impl Worker<'_> {
         self.context.cancel.check().map_err(Failure::Store)?;
         let mut slab = std::mem::take(&mut self.slab);
         slab.resize(length + behind, 0);
+        let reading = self.reader.begin(input.path());
         let read = input.read_at(&mut slab, start).map_err(Failure::Source)?;
+        drop(reading);
         if read < length {
             return Err(Failure::Source(Error::conflict(format!(
                 "it became shorter while it was read: {} bytes are missing from byte {} on",

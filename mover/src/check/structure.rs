@@ -3,7 +3,7 @@
 use super::{
     CheckReport,
     packs::Packs,
-    walk::{self, Seen, Visitor},
+    walk::{self, Level, Seen, Visitor},
     wanted::Wanted,
 };
 use crate::{
@@ -74,8 +74,8 @@ impl Structure<'_> {
 }
 
 impl Visitor for Structure<'_> {
-    fn named(&mut self, page: &ChunkRef) -> bool {
-        let new = self.seen.insert(page);
+    fn named(&mut self, level: &Level, page: &ChunkRef) -> bool {
+        let new = self.seen.insert_named(level, page);
         if new {
             self.frame(FrameKind::Metadata, page);
         }

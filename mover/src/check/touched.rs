@@ -66,15 +66,17 @@ pub(super) struct Look<'a> {
 struct Pending {
     level: u8,
     page: ChunkRef,
-    first: Vec<u8>,
-    last: Vec<u8>,
-    entries: u64,
+    /// Nothing of the root.
+    above: Option<Box<Child>>,
 }
 
 impl Pending {
     fn below(level: u8, child: Child) -> Self {
-        let Child { first, last, entries, page, .. } = child;
-        Self { level, page, first, last, entries }
+        Self { level, page: child.page.clone(), above: Some(Box::new(child)) }
+    }
+
+    fn entries(&self) -> u64 {
+        self.above.as_ref().map_or(0, |above| above.entries)
     }
 }
 
@@ -88,19 +90,12 @@ impl Look<'_> {
         let mut verdict = Verdict::new(reader.snapshot());
         let mut pending = Vec::new();
         if let Some(root) = &reader.snapshot().root {
-            let (first, last) = (Vec::new(), Vec::new());
-            pending.push(Pending {
-                level: reader.snapshot().depth,
-                page: root.to_chunk(),
-                first,
-                last,
-                entries: 0,
-            });
+            pending.push(Pending { level: reader.snapshot().depth, page: root.to_chunk(), above: None });
         }
         while let Some(next) = pending.pop() {
             self.cancel.check()?;
             if next.level == 1 && self.clean.has(&next.page) {
-                verdict.entries += next.entries;
+                verdict.entries += next.entries();
                 continue;
             }
             let mut batch = vec![next];
@@ -110,7 +105,8 @@ impl Look<'_> {
             {
                 batch.push(next);
             }
-            let wanted = batch.iter().map(|next| (Level::Tree(next.level), next.page.clone())).collect();
+            let level = |next: &Pending| Level::Tree(next.level, next.above.clone());
+            let wanted = batch.iter().map(|next| (level(next), next.page.clone())).collect();
             for (next, (_, _, page)) in batch.iter().zip(walk::open(reader, wanted).await?) {
                 match page {
                     Ok(Page::Leaf(entries)) => {
@@ -131,13 +127,15 @@ impl Look<'_> {
     /// A page of the tree cannot be read, and with it everything below.
     fn lost(&self, page: &Pending, report: &mut CheckReport, verdict: &mut Verdict) {
         verdict.whole = false;
-        verdict.entries += page.entries;
-        verdict.entries_damaged += page.entries;
-        report.affected_files += page.entries;
+        let entries = page.entries();
+        verdict.entries += entries;
+        verdict.entries_damaged += entries;
+        report.affected_files += entries;
         if let Some(place) = page.page.frame.place() {
             let object = name(self.packs.locate(place).pack);
-            let paths = (page.first.as_slice(), Some(page.last.as_slice()));
-            report.touch(&object, &verdict.snapshot, paths, page.entries);
+            let paths = page.above.as_ref().map(|above| (above.first.as_slice(), above.last.as_slice()));
+            let (first, last) = paths.unwrap_or_default();
+            report.touch(&object, &verdict.snapshot, (first, Some(last)), entries);
         }
     }
 
@@ -183,7 +181,7 @@ impl Look<'_> {
     ) -> Result<Vec<PackId>> {
         let mut objects = Vec::new();
         let mut pending: Vec<(Level, ChunkRef)> =
-            pages.iter().map(|(page, _)| (Level::Runs(depth.max(1)), page.clone())).collect();
+            pages.iter().map(|(page, bytes)| (Level::Runs(depth.max(1), *bytes), page.clone())).collect();
         while let Some((level, page)) = pending.pop() {
             self.cancel.check()?;
             if self.clean.has(&page) {
@@ -214,8 +212,9 @@ impl Look<'_> {
                 objects.sort_unstable();
                 objects.dedup();
             }
-            (Level::Runs(level @ 2..), Ok(Page::RunsInner(pages))) => {
-                pending.extend(pages.into_iter().map(|(page, _)| (Level::Runs(level - 1), page)));
+            (Level::Runs(level @ 2.., _), Ok(Page::RunsInner(pages))) => {
+                let below = pages.into_iter().map(|(page, bytes)| (Level::Runs(level - 1, bytes), page));
+                pending.extend(below);
             }
             _ => objects.extend(page.frame.place().map(|place| self.packs.locate(place).pack)),
         }

@@ -10,7 +10,7 @@ use crate::{
     format::{
         entry::{Content, Run},
         frame::ChunkRef,
-        page::Page,
+        page::{Child, Page},
     },
     limits,
     reader::SnapshotReader,
@@ -18,6 +18,8 @@ use crate::{
 
 /// Pages that one request fetches at most, if they lie next to each other.
 const BATCH: usize = 8;
+/// Plain bytes of pages that one request fetches, or one page: what a writer's largest take together.
+const BATCH_BYTES: u64 = (BATCH * limits::PAGE_TARGET_MAX) as u64;
 /// What a decoded page takes, in bytes, about.
 const PAGE_BYTES: u64 = 4 * limits::PAGE_AVERAGE as u64;
 /// What a remembered page takes, in bytes: its key, and the room that a hash table leaves free.
@@ -42,7 +44,26 @@ impl Seen {
 
     /// Whether it is new.
     pub(super) fn insert(&mut self, page: &ChunkRef) -> bool {
-        if self.keys.len() >= self.limit { !self.has(page) } else { self.keys.insert(key(page)) }
+        self.insert_key(key(page))
+    }
+
+    /// Whether it is new, or something else is said of it than before.
+    pub(super) fn insert_named(&mut self, level: &Level, page: &ChunkRef) -> bool {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&key(page));
+        match level {
+            Level::Tree(_, None) => {}
+            Level::Tree(_, Some(above)) => {
+                hasher.update(&(above.first.len() as u64).to_le_bytes());
+                hasher.update(&above.first).update(&above.last).update(&above.entries.to_le_bytes());
+            }
+            Level::Runs(_, bytes) => drop(hasher.update(&bytes.to_le_bytes())),
+        }
+        self.insert_key(half(&hasher))
+    }
+
+    fn insert_key(&mut self, key: [u8; 16]) -> bool {
+        if self.keys.len() >= self.limit { !self.keys.contains(&key) } else { self.keys.insert(key) }
     }
 }
 
@@ -54,34 +75,50 @@ fn key(page: &ChunkRef) -> [u8; 16] {
         hasher.update(&place.pack.0);
         hasher.update(&place.offset.to_le_bytes());
     }
+    half(&hasher)
+}
+
+fn half(hasher: &blake3::Hasher) -> [u8; 16] {
     let mut key = [0; 16];
     key.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
     key
 }
 
-/// Where a page stands: levels above its leaves (1 for them), in a tree or in a list of runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where a page stands: levels above its leaves (1 for them), in a tree or in a list of runs; and what the page above
+/// says of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Level {
-    Tree(u8),
-    Runs(u8),
+    /// Nothing is said of a root.
+    Tree(u8, Option<Box<Child>>),
+    /// Bytes of contents below it.
+    Runs(u8, u64),
 }
 
 impl Level {
-    fn fits(self, page: &Page) -> bool {
-        matches!(
-            (self, page),
-            (Self::Tree(1), Page::Leaf(_))
-                | (Self::Tree(2..), Page::Inner(_))
-                | (Self::Runs(1), Page::Runs(_))
-                | (Self::Runs(2..), Page::RunsInner(_))
-        )
+    fn judge(&self, page: &Page) -> Result<()> {
+        let (fits, described) = match (self, page) {
+            (Self::Tree(level, above), Page::Leaf(_) | Page::Inner(_)) => (
+                (*level == 1) == matches!(page, Page::Leaf(_)) && *level > 0,
+                above.as_ref().is_none_or(|above| above.describes(page)),
+            ),
+            (Self::Runs(level, bytes), Page::Runs(_) | Page::RunsInner(_)) => (
+                (*level == 1) == matches!(page, Page::Runs(_)) && *level > 0,
+                page.content_bytes() == Some(*bytes),
+            ),
+            _ => (false, true),
+        };
+        match (fits, described) {
+            (false, _) => Err(Error::corrupt("a page is on the wrong level")),
+            (true, false) => Err(Error::corrupt("a page is not what the page above says")),
+            (true, true) => Ok(()),
+        }
     }
 }
 
 /// Who looks at the pages.
 pub(super) trait Visitor {
     /// A page is named: whether to open it.
-    fn named(&mut self, page: &ChunkRef) -> bool;
+    fn named(&mut self, level: &Level, page: &ChunkRef) -> bool;
     /// A chunk of contents is named.
     fn chunk(&mut self, chunk: &ChunkRef);
     /// A page was opened.
@@ -113,8 +150,8 @@ pub(super) async fn open(reader: &SnapshotReader, batch: Vec<(Level, ChunkRef)>)
     };
     let judge = |((level, chunk), page): ((Level, ChunkRef), Result<Page>)| {
         let page = match page {
-            Ok(page) if !level.fits(&page) => Err(Error::corrupt("a page is on the wrong level")),
-            other => other,
+            Ok(page) => level.judge(&page).map(|()| page),
+            damaged => damaged,
         };
         (level, chunk, page)
     };
@@ -147,30 +184,50 @@ pub(super) async fn walk(
     let parallel = parallel.clamp(1, reader.access().parallel_reads());
     let mut pending: Vec<(Level, ChunkRef)> = Vec::new();
     if let Some(root) = &snapshot.root {
-        push(&mut pending, visitor, Level::Tree(snapshot.depth), &root.to_chunk());
+        push(&mut pending, visitor, Level::Tree(snapshot.depth, None), &root.to_chunk());
     }
-    let mut running: JoinSet<Result<Vec<Opened>>> = JoinSet::new();
+    let mut running: JoinSet<(u64, Result<Vec<Opened>>)> = JoinSet::new();
+    let mut in_memory = 0;
     loop {
         cancel.check()?;
-        while running.len() < parallel && !pending.is_empty() {
-            // Nearest last: turned round, neighbours ascend and are fetched together.
-            let mut batch = pending.split_off(pending.len().saturating_sub(BATCH));
-            batch.reverse();
+        // How much a page unpacks to is decided by whoever wrote it.
+        while running.is_empty() || (running.len() < parallel && in_memory + BATCH_BYTES <= memory_bytes) {
+            let Some((bytes, batch)) = next_batch(&mut pending) else { break };
+            in_memory += bytes;
             let reader = reader.clone();
-            running.spawn(async move { open(&reader, batch).await });
+            running.spawn(async move { (bytes, open(&reader, batch).await) });
         }
         let Some(joined) = running.join_next().await else { return Ok(()) };
-        let opened = joined.map_err(|error| Error::internal("reading pages broke").with_source(error))??;
-        for (level, chunk, page) in opened {
+        let (bytes, opened) =
+            joined.map_err(|error| Error::internal("reading pages broke").with_source(error))?;
+        in_memory -= bytes;
+        for (level, chunk, page) in opened? {
             match page {
                 Ok(page) => {
                     visitor.opened();
-                    below(level, &page, &mut pending, visitor);
+                    below(&level, &page, &mut pending, visitor);
                 }
                 Err(error) => visitor.broken(&chunk, &error),
             }
         }
     }
+}
+
+/// The nearest pages, which lie last, in ascending order, so that neighbours are fetched together; with their bytes.
+fn next_batch(pending: &mut Vec<(Level, ChunkRef)>) -> Option<(u64, Vec<(Level, ChunkRef)>)> {
+    let (mut batch, mut bytes) = (Vec::with_capacity(BATCH), 0);
+    while batch.len() < BATCH
+        && let Some(next) =
+            pending.pop_if(|(_, page)| batch.is_empty() || bytes + plain_bytes(page) <= BATCH_BYTES)
+    {
+        bytes += plain_bytes(&next.1);
+        batch.push(next);
+    }
+    (!batch.is_empty()).then_some((bytes, batch))
+}
+
+fn plain_bytes(page: &ChunkRef) -> u64 {
+    page.frame.place().map_or(0, |place| place.plain.into())
 }
 
 fn push(
@@ -179,22 +236,20 @@ fn push(
     level: Level,
     page: &ChunkRef,
 ) {
-    if visitor.named(page) {
+    if visitor.named(&level, page) {
         pending.push((level, page.clone()));
     }
 }
 
 /// Hands out what a page names.
 fn below(
-    level: Level,
+    level: &Level,
     page: &Page,
     pending: &mut Vec<(Level, ChunkRef)>,
     visitor: &mut (dyn Visitor + Send),
 ) {
-    let under = match level {
-        Level::Tree(level) => Level::Tree(level.saturating_sub(1)),
-        Level::Runs(level) => Level::Runs(level.saturating_sub(1)),
-    };
+    let (Level::Tree(level, _) | Level::Runs(level, _)) = level;
+    let under = level.saturating_sub(1);
     let chunks = |runs: &[Run], visitor: &mut (dyn Visitor + Send)| {
         runs.iter().for_each(|run| match run {
             Run::Chunk(chunk) => visitor.chunk(chunk),
@@ -203,10 +258,14 @@ fn below(
     };
     match page {
         Page::Inner(children) => {
-            children.iter().rev().for_each(|child| push(pending, visitor, under, &child.page));
+            for child in children.iter().rev() {
+                push(pending, visitor, Level::Tree(under, Some(Box::new(child.clone()))), &child.page);
+            }
         }
         Page::RunsInner(pages) => {
-            pages.iter().rev().for_each(|(page, _)| push(pending, visitor, under, page));
+            for (page, bytes) in pages.iter().rev() {
+                push(pending, visitor, Level::Runs(under, *bytes), page);
+            }
         }
         Page::Runs(runs) => chunks(runs, visitor),
         Page::Leaf(entries) => {
@@ -214,8 +273,9 @@ fn below(
                 match &entry.content {
                     Content::Inline(runs) => chunks(runs, visitor),
                     Content::Paged { depth, pages } => {
-                        let level = Level::Runs((*depth).max(1));
-                        pages.iter().rev().for_each(|(page, _)| push(pending, visitor, level, page));
+                        for (page, bytes) in pages.iter().rev() {
+                            push(pending, visitor, Level::Runs((*depth).max(1), *bytes), page);
+                        }
                     }
                 }
             }

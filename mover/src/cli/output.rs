@@ -176,12 +176,24 @@ impl Output {
     }
 }
 
-impl WaitMonitor for Output {
-    fn waiting(&self, wait: &Wait) {
+impl Output {
+    /// A part of the source does not answer; nobody can ask it again.
+    pub(crate) fn slow_source(&self, wait: &Wait) {
+        self.waiting_message(wait);
+        self.note(format_args!("waiting for {}: {}", wait.place, wait.cause));
+    }
+
+    fn waiting_message(&self, wait: &Wait) {
         if self.json && !self.quiet {
             let body = json::Waiting::new(wait);
             self.stderr_line(&json::line(&Tagged { message_type: "waiting", body: &body }));
         }
+    }
+}
+
+impl WaitMonitor for Output {
+    fn waiting(&self, wait: &Wait) {
+        self.waiting_message(wait);
         let tries = match wait.tries_left {
             Some(left) => format!(", up to {} more", units::count(left.into(), "time", "times")),
             None => String::new(),

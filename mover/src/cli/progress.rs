@@ -13,7 +13,7 @@ use std::{
 
 use carrack_mover::{
     clock::World,
-    monitor::{Monitor, Problem, Progress, escape_path},
+    monitor::{Monitor, Problem, Progress, Wait, escape_path},
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -191,6 +191,15 @@ impl Monitor for Watcher {
         if number == PROBLEMS_PRINTED {
             self.output.problem("more problems", "they are counted and no longer printed");
         }
+    }
+
+    fn slow_source(&self, path: &[u8], seconds: u64) {
+        let place = format!("/{}", escape_path(path));
+        self.output.slow_source(&Wait {
+            place,
+            cause: format!("it has not been read for {seconds} s"),
+            tries_left: None,
+        });
     }
 
     fn would_remove(&self, path: &[u8]) {

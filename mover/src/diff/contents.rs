@@ -17,8 +17,8 @@ use crate::{
 /// The runs of one content, as far as they had to be opened.
 struct Runs<'a> {
     reader: &'a SnapshotReader,
-    /// Pages still to open, nearest last, with their levels.
-    pending: Vec<(u8, ChunkRef)>,
+    /// Pages still to open, nearest last, with their levels and the bytes of contents below each.
+    pending: Vec<(u8, ChunkRef, u64)>,
     ready: VecDeque<Run>,
 }
 
@@ -35,12 +35,12 @@ pub(super) async fn same_contents(
             // All before was equal, so both stand at the same byte.
             match (old.pending.last(), new.pending.last()) {
                 (None, None) => return Ok(true),
-                (Some((x, a)), Some((y, b))) if (x, a.id) == (y, b.id) => {
+                (Some((x, a, _)), Some((y, b, _))) if (x, a.id) == (y, b.id) => {
                     old.pending.pop();
                     new.pending.pop();
                     continue;
                 }
-                (Some((x, _)), Some((y, _))) if x > y => old.open().await?,
+                (Some((x, ..)), Some((y, ..))) if x > y => old.open().await?,
                 (Some(_), Some(_)) => new.open().await?,
                 (Some(_), None) => old.open().await?,
                 (None, Some(_)) => new.open().await?,
@@ -68,19 +68,24 @@ impl<'a> Runs<'a> {
         match content {
             Content::Inline(runs) => ready.extend(runs.iter().cloned()),
             Content::Paged { depth, pages } => {
-                pending.extend(pages.iter().rev().map(|(page, _)| ((*depth).max(1), page.clone())));
+                pending
+                    .extend(pages.iter().rev().map(|(page, bytes)| ((*depth).max(1), page.clone(), *bytes)));
             }
         }
         Self { reader, pending, ready }
     }
 
     async fn open(&mut self) -> Result<()> {
-        let Some((level, page)) = self.pending.pop() else { return Ok(()) };
+        let Some((level, page, bytes)) = self.pending.pop() else { return Ok(()) };
         for page in self.reader.pages(&[page]).await? {
+            if page.content_bytes() != Some(bytes) {
+                return Err(Error::corrupt("a page of a list of chunks is not what the page above says"));
+            }
             match page {
                 Page::Runs(runs) if level == 1 => self.ready.extend(runs),
                 Page::RunsInner(below) if (2..=limits::TREE_DEPTH).contains(&level) => {
-                    self.pending.extend(below.into_iter().rev().map(|(page, _)| (level - 1, page)));
+                    self.pending
+                        .extend(below.into_iter().rev().map(|(page, bytes)| (level - 1, page, bytes)));
                 }
                 _ => return Err(Error::corrupt("a page of a list of chunks is on the wrong level")),
             }

@@ -28,12 +28,20 @@ pub(crate) struct Reader<'a> {
     what: &'static str,
     bytes: &'a [u8],
     at: usize,
+    /// How many things may still be counted.
+    rows: usize,
 }
 
 impl<'a> Reader<'a> {
     /// Starts at the first byte; `what` names the structure in errors.
     pub(crate) fn new(what: &'static str, bytes: &'a [u8]) -> Self {
-        Self { what, bytes, at: 0 }
+        Self::within(what, bytes, usize::MAX)
+    }
+
+    /// The same for a structure whose counts may come to no more than `rows` in all: what a few bytes each say takes
+    /// many more in memory.
+    pub(crate) fn within(what: &'static str, bytes: &'a [u8], rows: usize) -> Self {
+        Self { what, bytes, at: 0, rows }
     }
 
     /// How many bytes are left.
@@ -104,7 +112,12 @@ impl<'a> Reader<'a> {
         if count > (self.left() / least.max(1)) as u64 {
             return Err(self.malformed("a count is larger than what follows"));
         }
-        Ok(count as usize)
+        let count = count as usize;
+        match self.rows.checked_sub(count) {
+            Some(rest) => self.rows = rest,
+            None => return Err(self.malformed("it counts more than it may")),
+        }
+        Ok(count)
     }
 
     /// A length and that many bytes, at most `limit`.

@@ -5,6 +5,7 @@ use super::{
     frame::ChunkRef,
     metadata::{FileTime, Kind, Metadata, Xattr},
     order,
+    page::read_page_bytes,
     table::{RefReader, RefWriter},
 };
 use crate::{
@@ -271,7 +272,7 @@ fn read_content(reader: &mut Reader<'_>, refs: &mut RefReader, size: u64) -> Res
     let count = reader.count(3)?;
     let mut pages = Vec::with_capacity(count);
     for _ in 0..count {
-        let length = reader.varint()?;
+        let length = read_page_bytes(reader)?;
         pages.push((refs.read(reader)?, length));
     }
     check_total(pages.iter().map(|(_, length)| *length), size)?;

@@ -261,7 +261,11 @@ impl<'de> Deserialize<'de> for PackSending {
 
 fn parse_sending(text: &str) -> Option<(PackId, u8)> {
     let (hex, attempt) = match text.split_once('.') {
-        Some((hex, attempt)) => (hex, attempt.parse().ok().filter(|attempt| *attempt > 0)?),
+        Some((hex, attempt)) => {
+            let number = attempt.parse().ok().filter(|number| (1..limits::PACK_ATTEMPTS).contains(number))?;
+            // One form only: others would be further names of the same object.
+            (hex, (number.to_string() == attempt).then_some(number)?)
+        }
         None => (text, 0),
     };
     Some((PackId::from_hex(hex)?, attempt))

@@ -28,6 +28,28 @@ pub struct Child {
     pub page: ChunkRef,
 }
 
+impl Child {
+    /// Whether the page is what is said here of it. To be asked of every page that is reached from above: one that
+    /// hung in several places could make a small tree endless.
+    pub fn describes(&self, page: &Page) -> bool {
+        let (first, last, entries) = match page {
+            Page::Leaf(entries) => match (entries.first(), entries.last()) {
+                (Some(first), Some(last)) => (&first.path, &last.path, Some(entries.len() as u64)),
+                _ => return false,
+            },
+            Page::Inner(children) => match (children.first(), children.last()) {
+                (Some(first), Some(last)) => {
+                    let entries = children.iter().try_fold(0u64, |sum, child| sum.checked_add(child.entries));
+                    (&first.first, &last.last, entries)
+                }
+                _ => return false,
+            },
+            Page::Runs(_) | Page::RunsInner(_) => return false,
+        };
+        (first, last, entries) == (&self.first, &self.last, Some(self.entries))
+    }
+}
+
 /// A decoded page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Page {
@@ -53,6 +75,7 @@ pub struct PageWriter {
     kind: u8,
     rows: Vec<u8>,
     count: u64,
+    paths: usize,
     refs: RefWriter,
     previous: Previous,
 }
@@ -81,6 +104,7 @@ impl PageWriter {
     /// Appends an entry to a leaf.
     pub fn push_entry(&mut self, entry: &Entry) -> Result<()> {
         self.count += 1;
+        self.paths += entry.path.len();
         write_entry(&mut self.rows, &mut self.refs, &mut self.previous, entry)
     }
 
@@ -119,6 +143,11 @@ impl PageWriter {
     /// About how many bytes the page takes so far.
     pub fn size(&self) -> usize {
         self.rows.len() + self.refs.size()
+    }
+
+    /// Whether the page is to be closed, however few bytes it takes.
+    pub fn is_full(&self) -> bool {
+        self.size() >= limits::PAGE_TARGET_MAX || self.paths >= limits::PAGE_PATHS_TARGET
     }
 
     /// Which sessions' keys a reader of what the page names needs.
@@ -162,9 +191,18 @@ impl Page {
         }
     }
 
+    /// Bytes of contents that a page of runs, or of such pages, stands for; nothing for a page of a tree.
+    pub fn content_bytes(&self) -> Option<u64> {
+        match self {
+            Self::Runs(runs) => runs.iter().try_fold(0u64, |sum, run| sum.checked_add(run.length())),
+            Self::RunsInner(pages) => pages.iter().try_fold(0u64, |sum, (_, bytes)| sum.checked_add(*bytes)),
+            Self::Leaf(_) | Self::Inner(_) => None,
+        }
+    }
+
     /// Reads a page and lists the sessions whose keys are needed for what it names (with repeats).
     pub fn with_sessions(bytes: &[u8]) -> Result<(Self, Vec<SessionName>)> {
-        let mut reader = Reader::new("page", bytes);
+        let mut reader = Reader::within("page", bytes, limits::PAGE_ROWS);
         let version = reader.byte()?;
         if version != VERSION {
             return Err(super::pack::newer("page", u32::from(version)));
@@ -179,7 +217,7 @@ impl Page {
                 let count = reader.count(3)?;
                 let mut pages = Vec::with_capacity(count);
                 for _ in 0..count {
-                    let bytes = reader.varint()?;
+                    let bytes = read_page_bytes(&mut reader)?;
                     pages.push((refs.read(&mut reader)?, bytes));
                 }
                 Self::RunsInner(pages)
@@ -191,12 +229,26 @@ impl Page {
     }
 }
 
+/// Bytes of contents below a page of runs. A page of none would cost time and stand for nothing, however often it is
+/// named.
+pub(crate) fn read_page_bytes(reader: &mut Reader<'_>) -> Result<u64> {
+    match reader.varint()? {
+        0 => Err(reader.malformed("a page of runs of no bytes")),
+        bytes => Ok(bytes),
+    }
+}
+
 fn read_leaf(reader: &mut Reader<'_>, refs: &mut RefReader) -> Result<Vec<Entry>> {
     let count = reader.count(14)?;
     let mut previous = Previous::default();
     let mut entries: Vec<Entry> = Vec::with_capacity(count);
+    let mut paths = 0;
     for _ in 0..count {
         let entry = read_entry(reader, refs, &mut previous)?;
+        paths += entry.path.len();
+        if paths > limits::PAGE_PATHS {
+            return Err(reader.malformed("its paths are longer than allowed"));
+        }
         if let Some(before) = entries.last()
             && order::compare_paths(&before.path, &entry.path).is_ge()
         {
@@ -219,6 +271,9 @@ fn read_inner(reader: &mut Reader<'_>, refs: &mut RefReader) -> Result<Vec<Child
             return Err(reader.malformed("children are not in order"));
         }
         let (entries, bytes) = (reader.varint()?, reader.varint()?);
+        if entries == 0 {
+            return Err(reader.malformed("a child without entries"));
+        }
         children.push(Child { first, last, entries, bytes, page: refs.read(reader)? });
     }
     Ok(children)

@@ -128,7 +128,7 @@ impl TreeWriter {
     /// Bytes of contents of all entries so far.
     pub(crate) fn total(&self) -> u64 {
         let below = self.levels.iter().flat_map(|level| &level.children).map(|child| child.bytes);
-        self.bytes + below.sum::<u64>()
+        below.fold(self.bytes, u64::saturating_add)
     }
 
     /// Appends an entry, which must come behind all others.
@@ -145,10 +145,11 @@ impl TreeWriter {
             self.first.clone_from(&entry.path);
         }
         self.last.clone_from(&entry.path);
-        self.bytes += entry.metadata.size;
+        // Of a copy, sizes are what somebody else wrote.
+        self.bytes = self.bytes.saturating_add(entry.metadata.size);
         self.leaf.push_entry(entry)?;
-        let size = self.leaf.size();
-        if (size >= limits::PAGE_MIN && name_says_so(&entry.path)) || size >= limits::PAGE_TARGET_MAX {
+        let ends = self.leaf.size() >= limits::PAGE_MIN && name_says_so(&entry.path);
+        if ends || self.leaf.is_full() {
             self.close_leaf(pages)?;
         }
         Ok(())
@@ -194,8 +195,12 @@ impl TreeWriter {
         let says_so = child.page.id.0[31] < 2;
         let children = &mut self.levels[index].children;
         children.push(child);
+        let paths = || children.iter().map(|child| child.first.len() + child.last.len()).sum::<usize>();
         // About 128 children a page, where the contents say so.
-        if (says_so && children.len() >= 32) || children.len() >= 1024 {
+        if (says_so && children.len() >= 32)
+            || children.len() >= 1024
+            || (children.len() > 1 && paths() >= limits::PAGE_PATHS_TARGET)
+        {
             self.close_inner(index, pages)?;
         }
         Ok(())
@@ -213,7 +218,7 @@ impl TreeWriter {
             first,
             last,
             entries: children.iter().map(|child| child.entries).sum(),
-            bytes: children.iter().map(|child| child.bytes).sum(),
+            bytes: children.iter().map(|child| child.bytes).fold(0, u64::saturating_add),
             page: pages.store(&page)?,
         };
         self.add_child(index + 1, child, pages)

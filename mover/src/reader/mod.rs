@@ -29,7 +29,7 @@ use crate::{
         records::Snapshot,
         session::{SessionKeyInfo, SessionName},
     },
-    id::PackId,
+    id::{ChunkId, PackId},
     keys::Keys,
     limits,
     repo::Repository,
@@ -62,7 +62,8 @@ struct Inner {
     snapshot: Snapshot,
     infos: RwLock<HashMap<SessionName, SessionKeyInfo>>,
     ciphers: RwLock<HashMap<SessionName, Arc<SessionCiphers>>>,
-    pages: Mutex<ByteCache<(PackId, u32), Arc<Page>>>,
+    /// By id: a snapshot may name one place as two pages, and only one of them is there.
+    pages: Mutex<ByteCache<ChunkId, Arc<Page>>>,
     frames: Mutex<ByteCache<(PackId, u32), Bytes>>,
 }
 
@@ -176,7 +177,7 @@ impl SnapshotReader {
     /// A page of the tree or of a content.
     pub async fn page(&self, chunk: &ChunkRef) -> Result<Arc<Page>> {
         let place = *place_of(chunk)?;
-        let known = self.inner.pages.lock().unwrap_or_else(PoisonError::into_inner).get(&key(&place));
+        let known = self.inner.pages.lock().unwrap_or_else(PoisonError::into_inner).get(&chunk.id);
         if let Some(page) = known {
             return Ok(page);
         }
@@ -184,7 +185,7 @@ impl SnapshotReader {
         let page = Arc::new(self.decode_page(chunk, &place, stored).await?);
         let weight = place.plain as usize * PAGE_EXPANSION;
         let mut pages = self.inner.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        pages.insert(key(&place), Arc::clone(&page), weight);
+        pages.insert(chunk.id, Arc::clone(&page), weight);
         Ok(page)
     }
 

@@ -1,6 +1,6 @@
 //! The runs of one content in order, however many there are.
 
-use super::SnapshotReader;
+use super::{SnapshotReader, walk::plain_bytes};
 use crate::{
     error::{Error, Result},
     format::{
@@ -13,6 +13,8 @@ use crate::{
 
 /// Pages of runs that are fetched at once at most.
 const PAGES_AT_ONCE: usize = 4;
+/// Plain bytes of pages that are fetched at once, or one page.
+const BYTES_AT_ONCE: usize = PAGES_AT_ONCE * limits::PAGE_TARGET_MAX;
 
 /// Hands out the runs of a content in pieces of one page each.
 #[derive(Debug)]
@@ -65,8 +67,7 @@ impl RunWalk {
 
     fn descend(&mut self, level: u8, bytes: u64, page: &Page) -> Result<()> {
         let Page::RunsInner(below) = page else { return Err(misplaced()) };
-        let total = below.iter().try_fold(0u64, |sum, (_, length)| sum.checked_add(*length));
-        if !(2..=limits::TREE_DEPTH).contains(&level) || total != Some(bytes) {
+        if !(2..=limits::TREE_DEPTH).contains(&level) || page.content_bytes() != Some(bytes) {
             return Err(misplaced());
         }
         self.pending.extend(below.iter().rev().map(|(chunk, length)| (level - 1, chunk.clone(), *length)));
@@ -88,18 +89,22 @@ impl RunWalk {
                 self.descend(level, bytes, &page)?;
                 continue;
             }
+            let mut at_once = plain_bytes(&chunk);
             let (mut chunks, mut lengths) = (vec![chunk], vec![bytes]);
             while chunks.len() < PAGES_AT_ONCE
-                && let Some((_, chunk, bytes)) = self.pending.pop_if(|(next, ..)| *next == 1)
+                && let Some((_, chunk, bytes)) = self
+                    .pending
+                    .pop_if(|(next, page, _)| *next == 1 && at_once + plain_bytes(page) <= BYTES_AT_ONCE)
             {
+                at_once += plain_bytes(&chunk);
                 chunks.push(chunk);
                 lengths.push(bytes);
             }
             for (page, bytes) in self.reader.pages(&chunks).await?.into_iter().zip(lengths) {
-                let Page::Runs(runs) = page else { return Err(misplaced()) };
                 // Positions of what follows depend on it, so it is checked, not believed.
-                let total = runs.iter().try_fold(0u64, |sum, run| sum.checked_add(run.length()));
-                if total != Some(bytes) {
+                let right = page.content_bytes() == Some(bytes);
+                let Page::Runs(runs) = page else { return Err(misplaced()) };
+                if !right {
                     return Err(misplaced());
                 }
                 self.ready.push_back(runs);

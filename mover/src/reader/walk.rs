@@ -19,6 +19,8 @@ use crate::{
 
 /// Pages that are fetched at once at most: bounds what lies decoded in memory to some MiB.
 const PAGES_AT_ONCE: usize = 8;
+/// Plain bytes of pages that are fetched at once, or one page: what a writer's largest take together.
+const BYTES_AT_ONCE: usize = PAGES_AT_ONCE * limits::PAGE_TARGET_MAX;
 
 /// Which part of a tree to walk.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -78,14 +80,24 @@ impl Part {
     }
 }
 
+/// A page still to open.
+#[derive(Debug)]
+struct Pending {
+    /// 1 for leaves.
+    level: u8,
+    page: ChunkRef,
+    /// What the page above says of it; nothing of the root.
+    above: Option<Child>,
+}
+
 /// A walk under way.
 #[derive(Debug)]
 pub struct TreeWalk {
     reader: SnapshotReader,
     part: Part,
     backwards: bool,
-    /// Pages still to open, nearest last; with the level each is on, 1 for leaves.
-    pending: Vec<(u8, ChunkRef)>,
+    /// Pages still to open, nearest last.
+    pending: Vec<Pending>,
     leaves: VecDeque<Vec<Entry>>,
 }
 
@@ -110,7 +122,7 @@ impl TreeWalk {
                     snapshot.session, snapshot.depth
                 )));
             }
-            pending.push((snapshot.depth, root.to_chunk()));
+            pending.push(Pending { level: snapshot.depth, page: root.to_chunk(), above: None });
         }
         Ok(Self { reader: reader.clone(), part, backwards, pending, leaves: VecDeque::new() })
     }
@@ -121,15 +133,7 @@ impl TreeWalk {
             if let Some(leaf) = self.leaves.pop_front() {
                 return Ok(Some(leaf));
             }
-            let Some((level, _)) = self.pending.last() else { return Ok(None) };
-            let level = *level;
-            let many = if level == 1 { PAGES_AT_ONCE } else { 1 };
-            let mut batch = Vec::with_capacity(many);
-            while batch.len() < many
-                && let Some((_, chunk)) = self.pending.pop_if(|(next, _)| *next == level)
-            {
-                batch.push(chunk);
-            }
+            let Some((level, mut batch, above)) = self.next_batch() else { return Ok(None) };
             // Requests are merged for ascending places only.
             let turn = self.backwards && batch.len() > 1;
             if turn {
@@ -139,10 +143,33 @@ impl TreeWalk {
             if turn {
                 pages.reverse();
             }
-            for page in pages {
+            for (page, above) in pages.into_iter().zip(above) {
+                if above.is_some_and(|above| !above.describes(&page)) {
+                    return Err(Error::corrupt(format!(
+                        "a page of the tree of snapshot {} is not what the page above says",
+                        self.reader.snapshot().session
+                    )));
+                }
                 self.take_page(level, page)?;
             }
         }
+    }
+
+    /// Pages of one level that are fetched together, the nearest first.
+    fn next_batch(&mut self) -> Option<(u8, Vec<ChunkRef>, Vec<Option<Child>>)> {
+        let level = self.pending.last()?.level;
+        let many = if level == 1 { PAGES_AT_ONCE } else { 1 };
+        let (mut batch, mut above, mut bytes) = (Vec::with_capacity(many), Vec::with_capacity(many), 0);
+        while batch.len() < many
+            && let Some(next) = self.pending.pop_if(|next| {
+                next.level == level && (batch.is_empty() || bytes + plain_bytes(&next.page) <= BYTES_AT_ONCE)
+            })
+        {
+            bytes += plain_bytes(&next.page);
+            batch.push(next.page);
+            above.push(next.above);
+        }
+        Some((level, batch, above))
     }
 
     fn take_page(&mut self, level: u8, page: Page) -> Result<()> {
@@ -159,8 +186,11 @@ impl TreeWalk {
             }
             Page::Inner(children) if level > 1 => {
                 let wanted = |child: &Child| self.part.touches(&child.first, &child.last);
-                let mut chosen: Vec<_> =
-                    children.into_iter().filter(wanted).map(|child| (level - 1, child.page)).collect();
+                let pending = |child: Child| {
+                    let page = child.page.clone();
+                    Pending { level: level - 1, page, above: Some(child) }
+                };
+                let mut chosen: Vec<_> = children.into_iter().filter(wanted).map(pending).collect();
                 if !self.backwards {
                     chosen.reverse();
                 }
@@ -173,6 +203,11 @@ impl TreeWalk {
             ))),
         }
     }
+}
+
+/// Bytes of the frame that a page is in.
+pub(super) fn plain_bytes(page: &ChunkRef) -> usize {
+    page.frame.place().map_or(0, |place| place.plain as usize)
 }
 
 impl SnapshotReader {

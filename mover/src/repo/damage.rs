@@ -65,6 +65,7 @@ impl Repository {
 
     /// Takes a note back, of whose packs none is damaged any more.
     pub async fn drop_note(&self, note: &DamageNote) -> Result<()> {
+        self.check_maintenance_known()?;
         self.store().delete(&note.name).await.map(|_existed| ())
     }
 }

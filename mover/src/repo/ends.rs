@@ -211,6 +211,7 @@ impl Repository {
         what: &str,
         make: impl Fn(RandomId) -> (String, T),
     ) -> Result<RandomId> {
+        self.check_maintainable()?;
         for _ in 0..limits::PACK_ATTEMPTS {
             let random = RandomId(self.world().random());
             let (name, value) = make(random);

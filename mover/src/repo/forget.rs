@@ -251,6 +251,7 @@ impl Repository {
 
     /// Takes marks of this word off a snapshot; answers how many there were.
     pub async fn unmark_snapshot(&self, session: SessionName, word: &str) -> Result<u64> {
+        self.check_maintenance_known()?;
         let mut count = 0;
         for object in list_all(self.store().as_ref(), &format!("marks/{session}.{word}.")).await? {
             self.store().delete(&object.name).await?;

@@ -103,6 +103,32 @@ pub(super) fn decode_hint(body: &[u8]) -> Result<(SessionKeyInfo, &[u8])> {
     Ok((info, reader.take(rest)?))
 }
 
+/// What decodes encodes to bytes that decode to the same rows.
+#[cfg(feature = "testing")]
+pub(crate) fn fuzz_segment(bytes: &[u8]) {
+    let Ok(segment) = decode_segment(bytes) else { return };
+    let rows = |segment: &Segment| {
+        let row = |(prefix, pack): &(Prefix, u32)| (*prefix, segment.packs[*pack as usize]);
+        segment.rows.iter().map(row).collect::<std::collections::BTreeSet<_>>()
+    };
+    let all = rows(&segment);
+    let again = encode_segment(all.iter().map(|(prefix, pack)| (&prefix[..], *pack)).collect());
+    let read = decode_segment(&again).expect("what was written can be read");
+    assert_eq!(rows(&read), all);
+    let mut index = DedupIndex::new(64);
+    index.add(segment, |_| true);
+    index.settle();
+    assert!(index.len() <= 64);
+}
+
+/// Comes back byte for byte.
+#[cfg(feature = "testing")]
+pub(crate) fn fuzz_hint(bytes: &[u8]) {
+    if let Ok((info, sealed)) = decode_hint(bytes) {
+        assert_eq!(encode_hint(&info, sealed), bytes);
+    }
+}
+
 /// Chunks of all sessions. When there are more than fit, a sample of them: all whose id has enough zero bits, the
 /// same for everybody, so that what is left still leads to every pack that holds a few hundred chunks.
 #[derive(Debug)]

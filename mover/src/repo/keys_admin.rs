@@ -58,6 +58,7 @@ impl Repository {
 
     /// Adds a key that opens what `current` opens.
     pub async fn add_key(&self, current: &Unlock, new: &Unlock, options: &CreateOptions) -> Result<RandomId> {
+        self.check_maintenance_known()?;
         let roots = self.roots(current).await?;
         let id = self.store_key(new, options, &roots).await?;
         self.store().flush().await?;
@@ -66,6 +67,7 @@ impl Repository {
 
     /// Removes a key. The last one stays: without it nobody could open the repository.
     pub async fn remove_key(&self, id: RandomId) -> Result<()> {
+        self.check_maintenance_known()?;
         let (keys, _) = self.list_keys().await?;
         if !keys.iter().any(|key| key.id == id) {
             return Err(Error::not_found(format!("there is no key {id}")).with_hint("see: carrack key list"));
@@ -103,6 +105,7 @@ impl Repository {
         new: &Unlock,
         options: &CreateOptions,
     ) -> Result<RandomId> {
+        self.check_maintenance_known()?;
         let mut roots = self.roots(current).await?;
         roots.push(Key::new(self.world().random()));
         let id = self.store_key(new, options, &roots).await?;

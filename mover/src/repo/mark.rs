@@ -64,6 +64,10 @@ const PAGES_PER_ROUND: usize = 256;
 /// Bytes of one range of pages at most, and bytes between two pages that are rather read than asked around.
 const RANGE_BYTES: u64 = 2 << 20;
 const RANGE_GAP_BYTES: u64 = 64 << 10;
+/// Bytes that the pages of one range unpack to at most, or one page; and those of all ranges that are read at once:
+/// what a short range unpacks to is decided by whoever wrote it.
+const RANGE_PLAIN_BYTES: u64 = 8 << 20;
+const PLAIN_BYTES_AT_ONCE: u64 = 32 << 20;
 /// Pages that are remembered as walked, 16 bytes each; when there are more, shared ones are walked again, which
 /// costs time and no safety.
 const PAGES_SEEN: usize = 1 << 20;
@@ -202,20 +206,27 @@ impl Marker<'_> {
 
     async fn walk(&mut self, watch: Watch<'_>) -> Result<()> {
         let mut running = tokio::task::JoinSet::new();
+        let mut ready: Vec<Vec<WantedPage>> = Vec::new();
+        let mut in_memory = 0;
         loop {
             watch.cancel.check()?;
-            if running.is_empty() && self.waiting.is_empty() {
-                return Ok(());
+            if ready.is_empty() && running.len() < PARALLEL_RANGES && !self.waiting.is_empty() {
+                ready = self.next_ranges()?;
             }
-            while running.len() < PARALLEL_RANGES && !self.waiting.is_empty() {
-                for range in self.next_ranges()? {
-                    let repository = self.repository.clone();
-                    running.spawn(async move { repository.open_pages(range).await });
-                }
+            while let Some(range) = ready.pop_if(|range| {
+                running.is_empty()
+                    || (running.len() < PARALLEL_RANGES
+                        && in_memory + plain_bytes(range) <= PLAIN_BYTES_AT_ONCE)
+            }) {
+                in_memory += plain_bytes(&range);
+                let repository = self.repository.clone();
+                running.spawn(async move { (plain_bytes(&range), repository.open_pages(range).await) });
             }
             let Some(joined) = running.join_next().await else { return Ok(()) };
-            let pages =
-                joined.map_err(|error| Error::internal("reading a page broke").with_source(error))??;
+            let (bytes, pages) =
+                joined.map_err(|error| Error::internal("reading a page broke").with_source(error))?;
+            in_memory -= bytes;
+            let pages = pages?;
             Progress::add(&watch.monitor.progress().entries, pages.len() as u64);
             for page in pages {
                 self.take(&page);
@@ -243,7 +254,12 @@ impl Marker<'_> {
         let mut ranges: Vec<Vec<WantedPage>> = Vec::new();
         for page in wanted {
             match ranges.last_mut() {
-                Some(range) if page.joins(&range[0], &range[range.len() - 1]) => range.push(page),
+                Some(range)
+                    if page.joins(&range[0], &range[range.len() - 1])
+                        && plain_bytes(range) + u64::from(page.place.plain) <= RANGE_PLAIN_BYTES =>
+                {
+                    range.push(page);
+                }
                 _ => ranges.push(vec![page]),
             }
         }
@@ -293,6 +309,10 @@ impl WantedPage {
             && u64::from(self.at.1) <= last.end() + RANGE_GAP_BYTES
             && self.end() - u64::from(first.at.1) <= RANGE_BYTES
     }
+}
+
+fn plain_bytes(range: &[WantedPage]) -> u64 {
+    range.iter().map(|page| u64::from(page.place.plain)).sum()
 }
 
 impl Repository {

@@ -42,6 +42,8 @@ pub(crate) use ends::untrue;
 pub use ends::{SnapshotFilter, SnapshotList};
 pub use forget::{Decision, ForgetPlan, GroupBy, KeepPolicy, Series, plan_forget};
 pub use index::DedupIndex;
+#[cfg(feature = "testing")]
+pub(crate) use index::{fuzz_hint, fuzz_segment};
 pub use keys_admin::{KeyEntry, RotatePlan};
 pub(crate) use mark::{Needs, Watch};
 pub use packs::{PackFooter, Relocations};
@@ -150,16 +152,21 @@ impl Repository {
         &self.inner.format
     }
 
-    /// Fails if these keys may not maintain, or if maintenance must know something that this program does not.
+    /// Fails if writing must know something that this program does not. The repository is then one to read.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        known("write", &self.format().write_features)
+    }
+
+    /// Fails if maintenance, which writes too, must know something that this program does not.
+    pub(crate) fn check_maintenance_known(&self) -> Result<()> {
+        self.check_writable()?;
+        known("maintain", &self.format().maintain_features)
+    }
+
+    /// The same, and fails if these keys may not maintain.
     pub(crate) fn check_maintainable(&self) -> Result<()> {
         self.keys().check_can_maintain()?;
-        match self.format().maintain_features.first() {
-            None => Ok(()),
-            Some(unknown) => {
-                Err(Error::invalid(format!("to maintain this repository a program must know `{unknown}`"))
-                    .with_hint("use a newer carrack; nothing is wrong with the repository"))
-            }
-        }
+        self.check_maintenance_known()
     }
 
     /// KEYS: fails if somebody added or removed a key since this repository was opened. What does not verify may then be
@@ -209,6 +216,17 @@ fn without_format(store: &dyn ObjectStore) -> Error {
         .with_hint("bring that object back from a copy; for a new repository choose another place")
 }
 
+/// Fails if the format object names a feature: version 1 has none.
+fn known(right: &str, features: &[String]) -> Result<()> {
+    match features.first() {
+        None => Ok(()),
+        Some(unknown) => {
+            Err(Error::invalid(format!("to {right} this repository a program must know `{unknown}`"))
+                .with_hint("use a newer carrack; nothing is wrong with the repository"))
+        }
+    }
+}
+
 /// Reads and checks the format object.
 async fn read_format(store: &dyn ObjectStore) -> Result<RepositoryFormat> {
     let bytes = match store.get(FORMAT_OBJECT, ByteRange::All).await {
@@ -236,14 +254,7 @@ async fn read_format(store: &dyn ObjectStore) -> Result<RepositoryFormat> {
         ))
         .with_hint("use a newer carrack; nothing is wrong with the repository"));
     }
-    for (right, features) in [("read", &format.read_features), ("write", &format.write_features)] {
-        if let Some(unknown) = features.first() {
-            return Err(Error::invalid(format!(
-                "to {right} this repository a program must know `{unknown}`"
-            ))
-            .with_hint("use a newer carrack; nothing is wrong with the repository"));
-        }
-    }
+    known("read", &format.read_features)?;
     if !format.cut.is_valid() {
         return Err(Error::corrupt("the format object has chunk sizes that cannot be"));
     }

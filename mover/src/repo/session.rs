@@ -80,6 +80,7 @@ const END_ATTEMPTS: u32 = 8;
 impl Repository {
     /// Begins a session: W1, W2 and W5.
     pub async fn begin(&self, kind: SessionKind, lineage: LineageId, suite: Suite) -> Result<Session> {
+        self.check_writable()?;
         let world = self.world();
         let signing_seed = Key::new(world.random());
         let signing = SigningKey::new(&signing_seed)?;

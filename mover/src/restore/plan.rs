@@ -183,7 +183,8 @@ impl Planner<'_> {
         }
         Progress::add(&self.shared.monitor.progress().entries_expected, 1);
         Progress::add(&self.shared.monitor.progress().bytes_expected, entry.metadata.size);
-        self.report.bytes += entry.metadata.size;
+        // The sizes of one snapshot may be any numbers.
+        self.report.bytes = self.report.bytes.saturating_add(entry.metadata.size);
         match &entry.kind {
             Kind::Directory => {
                 self.report.directories += 1;

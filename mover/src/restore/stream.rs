@@ -26,6 +26,9 @@ use crate::{
 /// Frames that are opened ahead for each worker: enough to hide a remote store's latency.
 const AHEAD_PER_WORKER: usize = 4;
 
+/// Zeros that are written before somebody is asked whether to go on.
+const ZEROS_AT_ONCE: u64 = 16 << 20;
+
 /// What comes next in the stream.
 enum Next {
     Zeros(u64),
@@ -63,14 +66,14 @@ pub async fn dump(
                 }
             }
             while waiting.len() > ahead {
-                target = write_next(&mut waiting, target, &*monitor).await?;
+                target = write_next(&mut waiting, target, &*monitor, &cancel).await?;
             }
         }
     }
     start(reader, &mut group, &mut waiting);
     while !waiting.is_empty() {
         cancel.check()?;
-        target = write_next(&mut waiting, target, &*monitor).await?;
+        target = write_next(&mut waiting, target, &*monitor, &cancel).await?;
     }
     target.finish()
 }
@@ -110,12 +113,20 @@ async fn write_next(
     waiting: &mut VecDeque<Next>,
     mut target: StreamTarget,
     monitor: &dyn Monitor,
+    cancel: &Cancel,
 ) -> Result<StreamTarget> {
     let Some(next) = waiting.pop_front() else { return Ok(target) };
     let pieces = match next {
         Next::Zeros(length) => {
-            target.write_zeros(length)?;
-            Progress::add(&monitor.progress().bytes, length);
+            // A hole may be longer than anybody waits for.
+            let mut left = length;
+            while left > 0 {
+                cancel.check()?;
+                let piece = left.min(ZEROS_AT_ONCE);
+                target.write_zeros(piece)?;
+                Progress::add(&monitor.progress().bytes, piece);
+                left -= piece;
+            }
             return Ok(target);
         }
         Next::Frame(task) => task

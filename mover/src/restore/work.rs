@@ -80,7 +80,7 @@ fn fail(shared: &Shared, batch: &Batch, part: &FramePart, error: &Error) {
 
 fn write_pieces(shared: &Shared, batch: &Batch, part: &FramePart, plain: &[u8]) {
     let pieces = &batch.pieces[part.pieces.clone()];
-    let mut checked: Option<(u32, u32)> = None;
+    let mut checked = None;
     let mut start = 0;
     while start < pieces.len() {
         // Neighbours in the frame that are neighbours in one file are written together.
@@ -88,7 +88,8 @@ fn write_pieces(shared: &Shared, batch: &Batch, part: &FramePart, plain: &[u8]) 
         let mut problem = None;
         while end < pieces.len() && (end == start || follows(&pieces[end - 1], &pieces[end])) {
             let wanted = &pieces[end];
-            if checked != Some((wanted.offset, wanted.length)) {
+            let this = Some((wanted.offset, wanted.length, wanted.id));
+            if checked != this {
                 let right = piece(plain, wanted.offset, wanted.length)
                     .is_ok_and(|bytes| shared.reader.keys().chunk_id(bytes) == wanted.id);
                 if !right {
@@ -96,7 +97,7 @@ fn write_pieces(shared: &Shared, batch: &Batch, part: &FramePart, plain: &[u8]) 
                     end += 1;
                     break;
                 }
-                checked = Some((wanted.offset, wanted.length));
+                checked = this;
             }
             end += 1;
         }

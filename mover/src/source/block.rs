@@ -1,7 +1,7 @@
 //! A block device or an image file as a source: read by position.
 
 use std::fs::File;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::{ffi::OsStrExt, fs::FileTypeExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -31,6 +31,12 @@ impl BlockSource {
         let size = end_of(&file).map_err(failed)?;
         advise_sequential(&file);
         Ok(Self { path: path.to_owned(), file, size, device: kind.is_block_device() })
+    }
+
+    /// The path as it was given, without the leading slash.
+    pub fn path(&self) -> &[u8] {
+        let path = self.path.as_os_str().as_bytes();
+        path.strip_prefix(b"/").unwrap_or(path)
     }
 
     /// Length in bytes.

@@ -58,6 +58,11 @@ impl SourceFile {
         (metadata, problems)
     }
 
+    /// The slash-joined path, without the leading slash.
+    pub fn path(&self) -> &[u8] {
+        &self.path
+    }
+
     /// Length at the time of opening, in bytes.
     pub fn size(&self) -> u64 {
         self.opened.st_size.max(0).unsigned_abs()

@@ -9,6 +9,7 @@ pub mod changed;
 pub mod directory;
 pub mod exclude;
 pub mod file;
+pub mod reads;
 pub mod roots;
 pub mod stdin;
 pub mod walk;

@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 
 use super::directory::OpenDirectory;
 use super::exclude::Exclude;
+use super::reads::Reader;
 use super::roots::RootNode;
 use super::walk::{ExcludedCounts, WalkEvent, WalkOptions, Walked};
 use super::{Problem, show_path};
@@ -136,6 +137,8 @@ const FILE_SYSTEM: usize = 3;
 #[derive(Debug)]
 pub(super) struct ReadAhead {
     shared: Arc<Shared>,
+    /// Of the thread that walks.
+    reader: Reader,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -153,11 +156,11 @@ impl ReadAhead {
             room: Room::new(options.names_bytes, options.temporary.clone()),
             excluded: Default::default(),
         });
-        let mut ahead = Self { shared, threads: Vec::new() };
+        let mut ahead = Self { shared, reader: options.reads.reader(), threads: Vec::new() };
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         for _ in 0..if options.threads == 0 { cores() } else { options.threads } {
-            let shared = Arc::clone(&ahead.shared);
-            let thread = std::thread::Builder::new().name("walk".into()).spawn(move || shared.work());
+            let (shared, reader) = (Arc::clone(&ahead.shared), options.reads.reader());
+            let thread = std::thread::Builder::new().name("walk".into()).spawn(move || shared.work(&reader));
             ahead
                 .threads
                 .push(thread.map_err(|error| Error::io(error, "cannot start a thread for the walk"))?);
@@ -178,7 +181,7 @@ impl ReadAhead {
             }
             if let Some(task) = state.pending.remove(key) {
                 drop(state);
-                return shared.run(key, task);
+                return shared.run(key, task, &self.reader);
             }
             state.wanted = Some(key.clone());
             state = shared.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -187,6 +190,7 @@ impl ReadAhead {
 
     /// Makes work of sub-directories that were put off.
     pub(super) fn resume(&self, later: &Later) -> Outcome {
+        let _reading = self.reader.begin(later.listing.node.directory.path());
         self.shared.resume(later)
     }
 
@@ -213,7 +217,7 @@ impl Drop for ReadAhead {
 }
 
 impl Shared {
-    fn work(&self) {
+    fn work(&self, reader: &Reader) {
         let mut state = lock(&self.state);
         while !state.stop {
             let room = state.outstanding < self.window;
@@ -222,7 +226,7 @@ impl Shared {
                 continue;
             };
             drop(state);
-            let run = catch_unwind(AssertUnwindSafe(|| self.run(&key, task)));
+            let run = catch_unwind(AssertUnwindSafe(|| self.run(&key, task, reader)));
             let outcome = run.unwrap_or_else(|_| broken_outcome());
             state = lock(&self.state);
             state.outstanding += outcome.events.len() + 1;
@@ -235,10 +239,17 @@ impl Shared {
         }
     }
 
-    fn run(&self, key: &Key, task: Task) -> Outcome {
+    fn run(&self, key: &Key, task: Task, reader: &Reader) -> Outcome {
         match task {
-            Task::Stat(listing, batch) => self.stat_batch(&listing, batch, Outcome::default()),
-            Task::Read(node) => self.read(key, node),
+            Task::Stat(listing, batch) => {
+                let _reading = reader.begin(listing.node.directory.path());
+                self.stat_batch(&listing, batch, Outcome::default())
+            }
+            Task::Read(node) => {
+                let directory = Arc::clone(&node.directory);
+                let _reading = reader.begin(directory.path());
+                self.read(key, node)
+            }
         }
     }
 

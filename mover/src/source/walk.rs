@@ -17,6 +17,7 @@ use super::Problem;
 use super::directory::OpenDirectory;
 use super::exclude::Exclude;
 use super::read_ahead::{Below, CHILDREN, Key, Plan, ReadAhead};
+use super::reads::Reads;
 use super::roots::{RootNode, merge_roots};
 use crate::error::{Error, Result};
 use crate::format::metadata::{Kind, Metadata};
@@ -47,6 +48,8 @@ pub struct WalkOptions {
     pub names_bytes: usize,
     /// Where such a file is made; it never has a name.
     pub temporary: PathBuf,
+    /// Who hears what is read just now.
+    pub reads: Arc<Reads>,
 }
 
 impl Default for WalkOptions {
@@ -59,6 +62,7 @@ impl Default for WalkOptions {
             window_entries: WINDOW_ENTRIES,
             names_bytes: NAMES_BYTES,
             temporary: temporary(),
+            reads: Arc::default(),
         }
     }
 }

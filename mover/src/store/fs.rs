@@ -284,6 +284,9 @@ impl Inner {
             return Err(Error::invalid(format!("{} is not a regular file", place.display())));
         }
         let size = u64::try_from(stat.st_size).expect("a file has no negative size");
+        if range == ByteRange::All {
+            super::check_whole(&self.path.join(name).display().to_string(), size)?;
+        }
         let (offset, length) =
             span(size, range).ok_or_else(|| past_end(self.path.join(name), size, range))?;
         let length = usize::try_from(length)

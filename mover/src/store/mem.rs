@@ -69,6 +69,9 @@ impl ObjectStore for MemStore {
         let body = self.objects().get(name).cloned();
         let body = body.ok_or_else(|| Error::not_found(format!("memory:{name} does not exist")))?;
         let size = body.len() as u64;
+        if range == ByteRange::All {
+            super::check_whole(name, size)?;
+        }
         let (offset, length) = span(size, range).ok_or_else(|| past_end(name, size, range))?;
         let start = usize::try_from(offset).expect("the span lies inside the body");
         let length = usize::try_from(length).expect("the span lies inside the body");

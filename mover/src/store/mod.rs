@@ -39,6 +39,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::error::{Error, Result};
+use crate::limits;
 use crate::monitor::WaitMonitor;
 
 pub use decorate::{Decorator, decorate};
@@ -164,6 +165,16 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
 pub(crate) fn past_end(place: &str, size: u64, range: ByteRange) -> Error {
     Error::corrupt(format!("{place} has {size} bytes and does not contain {range:?}"))
         .with_hint("the object is shorter than the repository says: it was cut or replaced; run check")
+}
+
+/// Fails for an object that is too long to be read whole: nobody but packs is, and they are read in parts. So what
+/// somebody else has put there under one of our names takes no memory.
+pub(crate) fn check_whole(place: &str, size: u64) -> Result<()> {
+    if size <= limits::RECORD_LIMIT as u64 {
+        return Ok(());
+    }
+    Err(Error::corrupt(format!("{place} has {size} bytes, more than any object of its kind"))
+        .with_hint("somebody else wrote it: see who may write to the repository"))
 }
 
 /// Offset and length of `range` in an object of `size` bytes; none if it is past the end.

@@ -317,6 +317,7 @@ impl ObjectStore for S3Store {
                     .await?
                     .ok_or_else(|| call.unfit("the service sends no object"))?;
                 let promised = promised(&output, &call)?;
+                super::check_whole(&call.to_string(), promised)?;
                 self.body(&call, output.body, promised).await
             }
         }

@@ -31,6 +31,10 @@ const ATTEMPTS: usize = 3;
 /// but not so often: more means that somebody else keeps making some.
 const PASSES: u32 = 100;
 
+/// So many names may turn up in any further pass through a directory: a moment's work. Beyond that a pass has to find a
+/// quarter fewer than the one before it, or somebody fills the directory as fast as it is emptied.
+const NAMES_LEFT_OUT: u64 = 256;
+
 /// The names of sub-directories that wait take so many bytes in the first directory, half as many in one below it, and
 /// so on, at least one name: twice this in all.
 const WAITING: usize = 512 << 10;
@@ -161,8 +165,9 @@ struct Level {
     next: usize,
     /// Where it is read on. It is opened anew for that, so that no depth takes all descriptors.
     from: u64,
-    /// This pass has met something.
-    found: bool,
+    /// How many names this pass has met, and how many it may meet.
+    found: u64,
+    most: Option<u64>,
     /// This pass has read to the end.
     ended: bool,
     passes: u32,
@@ -171,6 +176,11 @@ struct Level {
 impl Level {
     fn at(length: usize) -> Self {
         Self { length, ..Self::default() }
+    }
+
+    /// Whether another pass may empty it: this one found something, and not more than somebody else's names explain.
+    fn may_go_on(&self) -> bool {
+        self.found > 0 && self.passes < PASSES && self.most.is_none_or(|most| self.found <= most)
     }
 }
 
@@ -208,7 +218,11 @@ impl BottomUp<'_> {
         let mut culprit = None;
         let read = each_entry(&directory, level.from, |entry| {
             let name = entry.file_name();
-            (level.from, level.found) = (entry.next_entry_cookie(), true);
+            level.from = entry.next_entry_cookie();
+            level.found += 1;
+            if level.most.is_some_and(|most| level.found > most) {
+                return Ok(ControlFlow::Break(()));
+            }
             let met = self.meet(&directory, name, entry.file_type());
             let enter = met.inspect_err(|_| culprit = Some(name.to_owned()))?;
             if !self.remove && !enter {
@@ -271,11 +285,12 @@ impl BottomUp<'_> {
             .and_then(|parent| unlink(&parent, &to_c_string(name)?, true));
         match removed {
             Ok(()) => self.count += 1,
-            Err(error) if is_not_empty(&error) && level.found && level.passes < PASSES => {
-                level = Level { passes: level.passes + 1, ..Level::at(level.length) };
+            Err(error) if is_not_empty(&error) && level.may_go_on() => {
+                let most = Some((level.found / 4 * 3).max(NAMES_LEFT_OUT));
+                level = Level { passes: level.passes + 1, most, ..Level::at(level.length) };
                 self.levels.push(level);
             }
-            Err(error) if is_not_empty(&error) && level.found => {
+            Err(error) if is_not_empty(&error) && level.found > 0 => {
                 let path = show_path(&self.path);
                 return Err(Error::conflict(format!("somebody keeps making names in {path} in the target")));
             }

@@ -99,8 +99,8 @@ impl Summary {
         };
         *count += 1;
         match modifier {
-            '-' => self.bytes_removed += entry.metadata.size,
-            '+' => self.bytes_added += entry.metadata.size,
+            '-' => self.bytes_removed = self.bytes_removed.saturating_add(entry.metadata.size),
+            '+' => self.bytes_added = self.bytes_added.saturating_add(entry.metadata.size),
             'U' if !args.metadata => return Ok(()),
             _ => {}
         }

@@ -49,8 +49,8 @@ pub(crate) async fn run(context: &Context, args: &StatsArgs) -> Result<Outcome> 
     let mut summary = Summary { snapshots_count: chosen.len(), ..Summary::default() };
     for counts in chosen.iter().map(|snapshot| &snapshot.statistics) {
         summary.total_file_count += counts.files_new + counts.files_changed + counts.files_unmodified;
-        summary.restore_size += counts.bytes_total;
-        summary.added_size += counts.bytes_stored;
+        summary.restore_size = summary.restore_size.saturating_add(counts.bytes_total);
+        summary.added_size = summary.added_size.saturating_add(counts.bytes_stored);
     }
     for object in list_all(repository.store().as_ref(), "").await? {
         summary.repository_size += object.size;

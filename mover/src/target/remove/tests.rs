@@ -115,13 +115,15 @@ fn a_directory_that_is_filled_meanwhile_does_not_hold_it_for_ever() {
     let dir = tempfile::tempdir().unwrap();
     let top = dir.path().join("top");
     populate(&top);
-    let over = AtomicBool::new(false);
+    let (over, outside) = (AtomicBool::new(false), dir.path().join("outside"));
+    fs::write(&outside, "").unwrap();
+    // Names alone: to make inodes again and again is slow where they were removed a moment ago.
     let fill = || {
         let mut number = 0_u64;
         while !over.load(Ordering::Relaxed) {
             number += 1;
             // Fails when the directory is gone at last.
-            fs::write(top.join(format!("new-{number}")), "").unwrap_or_default();
+            fs::hard_link(&outside, top.join(format!("new-{number}"))).unwrap_or_default();
         }
     };
     let target = open(dir.path());
