@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::CheckReport;
 use crate::{
-    error::Result,
+    error::{ErrorKind, Result},
     format::{
         frame::FramePlace,
         pack::{pack_object, parse_pack_object},
@@ -54,8 +54,11 @@ impl Packs {
         report: &mut CheckReport,
         monitor: &dyn Monitor,
     ) -> Result<Self> {
-        // Those that are in doubt are named with the snapshots.
-        let (relocations, _) = repository.relocations().await?;
+        // Those that are in doubt are named with the snapshots; of newer ones nothing can be said.
+        let (relocations, doubtful) = repository.relocations().await?;
+        if let Some((_, newer)) = doubtful.into_iter().find(|(_, error)| error.kind() == ErrorKind::Invalid) {
+            return Err(newer);
+        }
         let mut packs = Self { relocations, ..Self::default() };
         let mut sendings: Vec<(PackId, u8, u64)> = Vec::new();
         for object in list_all(repository.store().as_ref(), "packs/").await? {

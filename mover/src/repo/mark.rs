@@ -17,7 +17,7 @@ use super::{
 use crate::{
     cancel::Cancel,
     codec::{self, Cipher},
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     format::{
         entry::{Content, Run},
         frame::{ChunkRef, FrameKind, FramePlace},
@@ -136,16 +136,20 @@ impl Repository {
 }
 
 /// What is doubtful may be forged or damaged, and nobody can tell: a person decides before anything goes.
-fn undoubted(mut doubtful: Vec<(SessionName, Error)>) -> Result<()> {
+fn undoubted(doubtful: Vec<(SessionName, Error)>) -> Result<()> {
     let others = doubtful.len().saturating_sub(1);
-    match doubtful.drain(..).next() {
+    let mut kinds = doubtful.iter().map(|(_, error)| error.kind());
+    let kind = kinds.next().filter(|first| kinds.all(|kind| kind == *first)).unwrap_or(ErrorKind::Corrupt);
+    match doubtful.into_iter().next() {
         None => Ok(()),
         Some((_, first)) if others == 0 => Err(first),
-        Some((_, first)) => Err(Error::corrupt(format!("{}, and {others} others are in doubt", first.in_one_line()))
-            .with_hint(
+        Some((_, first)) => {
+            let words = format!("{}, and {others} others are in doubt", first.in_one_line());
+            Err(Error::new(kind, words).with_hint(
                 "see who may write to the store, and what it is: carrack snapshots; bring back from a copy what was \
                  damaged, and give up all the others: carrack forget --unreadable",
-            )),
+            ))
+        }
     }
 }
 
