@@ -155,14 +155,7 @@ pub(crate) async fn run(context: &Context, args: &ForgetArgs) -> Result<Outcome>
         }
         plan.forget()
     } else {
-        let pinned = |snapshot: &&Snapshot| {
-            list.marks.iter().any(|mark| mark.word == "pinned" && mark.session == snapshot.session)
-        };
-        if let Some(snapshot) = chosen.iter().find(pinned) {
-            let id = snapshot.session.nonce.short();
-            return Err(Error::conflict(format!("snapshot {id} is pinned"))
-                .with_hint(format!("carrack forget {id} --unpin takes the pin away")));
-        }
+        refuse_pinned(&list, &chosen)?;
         chosen.iter().map(|snapshot| snapshot.session).chain(given_up).collect()
     };
     if !args.dry_run {
@@ -173,6 +166,16 @@ pub(crate) async fn run(context: &Context, args: &ForgetArgs) -> Result<Outcome>
     }
     let outcome = finish(context, args, &repository, &gone).await?;
     Ok(outcome.and(Outcome::of_problems(bad as u64)))
+}
+
+fn refuse_pinned(list: &SnapshotList, chosen: &[Snapshot]) -> Result<()> {
+    let pinned = |snapshot: &&Snapshot| {
+        list.marks.iter().any(|mark| mark.word == "pinned" && mark.session == snapshot.session)
+    };
+    let Some(snapshot) = chosen.iter().find(pinned) else { return Ok(()) };
+    let id = snapshot.session.nonce.short();
+    Err(Error::conflict(format!("snapshot {id} is pinned"))
+        .with_hint(format!("carrack forget {id} --unpin takes the pin away")))
 }
 
 /// What is in doubt and carries no mark. A mark is signed: what has one was a snapshot once, is damaged now, and may
