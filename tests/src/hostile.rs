@@ -18,6 +18,7 @@ use carrack_mover::{
         session::SessionKind,
     },
     id::PackId,
+    monitor::escape_path,
     repo::{Repository, Session, Unlock},
     secret::Passphrase,
     store::FsStore,
@@ -30,6 +31,7 @@ use crate::program::{Printed, Program};
 pub struct Forger {
     repository: Repository,
     session: Session,
+    path: String,
     pack: PackId,
     body: Vec<u8>,
     frames: Vec<FooterFrame>,
@@ -44,7 +46,8 @@ impl Forger {
         let lineage = repository.lineage("hostile", &[path.as_os_str().as_bytes().to_vec()]);
         let session = repository.begin(SessionKind::Backup, lineage, Suite::Aes256Gcm).await?;
         let pack = session.new_pack();
-        Ok(Self { repository, session, pack, body: Vec::new(), frames: Vec::new() })
+        let path = escape_path(path.as_os_str().as_bytes());
+        Ok(Self { repository, session, path, pack, body: Vec::new(), frames: Vec::new() })
     }
 
     /// One chunk in a frame of its own.
@@ -166,7 +169,8 @@ impl Forger {
             source: SourceKind::Files,
             host: "hostile".into(),
             user: "mallory".into(),
-            paths: vec!["/".into()],
+            // A record that names another source than its session's is believed by nobody.
+            paths: vec![self.path.clone()],
             tags: Vec::new(),
             started: now,
             finished: now,
