@@ -9,5 +9,6 @@ pub mod place;
 pub mod program;
 pub mod proxy;
 pub mod server;
+pub mod simulation;
 pub mod terminal;
 pub mod trees;
