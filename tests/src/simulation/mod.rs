@@ -3,7 +3,8 @@
 //!
 //! What is simulated: the store, time, randomness. What is real: the engine with its threads, and the files that it
 //! backs up and restores. The gate opens only while every thread of the process waits, so a seed gives the same run
-//! again; what can differ is in which order two threads of one backup draw names for packs.
+//! again, call by call; what can differ is in which order two threads of one backup draw names for packs, and how many bytes
+//! an inode's number and times take in a page.
 
 use std::{
     collections::BTreeSet,

@@ -121,9 +121,10 @@ impl Model {
     pub fn failed(&self, client: usize, sessions_before: &BTreeSet<String>) {
         let mut state = self.state();
         let root = state.sources.get(&client).map(|(root, _)| root.clone());
-        let own = state.known.iter_mut().filter(|(name, known)| {
-            !sessions_before.contains(*name) && Some(&known.root) == root.as_ref()
-        });
+        let own = state
+            .known
+            .iter_mut()
+            .filter(|(name, known)| !sessions_before.contains(*name) && Some(&known.root) == root.as_ref());
         own.for_each(|(_, known)| known.failed = true);
     }
 
@@ -166,7 +167,8 @@ impl Model {
             let touched: Vec<String> = {
                 let state = self.state();
                 let touches = |session: &str, known: &Known| {
-                    name.contains(session) || matches!(change, Change::Deleted(_)) && known.support.contains(name)
+                    name.contains(session)
+                        || matches!(change, Change::Deleted(_)) && known.support.contains(name)
                 };
                 let known = state.known.iter().filter(|(session, known)| touches(session, known));
                 known.map(|(session, _)| session.clone()).collect()

@@ -109,6 +109,8 @@ struct Client {
     /// Calls of each kind over all runs: what the faults hang on.
     of_kind: [u64; 4],
     asleep_until: Duration,
+    /// It has just told others something that they go by: a list, a final, an end.
+    has_told: bool,
     part: Part,
     /// For a collector whose listings of sessions are old: the store when its run began.
     before: Option<Arc<MemStore>>,
@@ -141,6 +143,13 @@ pub struct Net {
     state: Mutex<State>,
 }
 
+/// How much oftener a client sleeps right after it has told others something.
+const STALLS_AFTER_TELLING: u32 = 30;
+
+fn is_telling(name: &str) -> bool {
+    ["gc/", "snapshots/", "sessions/", "forgotten/"].iter().any(|folder| name.starts_with(folder))
+}
+
 /// Who is served next.
 #[derive(Debug, Clone, Copy)]
 enum Choice {
@@ -165,6 +174,12 @@ impl Request {
             Self::Get(name, range) => format!("get {name} {range:?}"),
             Self::List(prefix, token) => format!("list {prefix} {}", token.as_deref().unwrap_or_default()),
             Self::Delete(name) => format!("delete {name}"),
+        }
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Self::Put(name, _) | Self::Delete(name) | Self::Get(name, _) | Self::List(name, _) => name,
         }
     }
 
@@ -374,7 +389,8 @@ impl State {
 
     /// What can happen now, by whom; what is in flight stands behind the clients.
     fn choices(&self) -> BTreeMap<usize, Vec<Choice>> {
-        let mut calls: Vec<_> = (0..self.pending.len()).filter(|at| self.is_awake(self.pending[*at].who.client)).collect();
+        let mut calls: Vec<_> =
+            (0..self.pending.len()).filter(|at| self.is_awake(self.pending[*at].who.client)).collect();
         calls.sort_by_cached_key(|at| (self.pending[*at].request.key(), self.pending[*at].id));
         let mut groups: BTreeMap<usize, Vec<Choice>> = BTreeMap::new();
         for at in calls {
@@ -400,8 +416,7 @@ impl State {
     /// When something can happen again.
     fn next_moment(&self) -> Option<Duration> {
         let calls = self.pending.iter().map(|call| self.clients[call.who.client].asleep_until);
-        let timers =
-            self.timers.iter().map(|timer| timer.due.max(self.clients[timer.client].asleep_until));
+        let timers = self.timers.iter().map(|timer| timer.due.max(self.clients[timer.client].asleep_until));
         // What is in flight lands while there is somebody to be surprised, or when everything is settled.
         let flights = self.flights.iter().map(|flight| flight.due);
         calls.chain(timers).chain(flights).min()
@@ -419,7 +434,7 @@ impl State {
             Choice::Flight(at) => {
                 let flight = self.flights.remove(at);
                 self.log_line(&format!("     late: {}", flight.request.words()));
-                self.mark(&format!("late {:?}", flight.request.key()));
+                self.mark(&format!("late {} {}", flight.request.kind(), flight.request.name()));
                 self.figures.landed += 1;
                 self.apply(flight.request, None).1
             }
@@ -446,7 +461,10 @@ impl State {
         let client = &mut self.clients[who.client];
         let number = client.of_kind[kind];
         let mut dice = Rng::new(&[seed, 2, who.client as u64, kind as u64, number]);
-        if !self.pending[at].slept && dice.happens(self.faults.stall) {
+        // Whoever sleeps after having told others something wakes up in a world that went by it.
+        let often =
+            if client.has_told { self.faults.stall * STALLS_AFTER_TELLING } else { self.faults.stall };
+        if !self.pending[at].slept && dice.happens(often.min(5000)) {
             self.pending[at].slept = true;
             let time = some_time(&mut dice);
             client.asleep_until = self.now + time;
@@ -458,8 +476,9 @@ impl State {
         client.calls += 1;
         let dies = client.dies_at.is_some_and(|last| client.calls > last);
         let Pending { request, reply, .. } = self.pending.remove(at);
+        client.has_told = matches!(&request, Request::Put(name, _) if is_telling(name));
         self.figures.calls += 1;
-        self.mark(&format!("{} {:?}", who.client, request.key()));
+        self.mark(&format!("{} {} {}", who.client, request.kind(), request.name()));
         let words = request.words();
         let (answer, changes, how) = match dies {
             true => self.die(who, request, &mut dice),
@@ -472,7 +491,12 @@ impl State {
     }
 
     /// The client ends for ever; its last request may still arrive.
-    fn die(&mut self, who: Who, request: Request, dice: &mut Rng) -> (Result<Reply>, Vec<Change>, &'static str) {
+    fn die(
+        &mut self,
+        who: Who,
+        request: Request,
+        dice: &mut Rng,
+    ) -> (Result<Reply>, Vec<Change>, &'static str) {
         self.figures.crashes += 1;
         self.clients[who.client].is_dead = true;
         self.pending.retain(|call| call.who != who);
@@ -481,7 +505,12 @@ impl State {
         (Err(died()), changes, ": it dies")
     }
 
-    fn answer(&mut self, who: Who, request: Request, dice: &mut Rng) -> (Result<Reply>, Vec<Change>, &'static str) {
+    fn answer(
+        &mut self,
+        who: Who,
+        request: Request,
+        dice: &mut Rng,
+    ) -> (Result<Reply>, Vec<Change>, &'static str) {
         let unclear = || Err(Error::unavailable("the store does not answer"));
         let faults = self.faults;
         if self.now < self.storm_until && dice.happens(7000) || dice.happens(faults.refused) {
@@ -539,9 +568,12 @@ impl State {
                 let created = matches!(put, Ok(Put::Created));
                 (put.map(Reply::Put), created.then_some(Change::Created(name)).into_iter().collect())
             }
-            Request::Get(name, range) => (at_once(self.objects.get(&name, range)).map(Reply::Get), Vec::new()),
+            Request::Get(name, range) => {
+                (at_once(self.objects.get(&name, range)).map(Reply::Get), Vec::new())
+            }
             Request::List(prefix, token) => {
-                let hidden = self.broken == Broken::ListsHidden && part == Some(Part::Writer) && prefix == "gc/";
+                let hidden =
+                    self.broken == Broken::ListsHidden && part == Some(Part::Writer) && prefix == "gc/";
                 if hidden {
                     return (Ok(Reply::List(Page { objects: Vec::new(), next: None })), Vec::new());
                 }

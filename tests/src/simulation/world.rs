@@ -48,7 +48,9 @@ struct SimClock {
 #[async_trait]
 impl Clock for SimClock {
     fn now(&self) -> Timestamp {
-        timestamp(self.net.now()).saturating_add(SignedDuration::from_secs(self.skew)).unwrap_or(Timestamp::MAX)
+        timestamp(self.net.now())
+            .saturating_add(SignedDuration::from_secs(self.skew))
+            .unwrap_or(Timestamp::MAX)
     }
 
     fn monotonic(&self) -> Duration {
