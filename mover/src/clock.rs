@@ -7,14 +7,20 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use jiff::Timestamp;
 
 /// A source of time.
+#[async_trait]
 pub trait Clock: Send + Sync + Debug {
     /// Wall-clock time: for records and messages, never for decisions about safety.
     fn now(&self) -> Timestamp;
     /// Time since an arbitrary start, never going back: for measuring and for time limits.
     fn monotonic(&self) -> Duration;
+    /// Comes back when this time has passed.
+    async fn sleep(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+    }
 }
 
 /// A source of random bytes, good enough for keys.
@@ -43,6 +49,20 @@ impl World {
         let mut bytes = [0; N];
         self.entropy.fill(&mut bytes);
         bytes
+    }
+
+    /// Comes back when this time has passed.
+    pub async fn sleep(&self, time: Duration) {
+        self.clock.sleep(time).await;
+    }
+
+    /// What the future gives; none if it takes longer than this.
+    pub async fn timeout<F: Future>(&self, limit: Duration, future: F) -> Option<F::Output> {
+        tokio::select! {
+            biased;
+            output = future => Some(output),
+            () = self.clock.sleep(limit) => None,
+        }
     }
 }
 

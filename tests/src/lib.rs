@@ -13,5 +13,6 @@ pub mod proxy;
 pub mod server;
 pub mod stage;
 pub mod stalled;
+pub mod simulation;
 pub mod terminal;
 pub mod trees;

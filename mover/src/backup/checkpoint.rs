@@ -159,7 +159,6 @@ impl Checkpoints {
             return self.shared.bridge.wait(future);
         }
         let late = || Error::new(ErrorKind::Cancelled, "the store did not answer in time");
-        let patient = async { tokio::time::timeout(LAST_PATIENCE, future).await };
-        self.shared.bridge.wait(patient).unwrap_or_else(|_| Err(late()))
+        self.shared.bridge.wait(self.world.timeout(LAST_PATIENCE, future)).unwrap_or_else(|| Err(late()))
     }
 }

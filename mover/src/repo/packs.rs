@@ -15,7 +15,7 @@ use crate::{
     },
     id::PackId,
     limits,
-    store::{ByteRange, ObjectStore, Put},
+    store::{ByteRange, Put},
 };
 
 /// The footer of a pack that was fetched just now.
@@ -31,11 +31,12 @@ pub struct PackFooter {
 
 /// Sends a pack. An unclear answer, or a name that is taken, abandons the name for the next one (N1): the bytes are
 /// the same in each, so any copy that did arrive serves.
-pub(super) async fn put_pack(store: &dyn ObjectStore, pack: PackId, body: Bytes) -> Result<()> {
+pub(super) async fn put_pack(repository: &Repository, pack: PackId, body: Bytes) -> Result<()> {
+    let (store, world) = (repository.store(), repository.world());
     let mut last = None;
     for attempt in 0..limits::PACK_ATTEMPTS {
         if attempt > 0 {
-            tokio::time::sleep(backoff(attempt)).await;
+            world.sleep(backoff(attempt)).await;
         }
         match store.put_if_absent(&pack_object(pack, attempt), body.clone()).await {
             Ok(Put::Created) => return Ok(()),

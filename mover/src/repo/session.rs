@@ -106,7 +106,7 @@ impl Repository {
                 }
                 Ok(Put::Exists) | Err(_) => attempt += 1,
             }
-            tokio::time::sleep(Duration::from_millis(100 << attempt.min(6))).await;
+            world.sleep(Duration::from_millis(100 << attempt.min(6))).await;
         };
         let session = key_info.session;
         // W2: what any condemned list names is absent to this session for its whole life.
@@ -273,7 +273,7 @@ impl Session {
 
     /// Sends a pack (N1).
     pub async fn put_pack(&self, pack: PackId, body: Bytes) -> Result<()> {
-        packs::put_pack(self.repository.store().as_ref(), pack, body).await
+        packs::put_pack(&self.repository, pack, body).await
     }
 
     /// W4: whether a pack that a hint names may be reused: not condemned, and its footer was fetched within this
@@ -394,7 +394,7 @@ impl Session {
                     return Err(error.context(format!("session {} could not be ended", self.name())));
                 }
             }
-            tokio::time::sleep(Duration::from_millis(100 << attempt.min(6))).await;
+            self.world().sleep(Duration::from_millis(100 << attempt.min(6))).await;
         }
         store.flush().await?;
         // W7: only if the session still exists was the end a decision.
@@ -441,8 +441,8 @@ impl Session {
         let body = records::encode_record(RecordKind::Abandoned, &body);
         // N2: whatever is there already stays.
         let store = self.repository.store();
-        let put = tokio::time::timeout(ABANDON_TIME, store.put_if_absent(&name, body.into())).await;
-        put.map_err(|_| Error::unavailable("the store does not answer"))??;
+        let put = self.world().timeout(ABANDON_TIME, store.put_if_absent(&name, body.into())).await;
+        put.unwrap_or_else(|| Err(Error::unavailable("the store does not answer")))?;
         store.flush().await
     }
 }

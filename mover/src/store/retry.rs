@@ -145,11 +145,11 @@ impl Retry {
     async fn sleep(&self, pause: Duration, err: &Error, tries_left: u32) {
         match self.silence_left().filter(|silence| *silence < pause) {
             Some(silence) => {
-                tokio::time::sleep(silence).await;
+                self.world.sleep(silence).await;
                 self.tell(err, Some(tries_left));
-                tokio::time::sleep(pause - silence).await;
+                self.world.sleep(pause - silence).await;
             }
-            None => tokio::time::sleep(pause).await,
+            None => self.world.sleep(pause).await,
         }
     }
 

@@ -82,14 +82,20 @@ impl Throttle {
 
     /// Waits for the turn of one request.
     async fn request(&self) {
-        wait(self.requests.book(self.world.clock.monotonic(), 1.0).0).await;
+        self.wait(self.requests.book(self.world.clock.monotonic(), 1.0).0).await;
     }
 
     /// Waits until bytes have had their time.
     async fn bytes(&self, pacer: &Pacer, count: usize) {
         #[expect(clippy::cast_precision_loss, reason = "a rate needs no more than 53 bits")]
         let (_, over) = pacer.book(self.world.clock.monotonic(), count as f64);
-        wait(over).await;
+        self.wait(over).await;
+    }
+
+    async fn wait(&self, time: Duration) {
+        if !time.is_zero() {
+            self.world.sleep(time).await;
+        }
     }
 
     async fn get_piece(&self, name: &str, range: ByteRange) -> Result<Bytes> {
@@ -97,12 +103,6 @@ impl Throttle {
         let body = self.inner.get(name, range).await?;
         self.bytes(&self.down, body.len()).await;
         Ok(body)
-    }
-}
-
-async fn wait(time: Duration) {
-    if !time.is_zero() {
-        tokio::time::sleep(time).await;
     }
 }
 

@@ -53,7 +53,7 @@ impl Repository {
                 return Ok(open.is_empty());
             }
             watch.monitor.phase("waiting for backups that are at work");
-            tokio::time::sleep(pause.min(deadline - now)).await;
+            self.world().sleep(pause.min(deadline - now)).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }

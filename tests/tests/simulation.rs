@@ -1,0 +1,83 @@
+//! The real engine in a simulated world: see `carrack_tests::simulation`.
+//!
+//! `CARRACK_SIMULATION_SECONDS=7200 cargo test --locked -p carrack-tests --test simulation -- --nocapture` draws fresh
+//! seeds for so long.
+
+use std::time::{Duration, Instant};
+
+use carrack_mover::clock::World;
+use carrack_tests::simulation::{
+    Setting,
+    faults::{Broken, Faults, Figures},
+};
+
+/// Seeds that every run has in common, and how many more are drawn.
+const FIXED: u64 = 16;
+const FRESH: u64 = 8;
+/// Seeds in which a broken promise must show.
+const TRIED: u64 = 12;
+
+fn run(setting: Setting) -> Figures {
+    let outcome = setting.run().unwrap();
+    let seed = setting.seed;
+    assert!(
+        outcome.violation.is_none(),
+        "seed {seed}: {}\n\nagain: cargo run --locked -p carrack-tests --bin simulate {seed}",
+        outcome.violation.unwrap_or_default()
+    );
+    outcome.figures
+}
+
+#[test]
+fn nothing_is_lost_and_nothing_stays() {
+    let mut sum = Figures::default();
+    for seed in 0..FIXED {
+        sum.add(&run(Setting::of_seed(seed)));
+    }
+    let until = std::env::var("CARRACK_SIMULATION_SECONDS")
+        .ok()
+        .map(|seconds| Instant::now() + Duration::from_secs(seconds.parse().expect("a number of seconds")));
+    let mut fresh = 0;
+    while fresh < FRESH || until.is_some_and(|until| Instant::now() < until) {
+        let seed = u64::from_le_bytes(World::system().random());
+        sum.add(&run(Setting::of_seed(seed)));
+        fresh += 1;
+    }
+    println!("simulation: {sum}; {fresh} of the seeds are fresh");
+    assert!(sum.faults() > 500 && sum.crashes > 0 && sum.landed > 0, "too little went wrong: {sum}");
+}
+
+/// The simulation must see it when the store breaks a promise, or a rule of the protocol is lost on the way to it.
+fn is_noticed(broken: Broken, words: &str) {
+    let faults = Faults { stall: 60, late: 20, crash: 300, stickiness: 5000, ..Faults::default() };
+    for seed in 0..TRIED {
+        let setting = Setting { seed, faults: Some(faults), broken };
+        if let Some(what) = setting.run().unwrap().violation {
+            let first = what.lines().next().unwrap_or_default();
+            println!("{broken:?} is noticed in seed {seed}: {first}");
+            assert!(what.contains(words), "{what}");
+            return;
+        }
+    }
+    panic!("{broken:?} is not noticed in {TRIED} seeds");
+}
+
+#[test]
+fn a_writer_that_does_not_see_the_lists_is_noticed() {
+    is_noticed(Broken::ListsHidden, "does not restore");
+}
+
+#[test]
+fn a_collector_that_sees_old_sessions_is_noticed() {
+    is_noticed(Broken::OldSessions, "");
+}
+
+#[test]
+fn a_store_that_ignores_conditions_is_noticed() {
+    is_noticed(Broken::ConditionsIgnored, "");
+}
+
+#[test]
+fn a_store_that_forgets_deletes_is_noticed() {
+    is_noticed(Broken::DeletesForgotten, "is left, and nobody needs it");
+}
