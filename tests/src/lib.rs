@@ -1,6 +1,7 @@
 //! Harness of the scenario tests: real servers, a network between them that can be disturbed, real file systems, and
 //! trees with everything that a file system can keep.
 
+pub mod damage;
 pub mod http;
 pub mod images;
 pub mod liar;

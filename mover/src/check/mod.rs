@@ -95,8 +95,11 @@ pub async fn check(
     let packs = Packs::list(repository, &mut report, &*monitor).await?;
     let snapshots = choose(&mut list, options, &mut report, &*monitor);
     report.snapshots = snapshots.len() as u64;
-    let (monitor, cancel) = (&monitor, &cancel);
     let bad = Bad::default();
+    if options.only.is_none() {
+        small_objects(repository, options.level, &list, &mut report, &*monitor).await?;
+    }
+    let (monitor, cancel) = (&monitor, &cancel);
     let mut check = Check { repository, options, monitor, cancel, report, packs, snapshots, bad };
     check.look().await?;
     if check.report.damages > 0 {
@@ -112,6 +115,28 @@ pub async fn check(
         check.report.note_problem = Some(error.in_one_line());
     }
     Ok(check.report)
+}
+
+/// What no snapshot refers to: it costs no file, but somebody relies on it.
+async fn small_objects(
+    repository: &Repository,
+    level: CheckLevel,
+    list: &SnapshotList,
+    report: &mut CheckReport,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    for problem in list.problems.iter().cloned().chain(repository.unproven().await?) {
+        report.unproven += 1;
+        monitor.problem(problem);
+    }
+    let mut unreadable = repository.unreadable_keys().await?;
+    if level != CheckLevel::Structure {
+        unreadable.extend(repository.unreadable_hints().await?);
+    }
+    for (object, error) in unreadable {
+        report.add_damage(monitor, object, error.to_string());
+    }
+    Ok(())
 }
 
 /// The snapshots to look at. An end that cannot be read is damage, unless only others were asked for.

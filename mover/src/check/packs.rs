@@ -54,7 +54,9 @@ impl Packs {
         report: &mut CheckReport,
         monitor: &dyn Monitor,
     ) -> Result<Self> {
-        let mut packs = Self { relocations: repository.relocations().await?, ..Self::default() };
+        // A repack that cannot be read is named with the snapshots.
+        let (relocations, _) = repository.readable_relocations().await?;
+        let mut packs = Self { relocations, ..Self::default() };
         let mut sendings: Vec<(PackId, u8, u64)> = Vec::new();
         for object in list_all(repository.store().as_ref(), "packs/").await? {
             match parse_pack_object(&object.name) {

@@ -79,6 +79,8 @@ pub struct CheckReport {
     pub snapshots: u64,
     /// Snapshots that these keys may not read, of which nothing is said.
     pub not_readable: u64,
+    /// Markers, lists and notes that claim something and cannot prove it: they are ignored.
+    pub unproven: u64,
     /// Pages read.
     pub pages: u64,
     /// Packs that exist.

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    error::{ErrorKind, Result},
+    error::{Error, ErrorKind, Result},
     format::{
         frame::FramePlace,
         session::{SessionKeyInfo, SessionName},
@@ -82,7 +82,15 @@ impl Access for RepositoryAccess {
         let relocations = match known {
             Some(known) if !again => known,
             _ => {
-                let fresh = Arc::new(self.repository.relocations().await?);
+                let (fresh, unreadable) = self.repository.readable_relocations().await?;
+                let fresh = Arc::new(fresh);
+                // What cannot be read may be what would say it; what others say is as good as ever.
+                if let Some(error) = unreadable.filter(|_| fresh.lookup(pack, offset).is_none()) {
+                    return Err(Error::corrupt(format!(
+                        "pack {pack} is gone, and where it went cannot be read"
+                    ))
+                    .with_source(error));
+                }
                 *self.relocations.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&fresh));
                 fresh
             }

@@ -296,17 +296,13 @@ impl Repository {
                 if !self.keys().verify_maintenance(name, sealed, signature) {
                     return void("it is not signed with the maintenance key");
                 }
-                let key = self.keys().session_index_key(object.key.generation, session)?;
-                let cipher = Cipher::new(object.key.suite, &key);
-                let plain =
-                    codec::open_object(&cipher, Domain::Record, session, sealed, limits::RECORD_LIMIT)?;
-                Ok(End::Relocated(records::from_json(name, &plain)?))
+                Ok(End::Relocated(self.open_relocations(object, name, sealed)?))
             }
             _ => void(&format!("a {kind:?} record cannot end this session")),
         }
     }
 
-    fn open_snapshot(
+    pub(super) fn open_snapshot(
         &self,
         session: SessionName,
         object: &SessionObject,
@@ -350,8 +346,8 @@ impl Repository {
 
     /// Every visible snapshot with its record, and the marks that speak of them.
     pub async fn snapshots(&self) -> Result<SnapshotList> {
-        let names = self.visible("b").await?;
-        let ends = self.ends_of(&names).await?;
+        let survey = self.survey().await?;
+        let ends = self.ends_of(&survey.visible(SessionKind::Backup)).await?;
         let mut list = SnapshotList::default();
         for (name, end) in ends {
             match end {
@@ -376,6 +372,9 @@ impl Repository {
         let (marks, problems) = self.marks("marks/", "").await?;
         list.marks = marks;
         list.problems.extend(problems);
+        list.unreadable.extend(self.lost_sessions(&survey).await?);
+        let parents = list.snapshots.iter().filter_map(|snapshot| snapshot.parent).collect();
+        list.unreadable.extend(self.lost_ends(&survey, parents, &list.marks).await?);
         Ok(list)
     }
 
@@ -401,23 +400,33 @@ impl Repository {
 
     /// All visible relocations (R2).
     pub async fn relocations(&self) -> Result<Relocations> {
+        let (relocations, unreadable) = self.readable_relocations().await?;
+        unreadable.map_or(Ok(relocations), Err)
+    }
+
+    /// Those that can be read, for who only reads; and why others cannot be, if there are any.
+    pub(crate) async fn readable_relocations(&self) -> Result<(Relocations, Option<Error>)> {
         let names = self.visible("r").await?;
-        let mut relocations = Relocations::default();
+        let (mut relocations, mut unreadable) = (Relocations::default(), None);
         for (name, end) in self.ends_of(&names).await? {
-            match end? {
-                Some(End::Relocated(moved)) => relocations.add(name, &moved),
-                Some(End::Void(problem)) => {
+            match end {
+                Ok(Some(End::Relocated(moved))) => relocations.add(name, &moved),
+                Ok(Some(End::Void(problem))) => {
                     // Ignored it would be if it were forged; but these keys may only be older than the signature.
-                    return Err(Error::denied(format!("repack {name} cannot be believed: {problem}"))
-                        .with_hint(format!(
-                            "fetch the keys again if the repository's key was rotated; else it is forged: \
-                             carrack forget {name}"
-                        )));
+                    let error = Error::denied(format!("repack {name} cannot be believed: {problem}"));
+                    unreadable = Some(error.with_hint(format!(
+                        "fetch the keys again if the repository's key was rotated; else it is forged: \
+                         carrack forget {name}"
+                    )));
                 }
-                _ => {}
+                Ok(_) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Denied) => {
+                    unreadable = Some(error);
+                }
+                Err(error) => return Err(error),
             }
         }
-        Ok(relocations)
+        Ok((relocations, unreadable))
     }
 
     /// The snapshot that a person means: `latest`, or the beginning of its id.

@@ -8,12 +8,15 @@ use super::{
     unlock::{self, CreateOptions, Unlock},
 };
 use crate::{
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     format::records::{self, KeyDerivation, KeyFile, RecordKind},
     id::RandomId,
     secret::Key,
     store::{ByteRange, list_all},
 };
+
+/// The kind of a key that is damaged: it opens nothing.
+const UNREADABLE: &str = "unreadable";
 
 /// A key as people see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,7 +27,7 @@ pub struct KeyEntry {
     pub label: String,
     /// When it was made.
     pub created: Timestamp,
-    /// `passphrase` or `secret`.
+    /// `passphrase`, `secret` or `unreadable`.
     pub kind: String,
 }
 
@@ -41,16 +44,25 @@ impl Repository {
         let mut keys = Vec::new();
         for object in list_all(self.store().as_ref(), "keys/").await? {
             let bytes = self.store().get(&object.name, ByteRange::All).await?;
-            let body = records::decode_kind(&object.name, &bytes, RecordKind::Key)?;
-            let file: KeyFile = records::from_json(&object.name, body)?;
             let id = object.name.strip_prefix("keys/").and_then(RandomId::from_hex);
             let id =
                 id.ok_or_else(|| Error::corrupt(format!("object {} is not named as a key", object.name)))?;
-            let kind = match file.derivation {
-                KeyDerivation::Argon2id { .. } => "passphrase",
-                KeyDerivation::Secret { .. } => "secret",
-            };
-            keys.push(KeyEntry { id, label: file.label, created: file.created, kind: kind.to_owned() });
+            let file = records::decode_kind(&object.name, &bytes, RecordKind::Key)
+                .and_then(|body| records::from_json::<KeyFile>(&object.name, body));
+            let entry = |label, created, kind: &str| KeyEntry { id, label, created, kind: kind.to_owned() };
+            keys.push(match file {
+                Ok(KeyFile { label, created, derivation: KeyDerivation::Argon2id { .. }, .. }) => {
+                    entry(label, created, "passphrase")
+                }
+                Ok(KeyFile { label, created, derivation: KeyDerivation::Secret { .. }, .. }) => {
+                    entry(label, created, "secret")
+                }
+                // Listed, so that it can be taken away.
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    entry(String::new(), Timestamp::UNIX_EPOCH, UNREADABLE)
+                }
+                Err(error) => return Err(error),
+            });
         }
         keys.sort_by_key(|key| (key.created, key.id));
         Ok(keys)
@@ -70,7 +82,7 @@ impl Repository {
         if !keys.iter().any(|key| key.id == id) {
             return Err(Error::not_found(format!("there is no key {id}")).with_hint("see: carrack key list"));
         }
-        if keys.len() == 1 {
+        if !keys.iter().any(|key| key.id != id && key.kind != UNREADABLE) {
             return Err(Error::conflict("this is the only key of the repository")
                 .with_hint("add another first: carrack key add"));
         }

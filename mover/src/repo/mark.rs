@@ -2,7 +2,7 @@
 //! dead stays.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -12,10 +12,11 @@ use super::{Repository, ends::End, packs::Relocations, survey::Survey};
 use crate::{
     cancel::Cancel,
     codec::{self, Cipher},
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     format::{
         entry::{Content, Run},
         frame::{ChunkRef, FrameKind, FramePlace},
+        pack::pack_object,
         page::Page,
         records::Snapshot,
         session::{SessionKeyInfo, SessionKind, SessionName},
@@ -33,10 +34,12 @@ pub(crate) trait Needs: Send {
 }
 
 /// Who watches a mark, and may stop it.
-#[derive(Clone, Copy)]
-pub(crate) struct Watch<'w> {
-    pub(crate) monitor: &'w dyn Monitor,
-    pub(crate) cancel: &'w Cancel,
+#[derive(Debug, Clone, Copy)]
+pub struct Watch<'w> {
+    /// Who is told.
+    pub monitor: &'w dyn Monitor,
+    /// Who may stop it.
+    pub cancel: &'w Cancel,
 }
 
 /// What a mark found besides the frames.
@@ -82,22 +85,20 @@ impl Repository {
     /// Marks everything that visible snapshots need, in order V (C1, C5). Relocations are read after the ends (R3).
     pub(crate) async fn mark(&self, needs: &mut dyn Needs, watch: Watch<'_>) -> Result<Marked> {
         let survey = self.survey().await?;
+        // What was lost is not what was to go: a person decides before anything goes.
+        if let Some((_, lost)) = self.lost_sessions(&survey).await?.into_iter().next() {
+            return Err(lost);
+        }
         let relocations = self.relocations().await?;
-        let mut fenced = Vec::new();
-        let mut marker = Marker {
-            repository: self.clone(),
-            relocations,
-            relocations_needed: HashSet::new(),
-            ciphers: HashMap::new(),
-            seen: HashSet::new(),
-            waiting: Vec::new(),
-            last: None,
-            needs,
-        };
+        let (mut fenced, mut parents) = (Vec::new(), BTreeSet::new());
+        let mut marker = Marker::new(self, relocations, needs);
         for names in survey.visible(SessionKind::Backup).chunks(ENDS_PER_ROUND) {
             for (name, end) in self.ends_of(names).await? {
                 match end? {
-                    Some(End::Committed(snapshot)) => marker.snapshot(&snapshot, watch).await?,
+                    Some(End::Committed(snapshot)) => {
+                        parents.extend(snapshot.parent);
+                        marker.snapshot(&snapshot, watch).await?;
+                    }
                     // It may be forged or damaged, and nobody can tell: a person decides before anything goes.
                     Some(End::Void(problem)) => return Err(not_believed(name, &problem)),
                     Some(End::Fenced) => fenced.push(name),
@@ -106,6 +107,10 @@ impl Repository {
             }
         }
         let Marker { relocations_needed, relocations, .. } = marker;
+        let (marks, _) = self.marks("marks/", "").await?;
+        if let Some((_, lost)) = self.lost_ends(&survey, parents, &marks).await?.into_iter().next() {
+            return Err(lost);
+        }
         for names in survey.visible(SessionKind::Repack).chunks(ENDS_PER_ROUND) {
             let ends = self.ends_of(names).await?;
             fenced.extend(
@@ -118,12 +123,47 @@ impl Repository {
     }
 }
 
+/// Nothing goes while something is missing that is needed.
+pub(super) fn missing(pack: PackId) -> Error {
+    Error::corrupt(format!("object {} is missing, and snapshots need it", pack_object(pack, 0))).with_hint(
+        "bring it back from a copy, or forget the snapshots that carrack check names; if another prune was at work, \
+         run this one again",
+    )
+}
+
+impl Repository {
+    /// Marks what one snapshot needs; answers with the repacks that it needs too.
+    pub(super) async fn needs_of(
+        &self,
+        snapshot: &Snapshot,
+        needs: &mut dyn Needs,
+        watch: Watch<'_>,
+    ) -> Result<HashSet<SessionName>> {
+        let mut marker = Marker::new(self, self.relocations().await?, needs);
+        marker.snapshot(snapshot, watch).await?;
+        Ok(marker.relocations_needed)
+    }
+}
+
 fn not_believed(name: SessionName, problem: &str) -> Error {
     Error::corrupt(format!("snapshot {name} cannot be believed: {problem}"))
         .with_hint(format!("bring it back from a copy, or give it up: carrack forget {name}"))
 }
 
-impl Marker<'_> {
+impl<'n> Marker<'n> {
+    fn new(repository: &Repository, relocations: Relocations, needs: &'n mut dyn Needs) -> Self {
+        Self {
+            repository: repository.clone(),
+            relocations,
+            relocations_needed: HashSet::new(),
+            ciphers: HashMap::new(),
+            seen: HashSet::new(),
+            waiting: Vec::new(),
+            last: None,
+            needs,
+        }
+    }
+
     async fn snapshot(&mut self, snapshot: &Snapshot, watch: Watch<'_>) -> Result<()> {
         self.learn(&snapshot.sessions)?;
         if let Some(root) = &snapshot.root {
@@ -274,7 +314,10 @@ impl Repository {
         let start = first.at.1;
         let end = wanted.iter().map(WantedPage::end).max().unwrap_or_else(|| last.end());
         let range = ByteRange::Slice { offset: start.into(), length: end - u64::from(start) };
-        let bytes = self.read_pack(first.at.0, range).await?;
+        let bytes = self.read_pack(first.at.0, range).await.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => missing(first.at.0),
+            _ => error,
+        })?;
         wanted.iter().map(|page| self.open_page(page, start, &bytes)).collect()
     }
 

@@ -40,6 +40,11 @@ impl Survey {
         self.ends.iter().filter(is_visible).copied().collect()
     }
 
+    /// Ends whose session is gone, and that no marker speaks of.
+    pub(crate) fn orphans(&self) -> impl Iterator<Item = SessionName> {
+        self.ends.difference(&self.sessions).filter(|name| !self.forgotten.contains(name)).copied()
+    }
+
     /// Sessions that have not ended.
     pub(crate) fn open(&self) -> impl Iterator<Item = SessionName> {
         self.sessions.difference(&self.ends).copied()

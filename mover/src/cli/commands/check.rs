@@ -85,7 +85,11 @@ pub(crate) async fn run(context: &Context, args: &CheckArgs) -> Result<Outcome> 
         show(context, &report)?;
         context.output.remark(format_args!("time       {}", units::duration(elapsed)))?;
     }
-    Ok(if report.is_clean() { Outcome::of_problems(report.not_readable) } else { Outcome::Damaged })
+    Ok(if report.is_clean() {
+        Outcome::of_problems(report.not_readable + report.unproven)
+    } else {
+        Outcome::Damaged
+    })
 }
 
 fn show(context: &Context, report: &CheckReport) -> Result<()> {
