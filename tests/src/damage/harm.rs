@@ -18,20 +18,35 @@ use super::scene::{Scene, open};
 /// What an object is, as a store sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
+    /// `format`.
     Format,
+    /// `keys/…`.
     Key,
+    /// `sessions/b…`.
     Session,
+    /// `sessions/r…`.
     RepackSession,
+    /// `snapshots/b…` of a snapshot.
     Snapshot,
+    /// `snapshots/r…` with relocations.
     Relocations,
+    /// A pack of data.
     DataPack,
+    /// A pack of pages.
     TreePack,
+    /// `index/s-…`.
     Segment,
+    /// `index/c…`.
     Checkpoint,
+    /// `forgotten/…`.
     Forgotten,
+    /// `marks/…`.
     Mark,
+    /// `gc/…/condemned`.
     Condemned,
+    /// `gc/…/final`.
     Final,
+    /// `damaged/…`.
     Damaged,
 }
 
@@ -78,7 +93,9 @@ pub enum Harm {
 /// One cell of the matrix.
 #[derive(Debug, Clone)]
 pub struct Cell {
+    /// What is harmed.
     pub kind: Kind,
+    /// How.
     pub harm: Harm,
     /// What the store holds afterwards; nothing: the object is gone.
     pub changes: Vec<(String, Option<Bytes>)>,

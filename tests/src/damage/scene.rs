@@ -20,6 +20,7 @@ use carrack_mover::{
     error::{Error, Result as EngineResult},
     format::session::SessionName,
     id::PackId,
+    limits,
     monitor::CollectMonitor,
     repack::repack,
     repo::{CreateOptions, PruneOptions, Repository, Unlock, Unused},
@@ -101,13 +102,22 @@ pub async fn create(store: Arc<dyn ObjectStore>, secret: u8) -> EngineResult<Rep
 
 /// Backs up a folder as the scene does: unchanged files are believed to be as in the parent.
 pub async fn back_up(repository: &Repository, source: &Path, host: &str) -> EngineResult<BackupReport> {
+    back_up_with(repository, source, host, limits::CHECKPOINT_INTERVAL).await
+}
+
+async fn back_up_with(
+    repository: &Repository,
+    source: &Path,
+    host: &str,
+    checkpoint_interval: Duration,
+) -> EngineResult<BackupReport> {
     let walk = WalkOptions { roots: vec![source.to_owned()], ..WalkOptions::default() };
     let options = BackupOptions {
         host: host.to_owned(),
         memory_bytes: MEMORY_BYTES,
         threads: 1,
         ignore_ctime: true,
-        checkpoint_interval: Duration::ZERO,
+        checkpoint_interval,
         ..BackupOptions::new(BackupSource::Files(walk))
     };
     backup(repository, options, Arc::new(CollectMonitor::default()), Cancel::default()).await
@@ -224,10 +234,8 @@ impl Scene {
         for index in 0..40 {
             write_old(&killed.join(format!("file {index}")), &noise(90 + index, 8000))?;
         }
-        anyhow::ensure!(
-            back_up(&repository, &killed, "killed").await.is_err(),
-            "the backup was to be killed"
-        );
+        let done = back_up_with(&repository, &killed, "killed", Duration::ZERO).await;
+        anyhow::ensure!(done.is_err(), "the backup was to be killed");
         Ok(())
     }
 
@@ -257,8 +265,11 @@ fn session_of(report: BackupReport) -> Result<SessionName> {
 /// Refuses to put or delete objects whose names begin so; nothing is refused for an empty beginning.
 #[derive(Debug)]
 pub struct Walled {
+    /// What it stands before.
     pub inner: Arc<dyn ObjectStore>,
+    /// How names begin that nobody puts.
     pub put: &'static str,
+    /// How names begin that nobody deletes.
     pub delete: &'static str,
 }
 
