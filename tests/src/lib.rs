@@ -2,6 +2,7 @@
 //! trees with everything that a file system can keep.
 
 pub mod bucket;
+pub mod damage;
 pub mod hostile;
 pub mod http;
 pub mod images;
@@ -11,8 +12,8 @@ pub mod place;
 pub mod program;
 pub mod proxy;
 pub mod server;
+pub mod simulation;
 pub mod stage;
 pub mod stalled;
-pub mod simulation;
 pub mod terminal;
 pub mod trees;

@@ -95,12 +95,11 @@ pub async fn check(
     let packs = Packs::list(repository, &mut report, &*monitor).await?;
     let snapshots = choose(&mut list, options, &mut report, &*monitor);
     report.snapshots = snapshots.len() as u64;
-    if options.only.is_none() && repository.keys().can_read_data() {
-        let unproven = repository.unproven().await?.into_iter();
-        unproven.for_each(|problem| report.add_unproven(&*monitor, problem));
+    let bad = Bad::default();
+    if options.only.is_none() {
+        small_objects(repository, options.level, &mut report, &*monitor).await?;
     }
     let (monitor, cancel) = (&monitor, &cancel);
-    let bad = Bad::default();
     let mut check = Check { repository, options, monitor, cancel, report, packs, snapshots, bad };
     check.look().await?;
     if check.report.damages > 0 {
@@ -116,6 +115,25 @@ pub async fn check(
         check.report.note_problem = Some(error.in_one_line());
     }
     Ok(check.report)
+}
+
+/// What no snapshot refers to: it costs no file, but somebody relies on it.
+async fn small_objects(
+    repository: &Repository,
+    level: CheckLevel,
+    report: &mut CheckReport,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    if repository.keys().can_read_data() {
+        let unproven = repository.unproven().await?.into_iter();
+        unproven.for_each(|problem| report.add_unproven(monitor, problem));
+    }
+    if level != CheckLevel::Structure {
+        for (object, error) in repository.unreadable_hints().await? {
+            report.add_damage(monitor, object, error.to_string());
+        }
+    }
+    Ok(())
 }
 
 /// The snapshots to look at. An end that cannot be read is damage, unless only others were asked for.

@@ -103,7 +103,7 @@ impl Checkpoint {
 }
 
 /// The session tag in a checkpoint's name.
-fn tag_of(name: &str, prefix: &str) -> Option<SessionTag> {
+pub(super) fn tag_of(name: &str, prefix: &str) -> Option<SessionTag> {
     SessionTag::from_hex(name.strip_prefix(prefix)?.get(16..)?)
 }
 
@@ -177,7 +177,12 @@ impl Repository {
         }
     }
 
-    async fn checkpoint(&self, name: &str, lineage: LineageId, tag: SessionTag) -> Result<Checkpoint> {
+    pub(super) async fn checkpoint(
+        &self,
+        name: &str,
+        lineage: LineageId,
+        tag: SessionTag,
+    ) -> Result<Checkpoint> {
         let bytes = self.store().get(name, ByteRange::All).await?;
         let (info, sealed) = decode_hint(records::decode_kind(name, &bytes, RecordKind::Checkpoint)?)?;
         if info.session.lineage != lineage || info.session.nonce.tag() != tag {

@@ -1,11 +1,9 @@
-//! What claims something and cannot prove it, and what should be there and is not.
-
-use std::collections::HashSet;
+//! What claims something and cannot prove it.
 
 use serde::de::IgnoredAny;
 use tokio::task::JoinSet;
 
-use super::{Repository, ends::untrue, key_files::KeyFiles, session::condemned_id, survey::Survey};
+use super::{Repository, ends::untrue, key_files::KeyFiles, session::condemned_id};
 use crate::{
     error::{Error, ErrorKind, Result},
     format::{records::RecordKind, session::SessionName},
@@ -108,52 +106,4 @@ impl Repository {
         }
         Ok(self.open_signed::<IgnoredAny>(&name, kind, &bytes).err().map(|error| (name, error)))
     }
-
-    /// Snapshots that were visible once, and of which the end or the session object is lost: a later snapshot names
-    /// them as its parent, or a mark that was signed speaks of them. Whoever deletes takes the session first, then the
-    /// end, then marks, and the forgotten marker last; so neither half stands alone without a marker.
-    pub(super) async fn lost(
-        &self,
-        survey: &Survey,
-        parents: &HashSet<SessionName>,
-    ) -> Result<Vec<(SessionName, Error)>> {
-        let (mut lost, halves) = (Vec::new(), survey.halves().collect::<Vec<_>>());
-        if halves.is_empty() {
-            return Ok(lost);
-        }
-        let listed = list_all(self.store().as_ref(), "marks/").await?.into_iter();
-        let marked: HashSet<SessionName> = listed.filter_map(|object| marked_session(&object.name)).collect();
-        for name in halves {
-            let seen = if parents.contains(&name) {
-                "a later snapshot names it as its parent"
-            } else if marked.contains(&name) && !self.marks("marks/", &format!("{name}.")).await?.0.is_empty()
-            {
-                "it was pinned or verified"
-            } else {
-                continue;
-            };
-            // Both may have changed since they were listed. In this order clean-up cannot look like a loss.
-            let forgotten = self.is_forgotten(name).await?;
-            let has_end = self.exists(&name.end_object()).await?;
-            let has_session = self.exists(&name.session_object()).await?;
-            if forgotten || has_end == has_session {
-                continue;
-            }
-            let object = if has_end { name.session_object() } else { name.end_object() };
-            let error = Error::corrupt(format!("object {object} is lost: {seen}"));
-            lost.push((
-                name,
-                error.with_hint(format!(
-                    "an old state of the store may have been put back: bring that object back from a copy, or give \
-                     the snapshot up: carrack forget {name}"
-                )),
-            ));
-        }
-        Ok(lost)
-    }
-}
-
-/// The session that a mark's name speaks of.
-fn marked_session(name: &str) -> Option<SessionName> {
-    name.strip_prefix("marks/")?.split('.').next()?.parse().ok()
 }

@@ -304,11 +304,7 @@ impl Repository {
                 if !self.keys().verify_maintenance(name, sealed, signature) {
                     return void("it is not signed with the maintenance key");
                 }
-                let key = self.keys().session_index_key(object.key.generation, session)?;
-                let cipher = Cipher::new(object.key.suite, &key);
-                let plain =
-                    codec::open_object(&cipher, Domain::Record, session, sealed, limits::RECORD_LIMIT)?;
-                Ok(End::Relocated(records::from_json(name, &plain)?))
+                Ok(End::Relocated(self.open_relocations(object, name, sealed)?))
             }
             _ => void(&format!("a {kind:?} record cannot end this session")),
         }
@@ -320,7 +316,7 @@ impl Repository {
         Some(self.lineage(&snapshot.host, &paths?))
     }
 
-    fn open_snapshot(
+    pub(super) fn open_snapshot(
         &self,
         session: SessionName,
         object: &SessionObject,
@@ -387,14 +383,15 @@ impl Repository {
                 Err(error) => list.unreadable.push((name, error)),
             }
         }
-        let parents = list.snapshots.iter().filter_map(parent_of).collect();
-        list.unreadable.extend(self.lost(&survey, &parents).await?);
-        if !list.unreadable.is_empty() && self.keys().can_read_data() {
-            self.check_keys_unchanged().await?;
-        }
+        list.unreadable.extend(self.lost_sessions(&survey).await?);
         let (marks, problems) = self.marks("marks/", "").await?;
         list.marks = marks;
         list.problems.extend(problems);
+        let parents = list.snapshots.iter().filter_map(parent_of).collect();
+        list.unreadable.extend(self.lost_ends(&survey, parents, &list.marks).await?);
+        if !list.unreadable.is_empty() && self.keys().can_read_data() {
+            self.check_keys_unchanged().await?;
+        }
         Ok(list)
     }
 

@@ -305,7 +305,7 @@ impl Repository {
         Ok((index, read))
     }
 
-    async fn segment(&self, name: &str) -> Result<Segment> {
+    pub(super) async fn segment(&self, name: &str) -> Result<Segment> {
         let bytes = self.store().get(name, ByteRange::All).await?;
         let (info, sealed) = decode_hint(records::decode_kind(name, &bytes, RecordKind::Segment)?)?;
         let key = self.keys().session_index_key(info.generation, info.session)?;

@@ -26,7 +26,7 @@ pub struct KeyEntry {
     pub label: String,
     /// When it was made.
     pub created: Timestamp,
-    /// `passphrase` or `secret`.
+    /// `passphrase`, `secret` or `unreadable`.
     pub kind: String,
 }
 

@@ -2,7 +2,7 @@
 //! dead stays.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -21,6 +21,7 @@ use crate::{
     format::{
         entry::{Content, Run},
         frame::{ChunkRef, FrameKind, FramePlace},
+        pack::pack_object,
         page::Page,
         records::Snapshot,
         session::{SessionKeyInfo, SessionKind, SessionName},
@@ -38,10 +39,12 @@ pub(crate) trait Needs: Send {
 }
 
 /// Who watches a mark, and may stop it.
-#[derive(Clone, Copy)]
-pub(crate) struct Watch<'w> {
-    pub(crate) monitor: &'w dyn Monitor,
-    pub(crate) cancel: &'w Cancel,
+#[derive(Debug, Clone, Copy)]
+pub struct Watch<'w> {
+    /// Who is told.
+    pub monitor: &'w dyn Monitor,
+    /// Who may stop it.
+    pub cancel: &'w Cancel,
 }
 
 /// What a mark found besides the frames.
@@ -92,17 +95,10 @@ impl Repository {
     pub(crate) async fn mark(&self, needs: &mut dyn Needs, watch: Watch<'_>) -> Result<Marked> {
         let survey = self.survey().await?;
         let (relocations, mut doubtful) = self.relocations().await?;
-        let (mut fenced, mut parents) = (Vec::new(), HashSet::new());
-        let mut marker = Marker {
-            repository: self.clone(),
-            relocations,
-            relocations_needed: HashSet::new(),
-            ciphers: HashMap::new(),
-            seen: HashSet::new(),
-            waiting: Vec::new(),
-            last: None,
-            needs,
-        };
+        // What was lost is not what was to go.
+        doubtful.extend(self.lost_sessions(&survey).await?);
+        let (mut fenced, mut parents) = (Vec::new(), BTreeSet::new());
+        let mut marker = Marker::new(self, relocations, needs);
         for names in survey.visible(SessionKind::Backup).chunks(ENDS_PER_ROUND) {
             for (name, end) in self.ends_of(names).await? {
                 match end {
@@ -120,7 +116,8 @@ impl Repository {
                 }
             }
         }
-        doubtful.extend(self.lost(&survey, &parents).await?);
+        let (marks, _) = self.marks("marks/", "").await?;
+        doubtful.extend(self.lost_ends(&survey, parents, &marks).await?);
         undoubted(doubtful)?;
         let Marker { relocations_needed, relocations, .. } = marker;
         for names in survey.visible(SessionKind::Repack).chunks(ENDS_PER_ROUND) {
@@ -153,12 +150,49 @@ fn undoubted(doubtful: Vec<(SessionName, Error)>) -> Result<()> {
     }
 }
 
+/// Nothing goes while something is missing that is needed.
+pub(super) fn missing(pack: PackId) -> Error {
+    Error::corrupt(format!("object {} is missing, and snapshots need it", pack_object(pack, 0))).with_hint(
+        "bring it back from a copy, or forget the snapshots that carrack check names; if another prune was at work, \
+         run this one again",
+    )
+}
+
+impl Repository {
+    /// Marks what one snapshot needs; answers with the repacks that it needs too.
+    pub(super) async fn needs_of(
+        &self,
+        snapshot: &Snapshot,
+        needs: &mut dyn Needs,
+        watch: Watch<'_>,
+    ) -> Result<HashSet<SessionName>> {
+        let (relocations, doubtful) = self.relocations().await?;
+        undoubted(doubtful)?;
+        let mut marker = Marker::new(self, relocations, needs);
+        marker.snapshot(snapshot, watch).await?;
+        Ok(marker.relocations_needed)
+    }
+}
+
 fn not_believed(name: SessionName, problem: &str) -> Error {
     Error::corrupt(format!("snapshot {name} cannot be believed: {problem}"))
         .with_hint(format!("bring it back from a copy, or give it up: carrack forget {name}"))
 }
 
-impl Marker<'_> {
+impl<'n> Marker<'n> {
+    fn new(repository: &Repository, relocations: Relocations, needs: &'n mut dyn Needs) -> Self {
+        Self {
+            repository: repository.clone(),
+            relocations,
+            relocations_needed: HashSet::new(),
+            ciphers: HashMap::new(),
+            seen: HashSet::new(),
+            waiting: Vec::new(),
+            last: None,
+            needs,
+        }
+    }
+
     async fn snapshot(&mut self, snapshot: &Snapshot, watch: Watch<'_>) -> Result<()> {
         self.learn(&snapshot.sessions)?;
         if let Some(root) = &snapshot.root {
@@ -325,7 +359,10 @@ impl Repository {
         let start = first.at.1;
         let end = wanted.iter().map(WantedPage::end).max().unwrap_or_else(|| last.end());
         let range = ByteRange::Slice { offset: start.into(), length: end - u64::from(start) };
-        let bytes = self.read_pack(first.at.0, range).await?;
+        let bytes = self.read_pack(first.at.0, range).await.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => missing(first.at.0),
+            _ => error,
+        })?;
         wanted.iter().map(|page| self.open_page(page, start, &bytes)).collect()
     }
 

@@ -83,6 +83,15 @@ impl Repository {
         Err(short.or(missing).unwrap_or_else(|| Error::internal("no attempt was made")))
     }
 
+    /// Whether any sending of a pack is there.
+    pub(super) async fn has_pack(&self, pack: PackId) -> Result<bool> {
+        match self.store().list(&pack_object(pack, 0), None).await {
+            Ok(page) => Ok(!page.objects.is_empty()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Fetches and opens the footer of a pack.
     pub async fn footer(&self, pack: PackId) -> Result<PackFooter> {
         self.footer_among(pack, 0..limits::PACK_ATTEMPTS).await

@@ -1,7 +1,7 @@
 //! Sessions: one run of a writer, from its first object to its end (W1 to W7).
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -58,6 +58,20 @@ pub(crate) struct Absent {
     /// Lists and relocations that could not be read or believed. If there is any, no pack of others may be reused at
     /// all: a collector deletes by the final, whatever became of its list, and what was moved is deleted where it was.
     doubts: Vec<(String, String)>,
+}
+
+impl Absent {
+    /// Whether a list names this repack's relocations.
+    pub(super) fn condemns(&self, repack: SessionName) -> bool {
+        self.relocations.contains(&repack)
+    }
+
+    /// Whether a list names any of these, or may, because nobody can read it.
+    pub(super) fn may_name(&self, packs: &BTreeSet<PackId>, repacks: &HashSet<SessionName>) -> bool {
+        self.unreadable
+            || !self.relocations.is_disjoint(repacks)
+            || packs.iter().any(|pack| self.packs.contains(pack))
+    }
 }
 
 /// Footers that were fetched within this session, which is what makes their packs reusable (W4).

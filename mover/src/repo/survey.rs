@@ -37,16 +37,14 @@ impl Survey {
         self.ends.iter().filter(is_visible).copied().collect()
     }
 
+    /// Ends whose session is gone, and that no marker speaks of.
+    pub(crate) fn orphans(&self) -> impl Iterator<Item = SessionName> {
+        self.ends.difference(&self.sessions).filter(|name| !self.forgotten.contains(name)).copied()
+    }
+
     /// Sessions that have not ended.
     pub(crate) fn open(&self) -> impl Iterator<Item = SessionName> {
         self.sessions.difference(&self.ends).copied()
-    }
-
-    /// Sessions of backups that were not forgotten, of which there is the object without an end, or the end without
-    /// the object.
-    pub(crate) fn halves(&self) -> impl Iterator<Item = SessionName> {
-        let halves = self.sessions.symmetric_difference(&self.ends);
-        halves.filter(|name| name.kind == SessionKind::Backup && !self.forgotten.contains(name)).copied()
     }
 
     /// Sessions with a forgotten marker.

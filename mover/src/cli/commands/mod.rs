@@ -16,5 +16,6 @@ pub(crate) mod mount;
 pub(crate) mod prune;
 pub(crate) mod repo;
 pub(crate) mod restore;
+mod revive;
 pub(crate) mod snapshots;
 pub(crate) mod stats;

@@ -4,6 +4,7 @@ use carrack_mover::error::Result;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::revive;
 use crate::cli::{context::Context, engine, exit::Outcome, units};
 
 /// Show and mend the repository itself
@@ -12,7 +13,9 @@ use crate::cli::{context::Context, engine, exit::Outcome, units};
 Examples:
   carrack repo info
   carrack repo merge-index --dry-run
-  carrack repo repair-index --dry-run")]
+  carrack repo repair-index --dry-run
+  carrack repo revive
+  carrack repo revive 4fd1a7c2")]
 pub(crate) struct RepoArgs {
     #[command(subcommand)]
     pub(crate) what: RepoWhat,
@@ -37,6 +40,15 @@ pub(crate) enum RepoWhat {
         #[arg(short = 'n', long)]
         dry_run: bool,
     },
+    /// Bring back snapshots that were forgotten, or whose session object is lost or damaged
+    ///
+    /// Without names it lists them. What is brought back has a new id, and is as whole as its data: a prune may have
+    /// freed some of it. Says which packs are missing.
+    Revive {
+        /// Snapshots to bring back, by the beginning of their id or by their full name
+        #[arg(value_name = "SNAPSHOT")]
+        snapshots: Vec<String>,
+    },
 }
 
 /// Body of `summary`.
@@ -50,10 +62,11 @@ struct Info<'a> {
 }
 
 pub(crate) async fn run(context: &Context, args: &RepoArgs) -> Result<Outcome> {
-    match args.what {
+    match &args.what {
         RepoWhat::Info => info(context).await,
-        RepoWhat::MergeIndex { dry_run } => index(context, false, dry_run).await,
-        RepoWhat::RepairIndex { dry_run } => index(context, true, dry_run).await,
+        RepoWhat::MergeIndex { dry_run } => index(context, false, *dry_run).await,
+        RepoWhat::RepairIndex { dry_run } => index(context, true, *dry_run).await,
+        RepoWhat::Revive { snapshots } => revive::run(context, snapshots).await,
     }
 }
 

@@ -114,7 +114,7 @@ impl Repository {
         for repack in &doomed.relocations {
             // As in clean-up: the session first, confirmed, then its end.
             self.store().delete(&repack.session_object()).await?;
-            self.store().delete(&repack.end_object()).await?;
+            self.bury(*repack).await?;
         }
         Ok(())
     }

@@ -158,6 +158,7 @@ impl Repository {
         let unfinished = list_all(self.store().as_ref(), "gc/").await?;
         monitor.phase("finding what snapshots need");
         let marked = self.mark(&mut table, Watch { monitor, cancel }).await?;
+        self.refuse_missing(&table).await?;
         let mut plan = PrunePlan::new(options);
         plan.unfinished_lists =
             unfinished.iter().filter(|object| condemned_id(&object.name).is_some()).count() as u64;
@@ -212,6 +213,24 @@ impl Repository {
         self.store().flush().await?;
         report.problems = words(&problems);
         Ok(report)
+    }
+
+    /// What snapshots need and is not there may have been moved to where nobody finds it, so nothing may go. What arrived
+    /// or was moved since packs were listed is not missing.
+    async fn refuse_missing(&self, table: &PackTable) -> Result<()> {
+        let mut unlisted = table.unlisted().peekable();
+        if unlisted.peek().is_none() {
+            return Ok(());
+        }
+        // The mark has refused what is in doubt.
+        let (relocations, _) = self.relocations().await?;
+        for (pack, offset) in unlisted {
+            let (at, _) = relocations.lookup(pack, offset).unwrap_or((pack, offset));
+            if !self.has_pack(at).await? {
+                return Err(super::mark::missing(at));
+            }
+        }
+        Ok(())
     }
 
     /// One round of lists, from C2 to C9; again if another collector made them void meanwhile.

@@ -19,6 +19,11 @@ use crate::{
 /// First and longest pause between two looks at a session that has not ended.
 const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How often a late end is deleted before its place is taken.
+const BURY_ATTEMPTS: u32 = 4;
+/// How long a tombstone stays, in seconds: longer than any request is on its way. Each costs every listing of snapshots one
+/// read.
+const TOMBSTONE_SECONDS: i64 = 7 * 86_400;
 /// Sessions that are cleaned up at once.
 const PARALLEL_SESSIONS: usize = 16;
 
@@ -74,7 +79,11 @@ impl Repository {
     }
 
     /// Asks the same of many sessions, some at once; answers in the order of their names.
-    async fn each_of<'s, T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
+    pub(in crate::repo) async fn each_of<
+        's,
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    >(
         &self,
         sessions: impl IntoIterator<Item = &'s SessionName>,
         ask: impl Fn(Self, SessionName) -> F,
@@ -157,7 +166,9 @@ impl Repository {
         }
     }
 
-    /// CLEANUP: session object, confirmed, then end, then markers.
+    /// CLEANUP: session object, confirmed, then end, then markers. A fence takes the place of the end: whatever PUT of it
+    /// is still on its way finds that, and no end without a session is left but what was lost. An end that is none, of
+    /// a session that was shut out or gave up, is such a tombstone already.
     async fn clean_up_one(&self, session: SessionName) -> Result<bool> {
         let (forgotten, _) = self.marks("forgotten/", &session.to_string()).await?;
         if forgotten.is_empty() && !matches!(self.end(session).await?, Some(End::Fenced)) {
@@ -165,7 +176,9 @@ impl Repository {
         }
         let existed = self.exists(&session.session_object()).await?;
         self.store().delete(&session.session_object()).await?;
-        self.store().delete(&session.end_object()).await?;
+        if !forgotten.is_empty() {
+            self.bury(session).await?;
+        }
         for folder in ["marks/", "forgotten/"] {
             for object in list_all(self.store().as_ref(), &format!("{folder}{session}.")).await? {
                 self.store().delete(&object.name).await?;
@@ -174,12 +187,33 @@ impl Repository {
         Ok(existed)
     }
 
-    /// ORPHANS: ends whose session is gone. Ends are listed first, then sessions.
+    /// Puts a fence where the end of a session was, whose object is gone.
+    pub(super) async fn bury(&self, session: SessionName) -> Result<()> {
+        for _ in 0..BURY_ATTEMPTS {
+            if self.tombstone_since(session).await?.is_some() {
+                return Ok(());
+            }
+            self.store().delete(&session.end_object()).await?;
+            if self.fence(session, "it was cleaned up").await? {
+                return Ok(());
+            }
+        }
+        // Its end lands as often as it is deleted; the next prune sees it with its marker.
+        Err(Error::unavailable(format!("the end of session {session} comes back again and again")))
+    }
+
+    /// ORPHANS: tombstones that nobody's late PUT needs any more. Ends are listed first, then sessions. Time decides only
+    /// how long they stay: an end that lands after that counts as one that lost its session.
     pub(super) async fn drop_orphan_ends(&self) -> Result<()> {
         let ends = self.session_names("snapshots/", "").await?;
         let sessions = self.session_names("sessions/", "").await?;
-        for session in ends.difference(&sessions) {
-            self.store().delete(&session.end_object()).await?;
+        let now = self.world().clock.now().as_second();
+        let orphans: Vec<SessionName> = ends.difference(&sessions).copied().collect();
+        let ask = |repository: Self, name| async move { repository.tombstone_since(name).await };
+        for (session, since) in self.each_of(&orphans, ask).await? {
+            if since.is_some_and(|since| now.saturating_sub(since.as_second()) >= TOMBSTONE_SECONDS) {
+                self.store().delete(&session.end_object()).await?;
+            }
         }
         Ok(())
     }

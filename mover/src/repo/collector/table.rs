@@ -1,6 +1,8 @@
 //! All packs of a repository with what is needed of each, in 48 bytes a pack: three million packs, 100 TiB, fit into
 //! the memory that a prune has.
 
+use std::collections::BTreeMap;
+
 use crate::{
     error::Result,
     format::pack::{PackSending, parse_pack_object},
@@ -32,7 +34,12 @@ pub(super) struct PackRow {
 #[derive(Debug, Default)]
 pub(super) struct PackTable {
     rows: Vec<PackRow>,
+    /// Packs that are needed and were not listed, each with the offset of one frame; if everything was listed.
+    unlisted: Option<BTreeMap<PackId, u32>>,
 }
+
+/// Packs that are remembered as needed and not listed: one is enough to stop.
+const UNLISTED_KEPT: usize = 1000;
 
 impl PackTable {
     /// Every pack that is there.
@@ -56,7 +63,12 @@ impl PackTable {
             }
             same
         });
-        Ok(Self { rows })
+        Ok(Self { rows, unlisted: Some(BTreeMap::new()) })
+    }
+
+    /// Packs that are needed and were not there when all were listed, each with the offset of one frame.
+    pub(super) fn unlisted(&self) -> impl Iterator<Item = (PackId, u32)> {
+        self.unlisted.iter().flatten().map(|(pack, offset)| (*pack, *offset))
     }
 
     /// The sendings that were listed of these packs.
@@ -70,7 +82,7 @@ impl PackTable {
         let row = |pack| PackRow { pack, bytes: 0, length: 0, attempts: 0, needed: [0; 2] };
         let mut rows: Vec<PackRow> = packs.into_iter().map(row).collect();
         rows.sort_unstable_by_key(|row| row.pack);
-        Self { rows }
+        Self { rows, unlisted: None }
     }
 
     pub(super) fn rows(&self) -> &[PackRow] {
@@ -92,6 +104,10 @@ impl Needs for PackTable {
     fn frame(&mut self, pack: PackId, offset: u32, stored: u32) {
         if let Ok(found) = self.rows.binary_search_by_key(&pack, |row| row.pack) {
             self.rows[found].need(offset, stored);
+        } else if let Some(unlisted) =
+            self.unlisted.as_mut().filter(|unlisted| unlisted.len() < UNLISTED_KEPT)
+        {
+            unlisted.insert(pack, offset);
         }
     }
 }

@@ -1,0 +1,104 @@
+//! Ends without their session, and sessions that committed and are without their end: what a store has lost of the
+//! two objects that make a snapshot visible.
+//!
+//! Clean-up leaves neither: it takes the session away first, and puts a fence where the end was, so that no late PUT of
+//! that end can land. So an end that is a record, and whose session object is gone, was lost, and nobody may take
+//! it for a snapshot that was to go.
+
+use std::collections::BTreeSet;
+
+use super::{Repository, survey::Survey};
+use crate::{
+    error::{Error, Result},
+    format::{
+        records::{self, Fenced, Mark, RecordKind},
+        session::{SessionKind, SessionName},
+    },
+};
+
+impl Repository {
+    /// Ends whose session object is lost, each with what is to be said of it.
+    pub(crate) async fn lost_sessions(&self, survey: &Survey) -> Result<Vec<(SessionName, Error)>> {
+        let mut lost = Vec::new();
+        let orphans: Vec<SessionName> = survey.orphans().collect();
+        let ask = |repository: Self, name| async move { repository.is_orphan(name).await };
+        for (session, is_lost) in self.each_of(&orphans, ask).await? {
+            if is_lost {
+                let error = Error::corrupt(format!(
+                    "object {} is missing: what {} committed is out of view",
+                    session.session_object(),
+                    session.end_object()
+                ));
+                lost.push((session, error.with_hint(bring_back(session, true))));
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Sessions that committed, because a parent or a mark says so, and whose end is lost.
+    pub(crate) async fn lost_ends(
+        &self,
+        survey: &Survey,
+        mut committed: BTreeSet<SessionName>,
+        marks: &[Mark],
+    ) -> Result<Vec<(SessionName, Error)>> {
+        committed.extend(marks.iter().map(|mark| mark.session));
+        let mut lost = Vec::new();
+        for session in survey.open().filter(|session| committed.contains(session)) {
+            // A clean-up takes the session first: seen after its end is gone, it was no clean-up.
+            let gone = !self.exists(&session.end_object()).await?
+                && self.exists(&session.session_object()).await?
+                && self.marks("forgotten/", &session.to_string()).await?.0.is_empty();
+            if gone {
+                let error = Error::corrupt(format!(
+                    "object {} is missing, and a parent or a mark says that it was there",
+                    session.end_object()
+                ));
+                lost.push((session, error.with_hint(bring_back(session, false))));
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Whether an end is a record, and no clean-up explains that its session is gone.
+    async fn is_orphan(&self, session: SessionName) -> Result<bool> {
+        let Some(bytes) = self.there(&session.end_object()).await? else { return Ok(false) };
+        if self.tombstone(session, &bytes).is_some() {
+            return Ok(false);
+        }
+        // A clean-up that is under way has its marker or its list until the end is gone.
+        let is_going = match session.kind {
+            SessionKind::Backup => !self.marks("forgotten/", &session.to_string()).await?.0.is_empty(),
+            SessionKind::Repack => {
+                let (forgotten, _) = self.marks("forgotten/", &session.to_string()).await?;
+                !forgotten.is_empty() || self.absent().await?.condemns(session)
+            }
+        };
+        if is_going || self.exists(&session.session_object()).await? {
+            return Ok(false);
+        }
+        Ok(self.there(&session.end_object()).await? == Some(bytes))
+    }
+
+    /// Since when an end says of a session that is gone that it never counted, or counts no more.
+    fn tombstone(&self, session: SessionName, bytes: &[u8]) -> Option<jiff::Timestamp> {
+        let name = session.end_object();
+        let fenced = self.open_signed::<Fenced>(&name, RecordKind::Fenced, bytes).ok().or_else(|| {
+            // Who could have signed it is gone. It stands for nothing that could be lost.
+            let body = records::decode_kind(&name, bytes, RecordKind::Abandoned).ok()?;
+            records::from_json(&name, body.get(records::SIGNATURE_LENGTH..)?).ok()
+        })?;
+        (fenced.session == session).then_some(fenced.created)
+    }
+
+    /// When this end became a tombstone; none if it is something else, or gone.
+    pub(super) async fn tombstone_since(&self, session: SessionName) -> Result<Option<jiff::Timestamp>> {
+        let bytes = self.there(&session.end_object()).await?;
+        Ok(bytes.and_then(|bytes| self.tombstone(session, &bytes)))
+    }
+}
+
+fn bring_back(session: SessionName, can_be_made: bool) -> String {
+    let make = if can_be_made { format!(", or carrack repo revive {session}") } else { String::new() };
+    format!("bring that object back from a copy{make}; or give the snapshot up: carrack forget {session}")
+}
