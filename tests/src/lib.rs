@@ -1,6 +1,8 @@
 //! Harness of the scenario tests: real servers, a network between them that can be disturbed, real file systems, and
 //! trees with everything that a file system can keep.
 
+pub mod disk;
+pub mod gate;
 pub mod http;
 pub mod images;
 pub mod liar;
