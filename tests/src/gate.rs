@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::disk::Ran;
+use crate::disk::{Ran, State};
 use crate::http::Request;
 
 /// How long the number of a process may take that was started just now.
@@ -86,7 +86,7 @@ impl Gate {
         let mut control = self.shared.lock();
         let killed = std::mem::take(&mut control.dead);
         control.end = None;
-        Ok(Ran { output, steps: control.requests, killed, synced_last: false })
+        Ok(Ran { output, state: State::default(), steps: control.requests, killed, synced_last: false })
     }
 }
 

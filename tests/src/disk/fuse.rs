@@ -12,6 +12,7 @@ use fuser::{
 };
 use rustix::fs::{FallocateFlags, FileType as Kind, XattrFlags};
 
+use super::contents::Contents;
 use super::state::{Body, Inode, State};
 use super::{Shared, Step};
 
@@ -97,9 +98,9 @@ fn inode_mut(state: &mut State, number: u64) -> Answer<&mut Inode> {
     state.get_mut(number).ok_or(Errno::ENOENT)
 }
 
-fn contents(inode: &mut Inode) -> Answer<&mut Vec<u8>> {
+fn contents(inode: &mut Inode) -> Answer<&mut Contents> {
     match &mut inode.body {
-        Body::File(bytes) => Ok(Arc::make_mut(bytes)),
+        Body::File(contents) => Ok(contents),
         _ => Err(Errno::EINVAL),
     }
 }
@@ -118,16 +119,16 @@ fn kind_of(mode: u32) -> FileType {
 
 fn attributes(state: &State, number: u64) -> Answer<FileAttr> {
     let found = inode(state, number)?;
-    let (size, rdev) = match &found.body {
-        Body::File(bytes) => (bytes.len() as u64, 0),
-        Body::Directory(names) => (names.len() as u64, 0),
-        Body::Link(target) => (target.len() as u64, 0),
-        Body::Node(rdev) => (0, *rdev),
+    let (size, allocated, rdev) = match &found.body {
+        Body::File(contents) => (contents.length(), contents.allocated(), 0),
+        Body::Directory(names) => (names.len() as u64, 0, 0),
+        Body::Link(target) => (target.len() as u64, 0, 0),
+        Body::Node(rdev) => (0, 0, *rdev),
     };
     Ok(FileAttr {
         ino: INodeNo(number),
         size,
-        blocks: size.div_ceil(512),
+        blocks: allocated.div_ceil(512),
         atime: found.atime,
         mtime: found.mtime,
         ctime: found.mtime,
@@ -148,11 +149,6 @@ fn time(wish: TimeOrNow) -> SystemTime {
         TimeOrNow::SpecificTime(time) => time,
         TimeOrNow::Now => SystemTime::now(),
     }
-}
-
-fn set_length(bytes: &mut Vec<u8>, length: u64) -> Answer<()> {
-    bytes.resize(usize::try_from(length).map_err(|_| Errno::EFBIG)?, 0);
-    Ok(())
 }
 
 fn renamed(
@@ -209,7 +205,7 @@ impl Filesystem for Served {
         let done = self.step(Step::Change, |state| {
             let found = inode_mut(state, ino.0)?;
             if let Some(size) = size {
-                set_length(contents(found)?, size)?;
+                contents(found)?.set_length(size);
                 found.mtime = SystemTime::now();
             }
             if let Some(mode) = mode {
@@ -239,7 +235,7 @@ impl Filesystem for Served {
 
     fn mknod(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, rdev: u32, reply: ReplyEntry) {
         let body = match Kind::from_raw_mode(mode) {
-            Kind::RegularFile => Body::File(Arc::default()),
+            Kind::RegularFile => Body::File(Contents::default()),
             _ => Body::Node(rdev),
         };
         let made = Inode::new(body, mode & !umask, (request.uid(), request.gid()));
@@ -309,7 +305,7 @@ impl Filesystem for Served {
         reply: ReplyCreate,
     ) {
         let mode = Kind::RegularFile.as_raw_mode() | (mode & 0o7777 & !umask);
-        let made = Inode::new(Body::File(Arc::default()), mode, (request.uid(), request.gid()));
+        let made = Inode::new(Body::File(Contents::default()), mode, (request.uid(), request.gid()));
         match self.make(parent, name, made) {
             Ok(found) => {
                 reply.created(&TRUTH, &found, GENERATION, FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE)
@@ -330,15 +326,11 @@ impl Filesystem for Served {
         reply: ReplyData,
     ) {
         let bytes = self.read(|state| match &inode(state, ino.0)?.body {
-            Body::File(bytes) => Ok(Arc::clone(bytes)),
+            Body::File(contents) => Ok(contents.read(offset, size.into())),
             _ => Err(Errno::EINVAL),
         });
         match bytes {
-            Ok(bytes) => {
-                let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-                let to = from.saturating_add(size as usize).min(bytes.len());
-                reply.data(&bytes[from..to]);
-            }
+            Ok(bytes) => reply.data(&bytes),
             Err(errno) => reply.error(errno),
         }
     }
@@ -357,13 +349,7 @@ impl Filesystem for Served {
     ) {
         let done = self.step(Step::Change, |state| {
             let found = inode_mut(state, ino.0)?;
-            let bytes = contents(found)?;
-            let end = offset + data.len() as u64;
-            if bytes.len() as u64 <= end {
-                set_length(bytes, end)?;
-            }
-            let from = usize::try_from(offset).map_err(|_| Errno::EFBIG)?;
-            bytes[from..from + data.len()].copy_from_slice(data);
+            contents(found)?.write(offset, data);
             found.mtime = SystemTime::now();
             Ok(())
         });
@@ -471,10 +457,7 @@ impl Filesystem for Served {
             return reply.error(Errno::EOPNOTSUPP);
         }
         let done = self.step(Step::Change, |state| {
-            let bytes = contents(inode_mut(state, ino.0)?)?;
-            let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-            let to = usize::try_from(offset + length).unwrap_or(usize::MAX).min(bytes.len());
-            bytes[from..to].fill(0);
+            contents(inode_mut(state, ino.0)?)?.punch(offset, length);
             Ok(())
         });
         settle(done, reply);

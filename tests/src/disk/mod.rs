@@ -7,6 +7,7 @@
 //!
 //! Not told apart: `fsync` and `fdatasync`; and `syncfs`, which the kernel does not pass on to FUSE.
 
+mod contents;
 mod fuse;
 pub mod state;
 
@@ -85,6 +86,8 @@ impl Shared {
 pub struct Ran {
     /// What it printed, and how it ended.
     pub output: Output,
+    /// What was on the disk then, if there is one.
+    pub state: State,
     /// Steps that it took.
     pub steps: u64,
     /// Whether it was killed at the step that was asked for.
@@ -139,7 +142,8 @@ impl Disk {
         let killed = std::mem::take(&mut control.dead);
         control.end_at = None;
         control.victim = None;
-        Ok(Ran { output, steps: control.steps, killed, synced_last: control.last == Some(Step::Sync) })
+        let (state, synced_last) = (control.state.clone(), control.last == Some(Step::Sync));
+        Ok(Ran { output, state, steps: control.steps, killed, synced_last })
     }
 }
 

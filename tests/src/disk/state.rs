@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::FileType;
+
+use super::contents::Contents;
 
 /// The number of the top directory.
 pub const ROOT: u64 = 1;
@@ -14,7 +15,7 @@ pub const ROOT: u64 = 1;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Body {
     /// Contents of a file.
-    File(Arc<Vec<u8>>),
+    File(Contents),
     /// Names of a directory, and the inodes that they lead to.
     Directory(BTreeMap<OsString, u64>),
     /// Where a symbolic link leads.
@@ -51,7 +52,7 @@ impl Inode {
     /// a device are whole, as what they are lies in the inode itself.
     fn emptied(&self) -> Self {
         let body = match &self.body {
-            Body::File(_) => Body::File(Arc::default()),
+            Body::File(_) => Body::File(Contents::default()),
             Body::Directory(_) => Body::Directory(BTreeMap::new()),
             other => other.clone(),
         };
@@ -267,18 +268,15 @@ impl Coin {
                 Body::Directory(names)
             }
             (_, Body::File(new)) => {
-                let half = new.len() / 2;
+                let (length, mut torn) = (new.length(), new.clone());
                 match self.throw(4) {
                     0 => return kept,
-                    1 => Body::File(Arc::new(new[..half].to_vec())),
+                    1 => torn.set_length(length / 2),
                     // The length arrived, and the second half did not: zeros, as after a delayed allocation.
-                    2 => {
-                        let mut bytes = new[..half].to_vec();
-                        bytes.resize(new.len(), 0);
-                        Body::File(Arc::new(bytes))
-                    }
-                    _ => now.body.clone(),
+                    2 => torn.punch(length / 2, length),
+                    _ => {}
                 }
+                Body::File(torn)
             }
             _ => return now.clone(),
         };

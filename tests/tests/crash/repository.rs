@@ -21,43 +21,55 @@ const SHARE_LOCAL: u64 = 2;
 const SHARE_BUCKET: u64 = 1;
 
 /// What is done before, one after the other: repository, version of the source, arguments.
-type Before<'b> = &'b [(&'b str, Option<&'b str>, &'b [&'b str])];
+pub type Before<'b> = &'b [(&'b str, Option<&'b str>, &'b [&'b str])];
 
 const INIT: (&str, Option<&str>, &[&str]) = ("repository", None, &["init"]);
 const FIRST: (&str, Option<&str>, &[&str]) = ("repository", Some("v1"), &["backup", "--tag", "v1", "{world}source"]);
 const SECOND: (&str, Option<&str>, &[&str]) = ("repository", Some("v2"), &["backup", "--tag", "v2", "{world}source"]);
 const THIRD: (&str, Option<&str>, &[&str]) = ("repository", Some("v3"), &["backup", "--tag", "v3", "{world}source"]);
 
-/// Runs what comes before; answers the ids of all snapshots in the order in which they were made.
-fn prepare(world: &World, ground: &dyn Ground, before: Before<'_>) -> Vec<String> {
-    let mut ids = Vec::new();
+/// Runs what comes before, and completes the case with the ids of the snapshots in the order in which they were made,
+/// and of the key that was added.
+pub fn prepare(
+    world: &World,
+    ground: &dyn Ground,
+    before: Before<'_>,
+    case: &mut Case,
+    complete: fn(&mut Case, &[String]),
+) {
+    let mut ids: Vec<String> = Vec::new();
+    let mut added = String::new();
     for (repository, version, arguments) in before {
         if let Some(version) = version {
             world.turn_to(version);
         }
         let mut case = Case::new("before", arguments);
         case.repository = repository;
-        case.arguments = case.arguments.iter().map(|argument| argument.replace("{id}", &ids.join(""))).collect();
+        let newest = ids.last().cloned().unwrap_or_default();
+        case.arguments = case.arguments.iter().map(|argument| argument.replace("{id}", &newest)).collect();
         case.arguments.push("--json".into());
         let output = case.command(world, ground).output().expect("starts");
         let text = ended(&output, &[0], &arguments.join(" ")).expect("it succeeds");
-        ids.extend(text.lines().filter_map(|line| {
-            let message: serde_json::Value = serde_json::from_str(line).ok()?;
-            message["snapshot_id"].as_str().map(str::to_owned)
-        }));
+        for message in text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()) {
+            ids.extend(message["snapshot_id"].as_str().map(str::to_owned));
+            if arguments.starts_with(&["key", "add"]) {
+                added = message["key"].as_str().unwrap_or_default().to_owned();
+            }
+        }
     }
-    ids
+    complete(case, &ids);
+    case.arguments = case.arguments.iter().map(|argument| argument.replace("{key}", &added)).collect();
 }
 
 /// A case, and what comes before it.
-struct Planned {
-    before: Before<'static>,
+pub struct Planned {
+    pub before: Before<'static>,
     /// Completes the case once the ids of the snapshots before are known.
-    complete: fn(&mut Case, &[String]),
-    case: Case,
+    pub complete: fn(&mut Case, &[String]),
+    pub case: Case,
 }
 
-fn planned(name: &str) -> Planned {
+pub fn planned(name: &str) -> Planned {
     let plan = |before, arguments: &[&str], complete| Planned { before, complete, case: Case::new("", arguments) };
     let keep_all: fn(&mut Case, &[String]) = |case, ids| case.kept = ids.to_vec();
     let mut planned = match name {
@@ -93,6 +105,14 @@ fn planned(name: &str) -> Planned {
             planned.case.keys = (2, 3);
             planned
         }
+        "key remove" => {
+            const ADD: (&str, Option<&str>, &[&str]) =
+                ("repository", None, &["key", "add", "--new-key-file", "{world}second"]);
+            let mut planned = plan(&[INIT, FIRST, ADD], &["key", "remove", "{key}"], keep_all);
+            // It had come to its end: there is no such key any more.
+            planned.case.again = &[0, 10];
+            planned
+        }
         "key rotate" => {
             let mut planned = plan(&[INIT, FIRST], &["key", "rotate", "--new-key-file", "{world}second"], keep_all);
             planned.case.key = "second";
@@ -115,7 +135,7 @@ fn planned(name: &str) -> Planned {
 }
 
 /// Complains about all that failed.
-fn conclude(case: &Case, tried: usize, failed: &[anyhow::Error]) {
+pub fn conclude(case: &Case, tried: usize, failed: &[anyhow::Error]) {
     let shown: Vec<String> = failed.iter().take(5).map(|error| format!("{error:?}")).collect();
     assert!(failed.is_empty(), "{}: {} of {tried} failed\n\n{}", case.name, failed.len(), shown.join("\n\n"));
 }
@@ -126,7 +146,7 @@ fn local(name: &str) {
         let place = world.path("place");
         let Planned { before, complete, mut case } = planned(name);
         let ground = Local::new(State::default(), &place);
-        complete(&mut case, &prepare(&world, &ground, before));
+        prepare(&world, &ground, before, &mut case, complete);
         let base = ground.disk().state().after_power_loss(None);
         drop(ground);
 
@@ -156,7 +176,7 @@ fn local(name: &str) {
 fn crash(world: &World, base: &State, case: &Case, step: u64) -> Vec<(&'static str, State)> {
     let ground = Local::new(base.clone(), &world.path("place"));
     let ran = ground.disk().run(&mut case.command(world, &ground), Some(step)).expect("runs");
-    let state = ground.disk().state();
+    let state = ran.state;
     let mut crashes = vec![("killed", state.clone()), ("torn", state.after_power_loss(Some(step)))];
     // Without power the disk is as at the step before, unless that made something durable.
     if ran.synced_last || step == 1 || !is_whole_matrix() {
@@ -185,7 +205,7 @@ async fn one_in_bucket(server: &MinioServer, gate: &Gate, name: &str) -> Vec<any
     let Planned { before, complete, mut case } = planned(name);
     let prefix = |word: &str| format!("{}-{word}", name.replace(' ', "-"));
     let ground = Bucket::new(server, server.url(), prefix("base"), &Objects::new()).await;
-    complete(&mut case, &prepare(&world, &ground, before));
+    prepare(&world, &ground, before, &mut case, complete);
     let base = ground.objects().await;
 
     let ground = Bucket::new(server, gate.url(), prefix("whole"), &base).await;
@@ -266,6 +286,11 @@ fn key_add() {
 }
 
 #[test]
+fn key_remove() {
+    local("key remove");
+}
+
+#[test]
 fn key_rotate() {
     local("key rotate");
 }
@@ -282,5 +307,5 @@ fn in_a_bucket_backups() {
 
 #[test]
 fn in_a_bucket_maintenance() {
-    bucket(&["forget", "prune", "check", "key add", "key rotate"]);
+    bucket(&["forget", "prune", "check", "key add", "key remove", "key rotate"]);
 }

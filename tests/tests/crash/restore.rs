@@ -115,7 +115,7 @@ impl Restore {
             for step in chosen(whole.steps, SHARE) {
                 let disk = Disk::mount(base.clone(), &world.path("place")).expect("mounts");
                 let ran = disk.run(&mut self.command(&world, &[]), Some(step)).expect("runs");
-                let state = disk.state();
+                let state = ran.state;
                 drop(disk);
                 let mut crashes = vec![
                     ("killed", state.clone(), &[][..]),
