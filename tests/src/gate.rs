@@ -54,7 +54,8 @@ impl Gate {
     pub async fn start(upstream: String) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
-        let shared = Arc::new(Shared { upstream, control: Mutex::default(), victim: watch::Sender::new(None) });
+        let shared =
+            Arc::new(Shared { upstream, control: Mutex::default(), victim: watch::Sender::new(None) });
         let serving = Arc::clone(&shared);
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {

@@ -8,11 +8,11 @@ use super::{
     unlock::{self, CreateOptions, Unlock},
 };
 use crate::{
-    error::{Error, Result},
-    format::records::{self, KeyDerivation, KeyFile, RecordKind},
+    error::{Error, ErrorKind, Result},
+    format::records::KeyDerivation,
     id::RandomId,
     secret::Key,
-    store::{ByteRange, list_all},
+    store::list_all,
 };
 
 /// A key as people see it.
@@ -40,9 +40,10 @@ impl Repository {
     pub async fn list_keys(&self) -> Result<Vec<KeyEntry>> {
         let mut keys = Vec::new();
         for object in list_all(self.store().as_ref(), "keys/").await? {
-            let bytes = self.store().get(&object.name, ByteRange::All).await?;
-            let body = records::decode_kind(&object.name, &bytes, RecordKind::Key)?;
-            let file: KeyFile = records::from_json(&object.name, body)?;
+            let file = unlock::read_file(self.store().as_ref(), &object.name).await?;
+            if !file.is_of(self.format().repository) {
+                continue;
+            }
             let id = object.name.strip_prefix("keys/").and_then(RandomId::from_hex);
             let id =
                 id.ok_or_else(|| Error::corrupt(format!("object {} is not named as a key", object.name)))?;
@@ -74,8 +75,36 @@ impl Repository {
             return Err(Error::conflict("this is the only key of the repository")
                 .with_hint("add another first: carrack key add"));
         }
+        self.check_others_open_all(id).await?;
         self.store().delete(&format!("keys/{id}")).await?;
         self.store().flush().await
+    }
+
+    /// Fails if no other key opens as many generations. Others are left over from a rotation that was broken off.
+    async fn check_others_open_all(&self, id: RandomId) -> Result<()> {
+        for object in list_all(self.store().as_ref(), "keys/").await? {
+            if object.name != format!("keys/{id}") && !self.is_void(&object.name).await? {
+                return Ok(());
+            }
+        }
+        Err(Error::conflict("the other keys open nothing that was written since the last rotation")
+            .with_hint(
+                "they are left over from it, and go with the next prune; add another first: carrack key add",
+            ))
+    }
+
+    /// Whether a key opens nothing here: it is of a repository that never came to be, or of before a rotation.
+    async fn is_void(&self, name: &str) -> Result<bool> {
+        let file = match unlock::read_file(self.store().as_ref(), name).await {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
+            // It may be the only key of somebody, damaged.
+            Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let repository = self.format().repository;
+        let generations = unlock::signed_generations(self.keys(), name, repository, &file);
+        Ok(!file.is_of(repository) || generations.is_some_and(|count| count <= self.keys().newest()))
     }
 
     /// What a rotation would remove.
@@ -103,12 +132,27 @@ impl Repository {
         Ok(id)
     }
 
+    /// Removes what a killed `init` or rotation has left: objects that tried the store, and keys that open nothing.
+    pub(super) async fn drop_void_keys(&self) -> Result<()> {
+        let store = self.store();
+        for object in list_all(store.as_ref(), crate::store::PROBES).await? {
+            store.delete(&object.name).await?;
+        }
+        for object in list_all(store.as_ref(), "keys/").await? {
+            if self.is_void(&object.name).await? {
+                store.delete(&object.name).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn roots(&self, current: &Unlock) -> Result<Vec<Key>> {
         unlock::open_root_keys(self.store().as_ref(), self.format(), current).await
     }
 
     async fn store_key(&self, new: &Unlock, options: &CreateOptions, roots: &[Key]) -> Result<RandomId> {
         let repository = self.format().repository;
-        unlock::add_key(self.store().as_ref(), self.world(), repository, new, options, roots).await
+        let signed = (roots, self.keys());
+        unlock::add_key(self.store().as_ref(), self.world(), repository, new, options, signed).await
     }
 }

@@ -76,7 +76,11 @@ impl Repository {
                 .with_hint("use it as it is, or choose another place")
         };
         match store.get(FORMAT_OBJECT, ByteRange::All).await {
-            Ok(_) => return Err(exists()),
+            Ok(bytes) => {
+                // Whoever made it may have been killed before it was durable, and others rely on what is said here.
+                store.put_if_absent(FORMAT_OBJECT, bytes).await?;
+                return Err(exists());
+            }
             Err(error) if error.kind() == crate::error::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
@@ -86,8 +90,10 @@ impl Repository {
         crate::store::probe(store.as_ref(), &world).await?;
         let repository = RepositoryId(world.random());
         let root = crate::secret::Key::new(world.random());
-        unlock::add_key(store.as_ref(), &world, repository, unlock, options, std::slice::from_ref(&root))
-            .await?;
+        let roots = std::slice::from_ref(&root);
+        let keys = Keys::from_roots(repository, roots)?;
+        let key =
+            unlock::add_key(store.as_ref(), &world, repository, unlock, options, (roots, &keys)).await?;
         let format = RepositoryFormat {
             version: FORMAT_VERSION,
             repository,
@@ -99,10 +105,12 @@ impl Repository {
         };
         let body = records::encode_record(RecordKind::Format, &records::to_json(&format)?);
         if store.put_if_absent(FORMAT_OBJECT, body.into()).await? == Put::Exists {
+            if let Err(error) = store.delete(&format!("keys/{key}")).await {
+                tracing::warn!(%error, %key, "a key that opens nothing stays until the next prune");
+            }
             return Err(exists());
         }
         store.flush().await?;
-        let keys = Keys::from_roots(repository, &[root])?;
         let key_objects = key_objects(store.as_ref()).await?;
         Ok(Self { inner: Arc::new(Inner { store, world, keys, format, key_objects }) })
     }

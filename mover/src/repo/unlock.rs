@@ -7,7 +7,7 @@ use crate::{
     chunker::CutSizes,
     clock::World,
     error::{Error, Result},
-    format::records::{self, KeyDerivation, KeyFile, RecordKind, RepositoryFormat},
+    format::records::{self, Generations, KeyDerivation, KeyFile, RecordKind, RepositoryFormat},
     id::{RandomId, RepositoryId},
     keys::{Keys, WriterBundle},
     secret::{Key, Passphrase},
@@ -71,8 +71,10 @@ pub(super) async fn add_key(
     repository: RepositoryId,
     unlock: &Unlock,
     options: &CreateOptions,
-    roots: &[Key],
+    (roots, signer): (&[Key], &Keys),
 ) -> Result<RandomId> {
+    let id = RandomId(world.random());
+    let name = format!("keys/{id}");
     let salt = world.random();
     let derivation = match unlock {
         Unlock::Passphrase(_) => KeyDerivation::Argon2id {
@@ -92,16 +94,36 @@ pub(super) async fn add_key(
         version: 1,
         label: options.label.clone(),
         created: world.clock.now(),
+        repository: Some(repository),
+        generations: Some(generations(&name, repository, roots.len(), signer)?),
         commitment: commitment(&wrapping, repository),
         sealed_roots: seal_roots(&wrapping, repository, roots, world)?,
         derivation,
     };
     let body = records::encode_record(RecordKind::Key, &records::to_json(&file)?);
-    let id = RandomId(world.random());
-    match store.put_if_absent(&format!("keys/{id}"), body.into()).await? {
+    match store.put_if_absent(&name, body.into()).await? {
         Put::Created => Ok(id),
         Put::Exists => Err(Error::internal("a random name was taken")),
     }
+}
+
+fn generations(name: &str, repository: RepositoryId, count: usize, signer: &Keys) -> Result<Generations> {
+    let count = u32::try_from(count)
+        .map_err(|error| Error::internal("too many generations of keys").with_source(error))?;
+    let signature = signer.sign_maintenance(name, &Generations::statement(repository, count))?;
+    Ok(Generations { count, signature })
+}
+
+/// How many generations a key file opens, if somebody says so who held one of these.
+pub(super) fn signed_generations(
+    keys: &Keys,
+    name: &str,
+    repository: RepositoryId,
+    file: &KeyFile,
+) -> Option<u32> {
+    let said = file.generations.as_ref()?;
+    let statement = Generations::statement(repository, said.count);
+    keys.verify_maintenance(name, &statement, &said.signature).then_some(said.count)
 }
 
 /// Opens the keys with whatever somebody has.
@@ -116,19 +138,55 @@ pub(super) async fn open_keys(
         }
         return Keys::from_bundle(bundle);
     }
-    Keys::from_roots(format.repository, &open_root_keys(store, format, unlock).await?)
+    let opened = open_files(store, format, unlock).await?;
+    let keys = Keys::from_roots(format.repository, &opened.roots)?;
+    let held = opened.roots.len();
+    // A key of before a rotation that did not come to removing it would not see what was written since.
+    let later = |(name, file): &(String, KeyFile)| {
+        let count = signed_generations(&keys, name, format.repository, file);
+        count.is_some_and(|count| usize::try_from(count).is_ok_and(|count| count > held))
+    };
+    match opened.files.iter().find(|file| later(file)) {
+        None => Ok(keys),
+        Some((name, _)) => {
+            let said =
+                format!("the keys of {} were rotated: this one opens nothing any more", store.describe());
+            Err(Error::denied(said).with_hint(format!("use the password or secret of the object {name}")))
+        }
+    }
 }
 
-/// Opens the root keys: tries every key file until one fits.
+/// Root keys, and all key files that could be read.
+struct Opened {
+    roots: Vec<Key>,
+    files: Vec<(String, KeyFile)>,
+}
+
+/// Opens the root keys.
 pub(super) async fn open_root_keys(
     store: &dyn ObjectStore,
     format: &RepositoryFormat,
     unlock: &Unlock,
 ) -> Result<Vec<Key>> {
+    open_files(store, format, unlock).await.map(|opened| opened.roots)
+}
+
+/// Tries every key file.
+async fn open_files(store: &dyn ObjectStore, format: &RepositoryFormat, unlock: &Unlock) -> Result<Opened> {
     let (mut unreadable, mut opened): (_, Option<Vec<Key>>) = (None, None);
+    let mut files = Vec::new();
     let names = list_all(store, "keys/").await?;
     for name in names.iter().map(|listed| &listed.name).take(KEYS_LIMIT) {
-        match open_file(store, name, format.repository, unlock).await {
+        let file = match read_file(store, name).await {
+            Ok(file) => file,
+            Err(error) => {
+                unreadable = Some(error);
+                continue;
+            }
+        };
+        let roots = open_file(name, &file, format.repository, unlock);
+        files.push((name.clone(), file));
+        match roots {
             // After a rotation that was broken off the same password may fit two: the later has more roots.
             Ok(Some(roots)) if opened.as_ref().is_none_or(|opened| opened.len() < roots.len()) => {
                 opened = Some(roots);
@@ -139,7 +197,7 @@ pub(super) async fn open_root_keys(
         }
     }
     if let Some(roots) = opened {
-        return Ok(roots);
+        return Ok(Opened { roots, files });
     }
     match unreadable {
         Some(error) => Err(error
@@ -162,14 +220,21 @@ fn does_not_fit(store: &dyn ObjectStore, unlock: &Unlock) -> Error {
     Error::denied(format!("{what} the repository at {}", store.describe())).with_hint(hint)
 }
 
-async fn open_file(
-    store: &dyn ObjectStore,
+/// Reads a key file.
+pub(super) async fn read_file(store: &dyn ObjectStore, name: &str) -> Result<KeyFile> {
+    let bytes = store.get(name, ByteRange::All).await?;
+    records::from_json(name, records::decode_kind(name, &bytes, RecordKind::Key)?)
+}
+
+fn open_file(
     name: &str,
+    file: &KeyFile,
     repository: RepositoryId,
     unlock: &Unlock,
 ) -> Result<Option<Vec<Key>>> {
-    let bytes = store.get(name, ByteRange::All).await?;
-    let file: KeyFile = records::from_json(name, records::decode_kind(name, &bytes, RecordKind::Key)?)?;
+    if !file.is_of(repository) {
+        return Ok(None);
+    }
     let Some(wrapping) = derive(&file.derivation, unlock)? else { return Ok(None) };
     if commitment(&wrapping, repository) != file.commitment {
         return Ok(None);

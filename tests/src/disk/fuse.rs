@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use fuser::{
     AccessFlags, BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
-    INodeNo, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty,
-    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    INodeNo, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use rustix::fs::{FallocateFlags, FileType as Kind, XattrFlags};
 
@@ -233,7 +233,16 @@ impl Filesystem for Served {
         }
     }
 
-    fn mknod(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, rdev: u32, reply: ReplyEntry) {
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
         let body = match Kind::from_raw_mode(mode) {
             Kind::RegularFile => Body::File(Contents::default()),
             _ => Body::Node(rdev),
@@ -242,7 +251,15 @@ impl Filesystem for Served {
         enter(self.make(parent, name, made), reply);
     }
 
-    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
         let mode = Kind::Directory.as_raw_mode() | (mode & 0o7777 & !umask);
         let made = Inode::new(Body::Directory(Default::default()), mode, (request.uid(), request.gid()));
         enter(self.make(parent, name, made), reply);
@@ -273,9 +290,8 @@ impl Filesystem for Served {
         reply: ReplyEmpty,
     ) {
         let keep = flags.contains(RenameFlags::RENAME_NOREPLACE);
-        let done = self.step(Step::Change, |state| {
-            renamed(state, (parent.0, name), (new_parent.0, new_name), keep)
-        });
+        let done =
+            self.step(Step::Change, |state| renamed(state, (parent.0, name), (new_parent.0, new_name), keep));
         settle(done, reply);
     }
 
@@ -374,7 +390,8 @@ impl Filesystem for Served {
     fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let listed = self.read(|state| {
             let names = state.names(ino.0).ok_or(Errno::ENOTDIR)?;
-            let kind = |number: u64| state.get(number).map_or(FileType::RegularFile, |inode| kind_of(inode.mode));
+            let kind =
+                |number: u64| state.get(number).map_or(FileType::RegularFile, |inode| kind_of(inode.mode));
             let own = [".", ".."].map(|name| (OsString::from(name), ino.0, FileType::Directory));
             let others = names.iter().map(|(name, number)| (name.clone(), *number, kind(*number)));
             Ok(own.into_iter().chain(others).collect::<Vec<_>>())

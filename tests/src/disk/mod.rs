@@ -110,9 +110,11 @@ impl Disk {
         let control = Control { state, ..Control::default() };
         let shared = Arc::new(Shared { control: Mutex::new(control), ..Shared::default() });
         let mut config = Config::default();
-        config.mount_options = vec![MountOption::FSName("disk".to_owned()), MountOption::Dev, MountOption::Suid];
+        config.mount_options =
+            vec![MountOption::FSName("disk".to_owned()), MountOption::Dev, MountOption::Suid];
         let served = Served(Arc::clone(&shared));
-        let session = fuser::spawn_mount(served, place, &config).context("mount a disk: it needs /dev/fuse")?;
+        let session =
+            fuser::spawn_mount(served, place, &config).context("mount a disk: it needs /dev/fuse")?;
         Ok(Self { shared, session: Some(session), place: place.to_owned() })
     }
 

@@ -77,7 +77,8 @@ pub struct State {
 
 impl Default for State {
     fn default() -> Self {
-        let root = Inode::new(Body::Directory(BTreeMap::new()), FileType::Directory.as_raw_mode() | 0o755, (0, 0));
+        let root =
+            Inode::new(Body::Directory(BTreeMap::new()), FileType::Directory.as_raw_mode() | 0o755, (0, 0));
         let slot = Slot { now: root.clone(), kept: Some(root), links: 2 };
         Self { slots: BTreeMap::from([(ROOT, slot)]), next: ROOT + 1 }
     }

@@ -30,7 +30,11 @@ fn what_was_not_synced_is_gone_without_power() {
         let place = tempfile::tempdir().expect("a directory");
         let _disk = Disk::mount(state.clone(), place.path()).expect("mounts");
         assert_eq!(fs::read(place.path().join("d/synced")).expect("reads"), b"one\n");
-        assert_eq!(fs::read(place.path().join("d/not")).expect("reads"), b"", "its name came, its bytes did not");
+        assert_eq!(
+            fs::read(place.path().join("d/not")).expect("reads"),
+            b"",
+            "its name came, its bytes did not"
+        );
     });
 }
 

@@ -133,10 +133,12 @@ fn power_fails(kind: FileSystem, names: &[&str]) {
                 for (what, torn) in [("without power", None), ("torn", Some(step))] {
                     tried += 1;
                     let mut ground = OnDisk::new(ran.state.after_power_loss(torn), &place, &top);
-                    let judge = Judge { world: &world, ground: &mut ground, case: &case, crashed: Instant::now() };
+                    let judge =
+                        Judge { world: &world, ground: &mut ground, case: &case, crashed: Instant::now() };
                     let judged = judge.judge();
                     failed.extend(judged.err().map(|error| {
-                        error.context(format!("{name} on {kind:?}, {what} at write {step} of {}", whole.steps))
+                        error
+                            .context(format!("{name} on {kind:?}, {what} at write {step} of {}", whole.steps))
                     }));
                 }
             }

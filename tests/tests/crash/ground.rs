@@ -13,7 +13,7 @@ use carrack_tests::{
 };
 
 /// A place for repositories, as the program sees it after a crash.
-pub trait Ground {
+pub(crate) trait Ground {
     /// The address of a repository.
     fn address(&self, repository: &str) -> String;
     /// What the program must know besides.
@@ -28,17 +28,17 @@ pub trait Ground {
 
 /// A disk, mounted where the program finds it.
 #[derive(Debug)]
-pub struct Local<'a> {
+pub(crate) struct Local<'a> {
     disk: Option<Disk>,
     place: &'a Path,
 }
 
 impl<'a> Local<'a> {
-    pub fn new(state: State, place: &'a Path) -> Self {
+    pub(crate) fn new(state: State, place: &'a Path) -> Self {
         Self { disk: Some(Disk::mount(state, place).expect("mounts")), place }
     }
 
-    pub fn disk(&self) -> &Disk {
+    pub(crate) fn disk(&self) -> &Disk {
         self.disk.as_ref().expect("it is mounted")
     }
 
@@ -72,11 +72,11 @@ impl Ground for Local<'_> {
 }
 
 /// All objects below a prefix.
-pub type Objects = BTreeMap<String, Bytes>;
+pub(crate) type Objects = BTreeMap<String, Bytes>;
 
 /// A prefix in a bucket of a real server.
 #[derive(Debug)]
-pub struct Bucket<'a> {
+pub(crate) struct Bucket<'a> {
     server: &'a MinioServer,
     url: String,
     prefix: String,
@@ -84,7 +84,7 @@ pub struct Bucket<'a> {
 
 impl<'a> Bucket<'a> {
     /// A prefix with these objects, reached through `url`.
-    pub async fn new(server: &'a MinioServer, url: String, prefix: String, objects: &Objects) -> Self {
+    pub(crate) async fn new(server: &'a MinioServer, url: String, prefix: String, objects: &Objects) -> Self {
         let bucket = Self { server, url, prefix };
         let store = bucket.store().await;
         for (name, body) in objects {
@@ -94,7 +94,7 @@ impl<'a> Bucket<'a> {
     }
 
     /// The same past everything that lies in front of the server.
-    pub fn directly(self) -> Self {
+    pub(crate) fn directly(self) -> Self {
         Self { url: self.server.url(), ..self }
     }
 
@@ -104,7 +104,7 @@ impl<'a> Bucket<'a> {
     }
 
     /// Everything in it.
-    pub async fn objects(&self) -> Objects {
+    pub(crate) async fn objects(&self) -> Objects {
         let store = self.store().await;
         let mut objects = Objects::new();
         for listed in list_all(store.as_ref(), "").await.expect("lists") {
@@ -130,7 +130,8 @@ impl Ground for Bucket<'_> {
     }
 
     fn names(&self, repository: &str) -> Vec<String> {
-        let objects = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(self.objects()));
+        let objects =
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(self.objects()));
         let below = format!("{repository}/");
         objects.keys().filter_map(|name| Some(name.strip_prefix(&below)?.to_owned())).collect()
     }

@@ -20,7 +20,7 @@ const PRUNE: [&str; 7] = ["prune", "--fence-after", "1s", "--wait", "0", "--max-
 
 /// A run that is killed, and what holds afterwards.
 #[derive(Debug, Clone)]
-pub struct Case {
+pub(crate) struct Case {
     /// What is killed.
     pub name: &'static str,
     /// The repository that it works on.
@@ -45,7 +45,7 @@ pub struct Case {
 
 impl Case {
     /// A case of one repository that is there, and that one key opens.
-    pub fn new(name: &'static str, arguments: &[&str]) -> Self {
+    pub(crate) fn new(name: &'static str, arguments: &[&str]) -> Self {
         Self {
             name,
             repository: "repository",
@@ -61,7 +61,7 @@ impl Case {
     }
 
     /// The run itself.
-    pub fn command(&self, world: &World, ground: &dyn Ground) -> Command {
+    pub(crate) fn command(&self, world: &World, ground: &dyn Ground) -> Command {
         run(world, ground, self.repository, "first", &self.arguments)
     }
 }
@@ -70,7 +70,11 @@ fn run(world: &World, ground: &dyn Ground, repository: &str, key: &str, argument
     let source = ground.address("repository");
     let arguments: Vec<String> = arguments
         .iter()
-        .map(|argument| argument.replace("{repository}", &source).replace("{world}", &world.path("").display().to_string()))
+        .map(|argument| {
+            argument
+                .replace("{repository}", &source)
+                .replace("{world}", &world.path("").display().to_string())
+        })
         .collect();
     let mut command = world.command(key, &arguments);
     command.envs(ground.environment()).env("CARRACK_REPOSITORY", ground.address(repository));
@@ -78,7 +82,7 @@ fn run(world: &World, ground: &dyn Ground, repository: &str, key: &str, argument
 }
 
 /// What is judged.
-pub struct Judge<'j> {
+pub(crate) struct Judge<'j> {
     pub world: &'j World,
     pub ground: &'j mut dyn Ground,
     pub case: &'j Case,
@@ -90,7 +94,7 @@ type Listed = (String, String);
 
 impl Judge<'_> {
     /// Everything that must hold.
-    pub fn judge(mut self) -> Result<()> {
+    pub(crate) fn judge(mut self) -> Result<()> {
         if self.case.exists {
             self.readable_before().context("before the next run")?;
         }
@@ -185,12 +189,15 @@ impl Judge<'_> {
         self.ground.wait_two_days();
         self.carrack(&PRUNE)?;
         let names = self.ground.names(self.case.repository);
-        let objects = names.iter().filter(|name| !name.ends_with('/'));
+        // The index is a hint: its segments are merged once there are many, and then lose the rows of packs that are gone.
+        let objects = names.iter().filter(|name| !name.ends_with('/') && !name.starts_with("index/s-"));
         let left: Vec<&String> =
             objects.filter(|name| *name != "format" && !name.starts_with("keys/")).collect();
         ensure!(left.is_empty(), "nobody needs {left:?}");
-        let nested: Vec<&String> =
-            names.iter().filter(|name| name.ends_with('/') && name.starts_with("gc/") && *name != "gc/").collect();
+        let nested: Vec<&String> = names
+            .iter()
+            .filter(|name| name.ends_with('/') && name.starts_with("gc/") && *name != "gc/")
+            .collect();
         ensure!(nested.is_empty(), "nobody needs the folders {nested:?}");
         Ok(())
     }

@@ -41,7 +41,8 @@ fn a_killed_mount_leaves_the_repository_as_it_was() {
             let mut err = BufReader::new(child.stderr.take().expect("a pipe"));
             err.read_line(&mut line).expect("reads");
             assert!(line.contains("until ctrl-C or umount"), "{line}");
-            let mut file = File::open(point.join("latest").join(source.trim_start_matches('/')).join("large 0"));
+            let mut file =
+                File::open(point.join("latest").join(source.trim_start_matches('/')).join("large 0"));
             if let Ok(file) = &mut file {
                 let mut bytes = vec![0; read.min(1 << 20)];
                 file.read_exact(&mut bytes).expect("reads");
@@ -51,7 +52,8 @@ fn a_killed_mount_leaves_the_repository_as_it_was() {
             wait_until(|| fs::read_dir(&point).is_err()).expect("it is dead");
             let said = ended(&command(&["mount", &shown]).output().expect("starts"), &[0], "mount");
             let said = format!("{:#}", said.expect_err("a dead mount is in the way"));
-            let advice = said.lines().find_map(|line| line.trim().split_once("first: ")).expect("a command").1;
+            let advice =
+                said.lines().find_map(|line| line.trim().split_once("first: ")).expect("a command").1;
             let mut words = advice.split(' ');
             run(Command::new(words.next().expect("a program")).args(words)).expect("the advice works");
             assert_eq!(fs::read_dir(&point).expect("it answers").count(), 0);

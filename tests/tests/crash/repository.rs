@@ -13,7 +13,7 @@ use carrack_tests::{
 use crate::{
     ground::{Bucket, Ground, Local, Objects},
     judge::{Case, Judge},
-    world::{World, chosen, ended, is_whole_matrix},
+    world::{VERSIONS, World, chosen, ended, is_whole_matrix},
 };
 
 /// Steps between the first and the last that CI tries.
@@ -21,19 +21,25 @@ const SHARE_LOCAL: u64 = 2;
 const SHARE_BUCKET: u64 = 1;
 
 /// What is done before, one after the other: repository, version of the source, arguments.
-pub type Before<'b> = &'b [(&'b str, Option<&'b str>, &'b [&'b str])];
+pub(crate) type Before<'b> = &'b [(&'b str, Option<&'b str>, &'b [&'b str])];
 
 const INIT: (&str, Option<&str>, &[&str]) = ("repository", None, &["init"]);
-const FIRST: (&str, Option<&str>, &[&str]) = ("repository", Some("v1"), &["backup", "--tag", "v1", "{world}source"]);
-const SECOND: (&str, Option<&str>, &[&str]) = ("repository", Some("v2"), &["backup", "--tag", "v2", "{world}source"]);
-const THIRD: (&str, Option<&str>, &[&str]) = ("repository", Some("v3"), &["backup", "--tag", "v3", "{world}source"]);
+const FIRST: (&str, Option<&str>, &[&str]) =
+    ("repository", Some("v1"), &["backup", "--tag", "v1", "{world}source"]);
+const SECOND: (&str, Option<&str>, &[&str]) =
+    ("repository", Some("v2"), &["backup", "--tag", "v2", "{world}source"]);
+const THIRD: (&str, Option<&str>, &[&str]) =
+    ("repository", Some("v3"), &["backup", "--tag", "v3", "{world}source"]);
+
+const ADD: (&str, Option<&str>, &[&str]) =
+    ("repository", None, &["key", "add", "--new-key-file", "{world}second"]);
 
 /// Runs what comes before, and completes the case with the ids of the snapshots in the order in which they were made,
 /// and of the key that was added.
-pub fn prepare(
+pub(crate) fn prepare(
     world: &World,
     ground: &dyn Ground,
-    before: Before<'_>,
+    before: Before<'static>,
     case: &mut Case,
     complete: fn(&mut Case, &[String]),
 ) {
@@ -58,19 +64,26 @@ pub fn prepare(
         }
     }
     complete(case, &ids);
+    if let Some(version) = case.stored.filter(|version| VERSIONS.contains(version)) {
+        world.turn_to(version);
+    }
     case.arguments = case.arguments.iter().map(|argument| argument.replace("{key}", &added)).collect();
 }
 
 /// A case, and what comes before it.
-pub struct Planned {
+pub(crate) struct Planned {
     pub before: Before<'static>,
     /// Completes the case once the ids of the snapshots before are known.
     pub complete: fn(&mut Case, &[String]),
     pub case: Case,
 }
 
-pub fn planned(name: &str) -> Planned {
-    let plan = |before, arguments: &[&str], complete| Planned { before, complete, case: Case::new("", arguments) };
+pub(crate) fn planned(name: &str) -> Planned {
+    let plan = |before: Before<'static>, arguments: &[&str], complete: fn(&mut Case, &[String])| Planned {
+        before,
+        complete,
+        case: Case::new("", arguments),
+    };
     let keep_all: fn(&mut Case, &[String]) = |case, ids| case.kept = ids.to_vec();
     let mut planned = match name {
         "init" => {
@@ -85,9 +98,11 @@ pub fn planned(name: &str) -> Planned {
             case.kept = ids.to_vec();
             case.stored = Some("v2");
         }),
-        "image backup" => plan(&[INIT], &["backup", "--tag", "image", "--device", "{world}image"], |case, _| {
-            case.stored = Some("image");
-        }),
+        "image backup" => {
+            plan(&[INIT], &["backup", "--tag", "image", "--device", "{world}image"], |case, _| {
+                case.stored = Some("image");
+            })
+        }
         "forget" => plan(&[INIT, FIRST, SECOND, THIRD], &["forget", "--keep-last", "1"], |case, ids| {
             case.kept = ids[2..].to_vec();
             case.gone = ids[..2].to_vec();
@@ -99,32 +114,25 @@ pub fn planned(name: &str) -> Planned {
         }
         "check" => plan(&[INIT, FIRST], &["check", "--read-data"], keep_all),
         "key add" => {
-            let mut planned = plan(&[INIT, FIRST], &["key", "add", "--new-key-file", "{world}second"], keep_all);
+            let mut planned =
+                plan(&[INIT, FIRST], &["key", "add", "--new-key-file", "{world}second"], keep_all);
             planned.case.key = "second";
             // One may have come to be before the program was killed.
             planned.case.keys = (2, 3);
             planned
         }
         "key remove" => {
-            const ADD: (&str, Option<&str>, &[&str]) =
-                ("repository", None, &["key", "add", "--new-key-file", "{world}second"]);
             let mut planned = plan(&[INIT, FIRST, ADD], &["key", "remove", "{key}"], keep_all);
             // It had come to its end: there is no such key any more.
             planned.case.again = &[0, 10];
             planned
         }
-        "key rotate" => {
-            let mut planned = plan(&[INIT, FIRST], &["key", "rotate", "--new-key-file", "{world}second"], keep_all);
-            planned.case.key = "second";
-            // The old key does not open any more what it was taken away from.
-            planned.case.again = &[0, 13];
-            planned.case.keys = (1, 2);
-            planned
-        }
+        "key rotate" => plan(&[INIT, FIRST, ADD], &["key", "rotate"], keep_all),
         "copy" => {
             const OTHER: (&str, Option<&str>, &[&str]) = ("second", None, &["init"]);
             let arguments = ["copy", "--from-repo", "{repository}", "--from-key-file", "{world}first"];
-            let mut planned = plan(&[INIT, FIRST, SECOND, OTHER], &arguments, |case, _| case.stored = Some("v2"));
+            let mut planned =
+                plan(&[INIT, FIRST, SECOND, OTHER], &arguments, |case, _| case.stored = Some("v2"));
             planned.case.repository = "second";
             planned
         }
@@ -135,8 +143,8 @@ pub fn planned(name: &str) -> Planned {
 }
 
 /// Complains about all that failed.
-pub fn conclude(case: &Case, tried: usize, failed: &[anyhow::Error]) {
-    let shown: Vec<String> = failed.iter().take(5).map(|error| format!("{error:?}")).collect();
+pub(crate) fn conclude(case: &Case, tried: usize, failed: &[anyhow::Error]) {
+    let shown: Vec<String> = failed.iter().take(5).map(|error| format!("{error:#}")).collect();
     assert!(failed.is_empty(), "{}: {} of {tried} failed\n\n{}", case.name, failed.len(), shown.join("\n\n"));
 }
 
@@ -159,11 +167,15 @@ fn local(name: &str) {
             for (what, state) in crash(&world, &base, &case, step) {
                 tried += 1;
                 let mut ground = Local::new(state, &place);
-                let judge = Judge { world: &world, ground: &mut ground, case: &case, crashed: Instant::now() };
+                let judge =
+                    Judge { world: &world, ground: &mut ground, case: &case, crashed: Instant::now() };
                 let judged = judge.judge();
                 let names = ground.names(case.repository);
                 failed.extend(judged.err().map(|error| {
-                    error.context(format!("{name}, {what} at step {step} of {}; there is {names:?}", ran.steps))
+                    error.context(format!(
+                        "{name}, {what} at step {step} of {}; there is {names:?}",
+                        ran.steps
+                    ))
                 }));
             }
         }
@@ -174,7 +186,8 @@ fn local(name: &str) {
 
 /// Kills the run at a step; what is left then, with power and without.
 fn crash(world: &World, base: &State, case: &Case, step: u64) -> Vec<(&'static str, State)> {
-    let ground = Local::new(base.clone(), &world.path("place"));
+    let place = world.path("place");
+    let ground = Local::new(base.clone(), &place);
     let ran = ground.disk().run(&mut case.command(world, &ground), Some(step)).expect("runs");
     let state = ran.state;
     let mut crashes = vec![("killed", state.clone()), ("torn", state.after_power_loss(Some(step)))];
@@ -187,7 +200,8 @@ fn crash(world: &World, base: &State, case: &Case, step: u64) -> Vec<(&'static s
 
 /// The same in a bucket of a real server.
 fn bucket(names: &[&str]) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("starts");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("starts");
     runtime.block_on(async {
         let server = MinioServer::start().expect("starts");
         let gate = Gate::start(server.address()).await.expect("starts");
@@ -195,7 +209,8 @@ fn bucket(names: &[&str]) {
         for name in names {
             failed.extend(one_in_bucket(&server, &gate, name).await);
         }
-        let shown: Vec<String> = failed.iter().take(5).map(|error: &anyhow::Error| format!("{error:?}")).collect();
+        let shown: Vec<String> =
+            failed.iter().take(5).map(|error: &anyhow::Error| format!("{error:#}")).collect();
         assert!(failed.is_empty(), "{} failed\n\n{}", failed.len(), shown.join("\n\n"));
     });
 }
@@ -219,8 +234,11 @@ async fn one_in_bucket(server: &MinioServer, gate: &Gate, name: &str) -> Vec<any
         false => steps.iter().map(|step| End::Before(*step)).chain([End::After(ran.steps)]).collect(),
     };
     for end in &ends {
-        let judged = crash_in_bucket(server, gate, (&world, &case), (&base, *end), &prefix(&format!("{end:?}"))).await;
-        failed.extend(judged.err().map(|error| error.context(format!("{name}, {end:?} of {} requests", ran.steps))));
+        let judged =
+            crash_in_bucket(server, gate, (&world, &case), (&base, *end), &prefix(&format!("{end:?}"))).await;
+        failed.extend(
+            judged.err().map(|error| error.context(format!("{name}, {end:?} of {} requests", ran.steps))),
+        );
     }
     println!("{name}: {} requests, {} crashes", ran.steps, ends.len());
     failed
@@ -233,16 +251,20 @@ async fn crash_in_bucket(
     (base, end): (&Objects, End),
     prefix: &str,
 ) -> Result<()> {
-    let prefix: String =
-        prefix.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+    let prefix: String = prefix
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+        .collect();
     let ground = Bucket::new(server, gate.url(), prefix, base).await;
     let ran = gate.run(&mut case.command(world, &ground), Some(end)).context("run")?;
     if !ran.killed {
         ended(&ran.output, &[0], "a run with fewer requests")?;
     }
     let mut ground = ground.directly();
-    tokio::task::block_in_place(|| Judge { world, ground: &mut ground, case, crashed: Instant::now() }.judge())
-        .with_context(|| format!("there is {:?}", ground.names(case.repository)))
+    tokio::task::block_in_place(|| {
+        Judge { world, ground: &mut ground, case, crashed: Instant::now() }.judge()
+    })
+    .with_context(|| format!("there is {:?}", ground.names(case.repository)))
 }
 
 #[test]

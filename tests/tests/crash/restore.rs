@@ -1,26 +1,18 @@
 //! Restores that are killed, or lose power, at each change of their target: the next one goes on, and ends as if
 //! nothing had been.
 
-use std::{
-    fs,
-    path::Path,
-    process::Command,
-};
+use std::{fs, process::Command};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use carrack_tests::{
     disk::{Disk, State},
-    images::{FileSystem, in_private_mounts, run},
+    images::in_private_mounts,
 };
 
-use crate::{
-    judge::Case,
-    world::{World, chosen, copy, ended, image, is_whole_matrix},
-};
+use crate::world::{World, chosen, copy, ended, image, is_whole_matrix};
 
 /// Changes between the first and the last that CI tries.
 const SHARE: u64 = 4;
-const MIB: u64 = 1 << 20;
 
 /// A repository in an ordinary directory, with the newest version of the source and an image.
 fn world() -> World {
@@ -117,13 +109,11 @@ impl Restore {
                 let ran = disk.run(&mut self.command(&world, &[]), Some(step)).expect("runs");
                 let state = ran.state;
                 drop(disk);
-                let mut crashes = vec![
-                    ("killed", state.clone(), &[][..]),
-                    ("torn", state.after_power_loss(Some(step)), &[]),
-                ];
+                let mut crashes: Vec<(&str, State, &[&str])> =
+                    vec![("killed", state.clone(), &[]), ("torn", state.after_power_loss(Some(step)), &[])];
                 if self.version != "image" {
                     // What is half written is not taken for right by its size and time.
-                    crashes.push(("killed, and believed", state.clone(), &["--overwrite", "if-changed"][..]));
+                    crashes.push(("killed, and believed", state.clone(), &["--overwrite", "if-changed"]));
                 }
                 if ran.synced_last || step == 1 || !is_whole_matrix() {
                     crashes.push(("without power", state.after_power_loss(None), &[]));
@@ -136,7 +126,7 @@ impl Restore {
                 }
             }
             println!("restore {}: {} steps, {tried} crashes", self.name, whole.steps);
-            let shown: Vec<String> = failed.iter().take(5).map(|error| format!("{error:?}")).collect();
+            let shown: Vec<String> = failed.iter().take(5).map(|error| format!("{error:#}")).collect();
             assert!(failed.is_empty(), "{} of {tried} failed\n\n{}", failed.len(), shown.join("\n\n"));
         });
     }

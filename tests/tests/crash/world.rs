@@ -21,21 +21,22 @@ const LARGE: usize = 4;
 /// Bytes of the device image.
 const IMAGE_BYTES: usize = 1 << 20;
 /// Names of the versions of the source; an image is one of its own.
-pub const VERSIONS: [&str; 3] = ["v1", "v2", "v3"];
+pub(crate) const VERSIONS: [&str; 3] = ["v1", "v2", "v3"];
 
 /// A source in several versions, an image, and keys.
 #[derive(Debug)]
-pub struct World {
+pub(crate) struct World {
     directory: TempDir,
     trees: BTreeMap<&'static str, OnceLock<Tree>>,
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let trees = VERSIONS.into_iter().map(|version| (version, OnceLock::new())).collect();
         let world = Self { directory: TempDir::with_prefix("carrack-crash-").expect("a directory"), trees };
         for (index, name) in ["first", "second"].into_iter().enumerate() {
-            fs::write(world.path(name), format!("{}\n", format!("{:02x}", index + 1).repeat(32))).expect("writes");
+            fs::write(world.path(name), format!("{}\n", format!("{:02x}", index + 1).repeat(32)))
+                .expect("writes");
         }
         fs::create_dir(world.path("versions")).expect("makes");
         fs::create_dir(world.path("place")).expect("makes");
@@ -51,31 +52,28 @@ impl World {
     }
 
     /// A path of this world.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     /// The tree that is backed up.
-    pub fn source(&self) -> PathBuf {
+    pub(crate) fn source(&self) -> PathBuf {
         self.path("source")
     }
 
     /// How the source was in a version.
-    pub fn version(&self, version: &str) -> PathBuf {
+    pub(crate) fn version(&self, version: &str) -> PathBuf {
         self.path("versions").join(version)
     }
 
     /// Makes the source what it was in a version.
-    pub fn turn_to(&self, version: &str) {
-        let options = ["-a", "--delete", "--checksum"];
-        let from = format!("{}/", self.version(version).display());
-        let mut command = Command::new("rsync");
-        let done = command.args(options).arg(from).arg(self.source()).status().expect("rsync runs");
-        assert!(done.success());
+    pub(crate) fn turn_to(&self, version: &str) {
+        fs::remove_dir_all(self.source()).expect("removes");
+        copy(&self.version(version), &self.source()).expect("copies");
     }
 
     /// The program, opening with the key of this name. In arguments, `{name}` is a path of this world.
-    pub fn command(&self, key: &str, arguments: &[String]) -> Command {
+    pub(crate) fn command(&self, key: &str, arguments: &[String]) -> Command {
         let mut command = Command::new(program());
         command.args(arguments).env_clear().env("CARRACK_KEY_FILE", self.path(key));
         command.env("TMPDIR", self.directory.path());
@@ -83,7 +81,7 @@ impl World {
     }
 
     /// Fails unless a restored tree is what the source was in a version.
-    pub fn compare(&self, version: &str, restored: &Path) -> Result<()> {
+    pub(crate) fn compare(&self, version: &str, restored: &Path) -> Result<()> {
         if version == "image" {
             ensure!(fs::read(restored)? == image(), "the image differs");
             return Ok(());
@@ -104,14 +102,14 @@ fn contents(path: &Path) -> Result<Tree> {
 }
 
 /// The contents of the device.
-pub fn image() -> Vec<u8> {
+pub(crate) fn image() -> Vec<u8> {
     let mut bytes = noise(77, IMAGE_BYTES);
     bytes[200_000..600_000].fill(0);
     bytes
 }
 
 /// Copies a tree with everything that belongs to it.
-pub fn copy(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     let done = Command::new("cp").arg("-a").arg(from).arg(to).status().context("cp runs")?;
     ensure!(done.success(), "cp failed");
     Ok(())
@@ -142,7 +140,7 @@ fn change_source(at: &Path, index: usize) {
 
 /// Which of so many steps are tried: all of them, one, or the ends and `share` of the others, which change from run to
 /// run.
-pub fn chosen(steps: u64, share: u64) -> Vec<u64> {
+pub(crate) fn chosen(steps: u64, share: u64) -> Vec<u64> {
     match env::var("CARRACK_CRASH").ok().as_deref() {
         Some("all") => (1..=steps).collect(),
         Some(step) => vec![step.parse().expect("CARRACK_CRASH is `all` or the number of a step")],
@@ -159,12 +157,12 @@ pub fn chosen(steps: u64, share: u64) -> Vec<u64> {
 }
 
 /// Whether every step is tried, and not a share.
-pub fn is_whole_matrix() -> bool {
+pub(crate) fn is_whole_matrix() -> bool {
     env::var_os("CARRACK_CRASH").is_some()
 }
 
 /// Fails unless the program ended with one of these codes; answers what it printed.
-pub fn ended(output: &Output, codes: &[i32], what: &str) -> Result<String> {
+pub(crate) fn ended(output: &Output, codes: &[i32], what: &str) -> Result<String> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     let code = output.status.code();
