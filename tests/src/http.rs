@@ -58,6 +58,12 @@ impl Request {
         header(&self.head, name)
     }
 
+    /// The whole request for somebody who is to answer it and then hang up.
+    pub fn passed_on(&self) -> Vec<u8> {
+        let head = self.head.trim_end_matches("\r\n");
+        [head.as_bytes(), b"\r\nConnection: close\r\n\r\n", &self.body].concat()
+    }
+
     fn target(&self) -> &str {
         self.head.split(' ').nth(1).unwrap_or_default()
     }

@@ -4,6 +4,8 @@
 pub mod bucket;
 pub mod damage;
 pub mod hostile;
+pub mod disk;
+pub mod gate;
 pub mod http;
 pub mod images;
 pub mod liar;

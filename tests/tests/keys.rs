@@ -223,6 +223,38 @@ fn a_killed_rotation_leaves_a_repository_that_opens() {
     all_come_back(&carrack, "correct", &source, 7);
 }
 
+/// As if it had been killed as soon as the new key was there.
+#[test]
+fn a_rotation_counts_from_the_moment_its_key_is_there() {
+    let (carrack, source) = prepared();
+    add(&carrack, "second");
+    let old: Vec<(PathBuf, Vec<u8>)> = fs::read_dir(carrack.path("repository/keys"))
+        .expect("lists")
+        .map(|entry| entry.expect("an entry").path())
+        .map(|path| (path.clone(), fs::read(&path).expect("reads")))
+        .collect();
+    carrack.run(["key", "rotate"], 0);
+    for (path, bytes) in &old {
+        fs::write(path, bytes).expect("writes");
+    }
+    fs::write(source.join("four"), noise(4, 50_000)).expect("writes");
+    backup(&carrack, "correct", 0);
+    // Whoever has a key of before would not see that, and could take away what opens it.
+    for arguments in [&["snapshots"][..], &["prune"], &["key", "rotate"]] {
+        let refused = with(&carrack, "second", arguments, 13);
+        assert!(refused.err.contains("were rotated"), "{}", refused.err);
+    }
+    let is_old = |key: &serde_json::Value| {
+        old.iter().any(|(path, _)| path.file_name().and_then(OsStr::to_str) == key["id"].as_str())
+    };
+    let listed = keys(&carrack);
+    let newest = listed.iter().find(|key| !is_old(key)).expect("it is listed");
+    carrack.run(["key", "remove", newest["id"].as_str().expect("an id")], 11);
+    carrack.run(["prune"], 0);
+    assert_eq!(keys(&carrack), [newest.clone()]);
+    all_come_back(&carrack, "correct", &source, 2);
+}
+
 #[test]
 fn a_new_password_is_not_made_up_where_nobody_can_be_asked() {
     let (carrack, _) = prepared();

@@ -168,6 +168,13 @@ pub struct KeyFile {
     pub label: String,
     /// When it was made, for people.
     pub created: Timestamp,
+    /// The repository that it opens; absent: the one that it lies in. Whoever is killed while he makes a repository
+    /// leaves the key of one that never came to be, in the place where the next one is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<RepositoryId>,
+    /// How many generations it opens; absent: nobody says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generations: Option<Generations>,
     /// How the wrapping key is found.
     pub derivation: KeyDerivation,
     /// Keyed hash that tells a wrong password from a damaged file.
@@ -177,6 +184,24 @@ pub struct KeyFile {
     /// bytes, ciphertext, tag.
     #[serde(with = "hex::serde")]
     pub sealed_roots: Vec<u8>,
+}
+
+/// How many generations a key opens, signed so that those who hold an earlier one know of the later: a rotation counts
+/// from the moment its key is there, whether or not it came to removing the others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generations {
+    /// How many.
+    pub count: u32,
+    /// Maintenance signature of the generation that was the newest before.
+    #[serde(with = "hex::serde")]
+    pub signature: Vec<u8>,
+}
+
+impl Generations {
+    /// What is signed, with the name of the key object as context.
+    pub fn statement(repository: RepositoryId, count: u32) -> Vec<u8> {
+        [&repository.0[..], &count.to_le_bytes()].concat()
+    }
 }
 
 /// How a wrapping key is found.

@@ -9,6 +9,7 @@ use super::read_short;
 use crate::{
     error::{Error, ErrorKind, Result},
     format::records::{self, KeyFile, RecordKind, RepositoryFormat},
+    id::RepositoryId,
     keys::{Keys, verify_signature},
     store::{ObjectStore, list_all},
 };
@@ -23,6 +24,8 @@ const PARALLEL_READS: usize = 16;
 pub(super) struct KeyFiles {
     /// Signed by this repository.
     pub(super) proven: BTreeMap<String, KeyFile>,
+    /// Of a repository that never came to be in this place, because whoever made it was killed.
+    pub(super) foreign: Vec<String>,
     /// Damaged, or put there by somebody else.
     pub(super) unproven: BTreeMap<String, Error>,
 }
@@ -36,14 +39,15 @@ impl KeyFiles {
             while running.len() < PARALLEL_READS
                 && let Some(name) = names.next()
             {
-                let (store, public) = (Arc::clone(store), format.maintenance_public);
-                running.spawn(async move { (read_short(store.as_ref(), &name).await, name, public) });
+                let store = Arc::clone(store);
+                running.spawn(async move { (read_short(store.as_ref(), &name).await, name) });
             }
             let Some(joined) = running.join_next().await else { return Ok(files) };
-            let (bytes, name, public) =
+            let (bytes, name) =
                 joined.map_err(|error| Error::internal("reading a key file broke").with_source(error))?;
-            match bytes.and_then(|bytes| decode(&name, &bytes, &public)) {
-                Ok(file) => drop(files.proven.insert(name, file)),
+            match bytes.and_then(|bytes| decode(&name, &bytes, format)) {
+                Ok(Some(file)) => drop(files.proven.insert(name, file)),
+                Ok(None) => files.foreign.push(name),
                 // Removed since it was listed.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Invalid) => {
@@ -55,14 +59,23 @@ impl KeyFiles {
     }
 }
 
-fn decode(name: &str, bytes: &[u8], public: &[u8; 32]) -> Result<KeyFile> {
+/// None for a key of another repository.
+fn decode(name: &str, bytes: &[u8], format: &RepositoryFormat) -> Result<Option<KeyFile>> {
     let body = records::decode_kind(name, bytes, RecordKind::Key)?;
     let (signature, json) = records::split_signature(name, body)?;
-    if verify_signature(public, name, json, signature) {
-        records::from_json(name, json)
-    } else {
-        Err(Error::corrupt(format!("object {name} is not signed by this repository")))
+    if verify_signature(&format.maintenance_public, name, json, signature) {
+        return records::from_json(name, json).map(Some);
     }
+    let file: Option<KeyFile> = records::from_json(name, json).ok();
+    match file.and_then(|file| file.repository) {
+        Some(of) if is_another(of, format.repository) => Ok(None),
+        _ => Err(Error::corrupt(format!("object {name} is not signed by this repository"))),
+    }
+}
+
+/// Whether these are two repositories, and not one whose id is damaged: random ids differ nearly everywhere.
+fn is_another(one: RepositoryId, other: RepositoryId) -> bool {
+    one.0.iter().zip(other.0).filter(|(one, other)| **one != *other).count() > one.0.len() / 2
 }
 
 /// The object of a key file.

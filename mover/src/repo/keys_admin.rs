@@ -11,10 +11,11 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    format::records::KeyDerivation,
+    format::records::{KeyDerivation, KeyFile},
     id::RandomId,
     monitor::Problem,
     secret::Key,
+    store::list_all,
 };
 
 /// A key as people see it.
@@ -76,6 +77,7 @@ impl Repository {
             return Err(Error::conflict("this is the only key of the repository")
                 .with_hint("add another first: carrack key add"));
         }
+        self.check_others_open_all(id).await?;
         self.store().delete(&format!("keys/{id}")).await?;
         self.store().flush().await
     }
@@ -89,6 +91,25 @@ impl Repository {
         }
         self.store().flush().await?;
         Ok(files.unproven.len())
+    }
+
+    /// Fails if no other key opens as many generations. Others are left over from a rotation that was broken off.
+    async fn check_others_open_all(&self, id: RandomId) -> Result<()> {
+        let files = KeyFiles::read(self.store(), self.format()).await?;
+        let name = format!("{}{id}", key_files::FOLDER);
+        if files.proven.iter().any(|(other, file)| *other != name && !self.is_void(other, file)) {
+            return Ok(());
+        }
+        Err(Error::conflict("the other keys open nothing that was written since the last rotation")
+            .with_hint(
+                "they are left over from it, and go with the next prune; add another first: carrack key add",
+            ))
+    }
+
+    /// Whether a key is of before a rotation, so that it opens nothing that was written since.
+    fn is_void(&self, name: &str, file: &KeyFile) -> bool {
+        let generations = unlock::signed_generations(self.keys(), name, self.format().repository, file);
+        generations.is_some_and(|count| count <= self.keys().newest())
     }
 
     /// What a rotation would remove.
@@ -117,6 +138,20 @@ impl Repository {
         Ok(id)
     }
 
+    /// Removes what a killed `init` or rotation has left: objects that tried the store, and keys that open nothing.
+    pub(super) async fn drop_void_keys(&self) -> Result<()> {
+        let store = self.store();
+        for object in list_all(store.as_ref(), crate::store::PROBES).await? {
+            store.delete(&object.name).await?;
+        }
+        let files = KeyFiles::read(store, self.format()).await?;
+        let void = files.proven.iter().filter(|(name, file)| self.is_void(name, file)).map(|(name, _)| name);
+        for name in void.chain(&files.foreign) {
+            store.delete(name).await?;
+        }
+        Ok(())
+    }
+
     async fn roots(&self, current: &Unlock) -> Result<Vec<Key>> {
         let files = KeyFiles::read(self.store(), self.format()).await?;
         unlock::open_root_keys(self.store().as_ref(), self.format(), &files, current)
@@ -124,6 +159,7 @@ impl Repository {
 
     async fn store_key(&self, new: &Unlock, options: &CreateOptions, roots: &[Key]) -> Result<RandomId> {
         let repository = self.format().repository;
-        unlock::add_key(self.store().as_ref(), self.world(), repository, new, options, roots).await
+        let signed = (roots, self.keys());
+        unlock::add_key(self.store().as_ref(), self.world(), repository, new, options, signed).await
     }
 }

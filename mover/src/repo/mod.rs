@@ -90,7 +90,11 @@ impl Repository {
                 .with_hint("use it as it is, or choose another place")
         };
         match store.get(FORMAT_OBJECT, ByteRange::All).await {
-            Ok(_) => return Err(exists()),
+            Ok(bytes) => {
+                // Whoever made it may have been killed before it was durable, and others rely on what is said here.
+                store.put_if_absent(FORMAT_OBJECT, bytes).await?;
+                return Err(exists());
+            }
             Err(error) if error.kind() == crate::error::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
@@ -100,9 +104,10 @@ impl Repository {
         crate::store::probe(store.as_ref(), &world).await?;
         let repository = RepositoryId(world.random());
         let root = crate::secret::Key::new(world.random());
-        unlock::add_key(store.as_ref(), &world, repository, unlock, options, std::slice::from_ref(&root))
-            .await?;
-        let keys = Keys::from_roots(repository, &[root])?;
+        let roots = std::slice::from_ref(&root);
+        let keys = Keys::from_roots(repository, roots)?;
+        let key =
+            unlock::add_key(store.as_ref(), &world, repository, unlock, options, (roots, &keys)).await?;
         let maintenance_public = *keys
             .foundation_public()
             .ok_or_else(|| Error::internal("a new repository has no maintenance key"))?;
@@ -121,6 +126,9 @@ impl Repository {
         body.extend_from_slice(&json);
         let body = records::encode_record(RecordKind::Format, &body);
         if store.put_if_absent(FORMAT_OBJECT, body.into()).await? == Put::Exists {
+            if let Err(error) = store.delete(&format!("keys/{key}")).await {
+                tracing::warn!(%error, %key, "a key that opens nothing stays until the next prune");
+            }
             return Err(exists());
         }
         store.flush().await?;

@@ -8,7 +8,7 @@ use crate::{
     chunker::CutSizes,
     clock::World,
     error::{Error, Result},
-    format::records::{KeyDerivation, KeyFile, RepositoryFormat},
+    format::records::{Generations, KeyDerivation, KeyFile, RepositoryFormat},
     id::{RandomId, RepositoryId},
     keys::{Keys, WriterBundle},
     secret::{Key, Passphrase},
@@ -72,8 +72,10 @@ pub(super) async fn add_key(
     repository: RepositoryId,
     unlock: &Unlock,
     options: &CreateOptions,
-    roots: &[Key],
+    (roots, signer): (&[Key], &Keys),
 ) -> Result<RandomId> {
+    let id = RandomId(world.random());
+    let name = format!("{}{id}", key_files::FOLDER);
     let salt = world.random();
     let derivation = match unlock {
         Unlock::Passphrase(_) => KeyDerivation::Argon2id {
@@ -93,17 +95,36 @@ pub(super) async fn add_key(
         version: 1,
         label: options.label.clone(),
         created: world.clock.now(),
+        repository: Some(repository),
+        generations: Some(generations(&name, repository, roots.len(), signer)?),
         commitment: commitment(&wrapping, repository),
         sealed_roots: seal_roots(&wrapping, repository, roots, world)?,
         derivation,
     };
-    let id = RandomId(world.random());
-    let name = format!("{}{id}", key_files::FOLDER);
     let body = key_files::encode(&name, &file, &Keys::from_roots(repository, roots)?)?;
     match store.put_if_absent(&name, body.into()).await? {
         Put::Created => Ok(id),
         Put::Exists => Err(Error::internal("a random name was taken")),
     }
+}
+
+fn generations(name: &str, repository: RepositoryId, count: usize, signer: &Keys) -> Result<Generations> {
+    let count = u32::try_from(count)
+        .map_err(|error| Error::internal("too many generations of keys").with_source(error))?;
+    let signature = signer.sign_maintenance(name, &Generations::statement(repository, count))?;
+    Ok(Generations { count, signature })
+}
+
+/// How many generations a key file opens, if somebody says so who held one of these.
+pub(super) fn signed_generations(
+    keys: &Keys,
+    name: &str,
+    repository: RepositoryId,
+    file: &KeyFile,
+) -> Option<u32> {
+    let said = file.generations.as_ref()?;
+    let statement = Generations::statement(repository, said.count);
+    keys.verify_maintenance(name, &statement, &said.signature).then_some(said.count)
 }
 
 /// Opens the keys with whatever somebody has.
@@ -118,7 +139,12 @@ pub(super) fn open_keys(
             return Err(Error::denied("the mover's keys are for another repository"));
         }
         Unlock::Bundle(bundle) => Keys::from_bundle(bundle)?,
-        _ => Keys::from_roots(format.repository, &open_root_keys(store, format, files, unlock)?)?,
+        _ => {
+            let roots = open_root_keys(store, format, files, unlock)?;
+            let keys = Keys::from_roots(format.repository, &roots)?;
+            refuse_older(store, format, files, (&keys, roots.len()))?;
+            keys
+        }
     };
     // Whoever replaces both the object and its signature names a key of his own.
     if keys.foundation_public() == Some(&format.maintenance_public) {
@@ -126,6 +152,27 @@ pub(super) fn open_keys(
     }
     Err(Error::corrupt(format!("the object `format` of {} is not this repository's own", store.describe()))
         .with_hint("bring that object back from a copy, and look who can write to the store"))
+}
+
+/// A key of before a rotation that did not come to removing it would not see what was written since.
+fn refuse_older(
+    store: &dyn ObjectStore,
+    format: &RepositoryFormat,
+    files: &KeyFiles,
+    (keys, held): (&Keys, usize),
+) -> Result<()> {
+    let later = |(name, file): &(&String, &KeyFile)| {
+        let count = signed_generations(keys, name, format.repository, file);
+        count.is_some_and(|count| usize::try_from(count).is_ok_and(|count| count > held))
+    };
+    match files.proven.iter().find(later) {
+        None => Ok(()),
+        Some((name, _)) => {
+            let said =
+                format!("the keys of {} were rotated: this one opens nothing any more", store.describe());
+            Err(Error::denied(said).with_hint(format!("use the password or secret of the object {name}")))
+        }
+    }
 }
 
 /// Opens the root keys: tries every key file until one fits.

@@ -2,8 +2,9 @@
 //!
 //! An object is written to a temporary file under `tmp/` and renamed into its place without replacing: the
 //! rename is the create-if-absent. Large bodies go past the page cache where the file system can do that. All
-//! contents are durable when a put returns. So are the names, but for packs: their folders wait for
-//! [`flush`](ObjectStore::flush), which comes before anything that refers to them.
+//! contents are durable when a put returns. So are the names, and those of all folders above them, whoever made
+//! them; but for packs: their folders wait for [`flush`](ObjectStore::flush), which comes before anything that refers
+//! to them.
 //!
 //! Every component of a path is opened without following symbolic links, so that nothing below the root can
 //! lead out of it.
@@ -15,7 +16,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 use bytes::{Buf, Bytes};
@@ -30,6 +31,10 @@ use crate::sys::{direct, file::write_full_at};
 
 /// Folder of files that are being written; no part of any listing.
 const TEMPORARY: &str = "tmp";
+/// Folder with a folder for each condemned list, which is of no use once the list is gone.
+const OF_LISTS: &str = "gc";
+/// How often a folder is made again that somebody else took for left over.
+const FOLDER_ATTEMPTS: usize = 8;
 /// Age in seconds from which a temporary file counts as left over: no write of one object takes a day.
 const STALE_SECONDS: i64 = 24 * 60 * 60;
 /// Size from which a body goes past the page cache: smaller ones are written sooner than their pages are found.
@@ -48,6 +53,9 @@ struct Inner {
     world: World,
     /// Folders of packs changed since the last flush; at most the number of pack folders.
     touched: Mutex<BTreeSet<String>>,
+    /// Folders whose names, up to the root, are known to be durable. One that is there may have been made by somebody
+    /// who was killed before he could see to that.
+    anchored: Mutex<BTreeSet<String>>,
     /// The file system knows no rename without replacing: link and unlink instead.
     link: AtomicBool,
 }
@@ -62,11 +70,12 @@ impl FsStore {
     /// The directory at `path`, which the first put creates if it does not exist.
     pub fn open(path: impl Into<PathBuf>, world: World) -> Self {
         let path = path.into();
-        let (root, touched) = (OnceLock::new(), Mutex::default());
-        Self { inner: Arc::new(Inner { path, root, world, touched, link: AtomicBool::new(false) }) }
+        let (root, touched, anchored) = (OnceLock::new(), Mutex::default(), Mutex::default());
+        Self { inner: Arc::new(Inner { path, root, world, touched, anchored, link: AtomicBool::new(false) }) }
     }
 
-    /// Removes temporary files older than a day and says how many. They are what interrupted writers left.
+    /// Removes temporary files older than a day and says how many. They are what interrupted writers left. The empty
+    /// folders of condemned lists go too.
     pub async fn sweep_temporary(&self) -> Result<u64> {
         self.blocking(|inner| inner.sweep(inner.world.clock.now())).await
     }
@@ -135,16 +144,6 @@ fn open_folder(at: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
     )
 }
 
-fn make_folder(at: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
-    match fs::mkdirat(at, name, Mode::RWXU) {
-        // A folder that was not yet durable would take its objects with it.
-        Ok(()) => fs::fsync(at)?,
-        Err(Errno::EXIST) => {}
-        Err(errno) => return Err(errno),
-    }
-    open_folder(at, name)
-}
-
 impl Inner {
     fn fail(&self, errno: Errno, action: &str, name: &str) -> Error {
         let place = self.path.join(name);
@@ -183,30 +182,49 @@ impl Inner {
         if name == TEMPORARY || name.starts_with("tmp/") {
             return Err(Error::invalid(format!("{name:?} is no object name: {TEMPORARY}/ is reserved")));
         }
-        let root = self.root(create)?;
-        let open = if create { make_or_open } else { open_folder };
-        let (folders, file) =
-            name.rsplit_once('/').map_or((None, name), |(folder, file)| (Some(folder), file));
-        let fail = |errno| self.fail(errno, "open the folder of", name);
-        let mut folder: Option<OwnedFd> = None;
-        for component in folders.into_iter().flat_map(|path| path.split('/')) {
-            let at = folder.as_ref().map_or(root, |fd| fd.as_fd());
-            folder = Some(open(at, component).map_err(fail)?);
-        }
-        let folder = match folder {
-            Some(folder) => folder,
-            None => open_folder(root, ".").map_err(fail)?,
-        };
+        let folder = folder_of(name);
+        let file = name.rsplit_once('/').map_or(name, |(_, file)| file);
+        let folder =
+            self.folder(folder, create)?.map_err(|errno| self.fail(errno, "open the folder of", name))?;
         Ok(Place { folder, file })
     }
 
+    /// Opens a folder of the repository, by its path from the root.
+    fn folder(&self, path: &str, create: bool) -> Result<rustix::io::Result<OwnedFd>> {
+        let root = self.root(create)?;
+        let mut folder = open_folder(root, ".");
+        let mut end = 0;
+        for component in path.split('/').filter(|component| !component.is_empty()) {
+            let Ok(at) = &folder else { break };
+            end += usize::from(end > 0) + component.len();
+            let mut next = open_folder(at.as_fd(), component);
+            if create && next.as_ref().is_err_and(|errno| *errno == Errno::NOENT) {
+                self.anchored().remove(&path[..end]);
+                next = make_folder(at.as_fd(), component);
+            }
+            folder = next;
+        }
+        Ok(folder)
+    }
+
+    fn anchored(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.anchored.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn put(&self, name: &str, body: &[u8]) -> Result<Put> {
-        let place = self.place(name, true)?;
-        let root = self.root(true)?;
-        let tmp = make_or_open(root, TEMPORARY).map_err(|errno| self.fail(errno, "open", TEMPORARY))?;
+        let mut place = self.place(name, true)?;
+        let tmp = self.folder(TEMPORARY, true)?.map_err(|errno| self.fail(errno, "open", TEMPORARY))?;
         let temporary = hex::encode(self.world.random::<16>());
         let written = self.write_temporary(&tmp, &temporary, name, body);
-        let put = written.and_then(|()| self.move_in(&tmp, &temporary, &place, name));
+        let mut put = written.and_then(|()| self.move_in(&tmp, &temporary, &place, name));
+        for _ in 0..FOLDER_ATTEMPTS {
+            // An empty folder may be swept away by others before there is something in it.
+            if !put.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+                break;
+            }
+            place = self.place(name, true)?;
+            put = self.move_in(&tmp, &temporary, &place, name);
+        }
         if !matches!(put, Ok(Put::Created)) {
             match fs::unlinkat(&tmp, &temporary, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
@@ -216,6 +234,9 @@ impl Inner {
         let put = put?;
         // Also for an object that exists: whoever obeys it must not see it vanish in a power cut.
         self.settle(&place, name)?;
+        if !is_deferred(name) {
+            self.anchor([folder_of(name)])?;
+        }
         Ok(put)
     }
 
@@ -266,11 +287,46 @@ impl Inner {
             }
             return Ok(());
         }
-        // After the rename the object is visible: a failure here leaves its fate unclear.
-        fs::fsync(&place.folder).map_err(|errno| {
-            let what = format!("sync the folder of {}", self.path.join(name).display());
-            Error::new(ErrorKind::Unavailable, what).with_source(std::io::Error::from(errno))
-        })
+        fs::fsync(&place.folder).map_err(|errno| self.unclear(errno, folder_of(name)))
+    }
+
+    /// After the rename an object is visible: a failure to sync leaves its fate unclear.
+    fn unclear(&self, errno: Errno, folder: &str) -> Error {
+        let what = format!("sync the folder {}", self.path.join(folder).display());
+        Error::new(ErrorKind::Unavailable, what).with_source(std::io::Error::from(errno))
+    }
+
+    /// Makes the names of folders durable, and of those above them: a folder that is lost takes its objects with it.
+    fn anchor<'f>(&self, folders: impl IntoIterator<Item = &'f str>) -> Result<()> {
+        let mut anchored = self.anchored();
+        let (mut parents, mut fresh) = (BTreeSet::new(), Vec::new());
+        for folder in folders {
+            let mut at = folder;
+            while !at.is_empty() && !anchored.contains(at) {
+                parents.insert(folder_of(at));
+                fresh.push(at.to_owned());
+                at = folder_of(at);
+            }
+        }
+        if anchored.insert(String::new()) {
+            self.anchor_root();
+        }
+        for parent in parents {
+            let synced = self.folder(parent, false)?.and_then(fs::fsync);
+            synced.map_err(|errno| self.unclear(errno, parent))?;
+        }
+        anchored.extend(fresh);
+        Ok(())
+    }
+
+    /// The directories above the root may be new as well. Of those that cannot be opened or synced, we have made none.
+    fn anchor_root(&self) {
+        for directory in self.path.ancestors().skip(1) {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            if let Err(errno) = fs::open(directory, flags, Mode::empty()).and_then(fs::fsync) {
+                tracing::debug!(%errno, directory = %directory.display(), "is not synced");
+            }
+        }
     }
 
     fn get(&self, name: &str, range: ByteRange) -> Result<Bytes> {
@@ -327,11 +383,23 @@ impl Inner {
 
     fn sync(&self, touched: &BTreeSet<String>) -> Result<()> {
         for folder in touched {
-            let inside = format!("{folder}/x");
-            let place = self.place(&inside, false)?;
-            fs::fsync(&place.folder).map_err(|errno| self.fail(errno, "sync the folder", folder))?;
+            let synced = self.folder(folder, false)?.and_then(fs::fsync);
+            synced.map_err(|errno| self.fail(errno, "sync the folder", folder))?;
         }
-        Ok(())
+        self.anchor(touched.iter().map(String::as_str))
+    }
+
+    /// Removes the folders of lists that are gone. Those with something in them stay by themselves.
+    fn sweep_folders(&self, root: BorrowedFd<'_>) {
+        let Ok(lists) = open_folder(root, OF_LISTS) else { return };
+        for entry in fs::Dir::read_from(&lists).into_iter().flatten().flatten() {
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                match fs::unlinkat(&lists, entry.file_name(), AtFlags::REMOVEDIR) {
+                    Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT) => {}
+                    Err(errno) => tracing::debug!(%errno, "an empty folder stays"),
+                }
+            }
+        }
     }
 
     fn sweep(&self, now: Timestamp) -> Result<u64> {
@@ -340,6 +408,7 @@ impl Inner {
             Err(err) if err.kind() == ErrorKind::NotFound => return Ok(0),
             Err(err) => return Err(err),
         };
+        self.sweep_folders(root);
         let tmp = match open_folder(root, TEMPORARY) {
             Ok(tmp) => tmp,
             Err(Errno::NOENT) => return Ok(0),
@@ -360,10 +429,10 @@ impl Inner {
     }
 }
 
-fn make_or_open(at: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
-    match open_folder(at, name) {
-        Err(Errno::NOENT) => make_folder(at, name),
-        other => other,
+fn make_folder(at: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
+    match fs::mkdirat(at, name, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => open_folder(at, name),
+        Err(errno) => Err(errno),
     }
 }
 

@@ -45,7 +45,7 @@ use crate::monitor::WaitMonitor;
 pub use decorate::{Decorator, decorate};
 pub use fs::FsStore;
 pub use open::{open_plain, open_url};
-pub use probe::{Probed, probe};
+pub use probe::{PROBES, Probed, probe};
 
 /// The longest object name, in bytes. S3 takes 1 024 including the repository's prefix; a path component on
 /// Linux takes 255.

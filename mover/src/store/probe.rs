@@ -9,6 +9,8 @@ use super::{ByteRange, Capabilities, ObjectStore, Put, list_all};
 use crate::clock::World;
 use crate::error::{Error, ErrorKind, Result};
 
+/// The folder of what a store is tried with.
+pub const PROBES: &str = "probe/";
 const BODY: &[u8] = b"carrack probe object: may be deleted";
 
 /// What a probe found. Everything the repository needs is there, or the probe would have failed.
@@ -23,7 +25,7 @@ pub struct Probed {
 /// Tries create-if-absent, ranged reads, listing after write, and delete, on one object under `probe/`, which
 /// is removed afterwards whatever the outcome.
 pub async fn probe(store: &dyn ObjectStore, world: &World) -> Result<Probed> {
-    let name = format!("probe/{}", hex::encode(world.random::<16>()));
+    let name = format!("{PROBES}{}", hex::encode(world.random::<16>()));
     let outcome = exercise(store, &name).await;
     // The exercise ends with the delete; after a failure the object may still be there.
     if outcome.is_err()

