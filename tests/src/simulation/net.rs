@@ -147,7 +147,7 @@ pub struct Net {
 const STALLS_AFTER_TELLING: u32 = 30;
 
 fn is_telling(name: &str) -> bool {
-    ["gc/", "snapshots/", "sessions/", "forgotten/"].iter().any(|folder| name.starts_with(folder))
+    ["gc/", "snapshots/", "forgotten/"].iter().any(|folder| name.starts_with(folder))
 }
 
 /// Who is served next.

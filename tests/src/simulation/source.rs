@@ -15,8 +15,8 @@ pub type Tree = BTreeMap<String, u64>;
 
 /// Contents of more than a frame, of which a source has a few: so a pack can be needed in part.
 const LARGE: u64 = 6;
-/// All contents that there are.
-const CONTENTS: u64 = 40;
+/// All contents that there are: so few that what nobody needs any more is often wanted again, and found by a hint.
+const CONTENTS: u64 = 18;
 
 /// The content of this number.
 pub fn content(number: u64) -> Arc<Vec<u8>> {
@@ -59,7 +59,7 @@ impl Source {
             }
             return Ok(());
         }
-        for _ in 0..rng.below(4) {
+        for _ in 0..rng.below(6) {
             let file = name(rng.below(9));
             match rng.below(6) {
                 0 => self.write(&format!("large-{}", rng.below(2)), rng.below(LARGE), at)?,
