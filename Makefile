@@ -78,7 +78,7 @@ judges-short: program
 
 judges:
 	cargo build --release --locked -p carrack-mover
-	for judge in fsx fio images postgres tree; do \
+	for judge in fsx fio images postgres tree snapshots; do \
 	  CARRACK=target/release/carrack JUDGES_SIZE=full tests/judges/$$judge.sh || exit 1; done
 
 SOAK_HOURS ?= 1
