@@ -118,6 +118,10 @@ fn apply_flags(handle: &Handle<'_>, flags: u32) -> io::Result<()> {
 }
 
 fn apply_owner(handle: &Handle<'_>, wanted: &Metadata, present: &Stat) -> io::Result<()> {
+    // To the kernel this number means to leave the owner as it is.
+    if wanted.uid == u32::MAX || wanted.gid == u32::MAX {
+        return Err(io::Error::other("there is no owner or group of this number"));
+    }
     let owner = (wanted.uid != present.st_uid).then(|| Uid::from_raw(wanted.uid));
     let group = (wanted.gid != present.st_gid).then(|| Gid::from_raw(wanted.gid));
     if owner.is_none() && group.is_none() {
