@@ -3,9 +3,9 @@
 
 pub mod bucket;
 pub mod damage;
-pub mod hostile;
 pub mod disk;
 pub mod gate;
+pub mod hostile;
 pub mod http;
 pub mod images;
 pub mod liar;

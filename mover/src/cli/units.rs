@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 #[cfg(test)]
+#[path = "units/tests.rs"]
 mod tests;
 
 const UNITS: [(&str, u64); 5] =

@@ -68,7 +68,7 @@ impl Absent {
 
     /// Whether a list names any of these, or may, because nobody can read it.
     pub(super) fn may_name(&self, packs: &BTreeSet<PackId>, repacks: &HashSet<SessionName>) -> bool {
-        self.unreadable
+        !self.doubts.is_empty()
             || !self.relocations.is_disjoint(repacks)
             || packs.iter().any(|pack| self.packs.contains(pack))
     }
