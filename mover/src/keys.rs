@@ -91,6 +91,21 @@ pub struct WriterBundle {
     data_public: [u8; 32],
     /// Public maintenance keys of all generations, oldest first.
     maintenance_publics: Vec<HexKey>,
+    /// What the generations before were like, oldest first: what was written with them is still to be read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    earlier: Vec<EarlierKeys>,
+}
+
+/// The keys of a generation that nothing is written with any more: parents, footers, segments and relocations of it stay
+/// in use.
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
+struct EarlierKeys {
+    #[serde(with = "hex_key")]
+    lineage_key: [u8; 32],
+    #[serde(with = "hex_key")]
+    index_key: [u8; 32],
+    #[serde(with = "hex_key")]
+    data_public: [u8; 32],
 }
 
 /// 32 public bytes in hexadecimal.
@@ -132,19 +147,32 @@ impl Keys {
 
     /// The keys of a mover that may write one lineage.
     pub fn from_bundle(bundle: &WriterBundle) -> Result<Self> {
-        let generation = Generation {
-            data_public: public_key(&bundle.data_public)?,
-            data_private: None,
-            metadata: LineageKeys::One(bundle.lineage, Key::new(bundle.lineage_key)),
-            index: Key::new(bundle.index_key),
-            maintenance_public: bundle.maintenance_publics.last().map_or([0; 32], |key| key.0),
-            maintenance_private: None,
+        let current = EarlierKeys {
+            lineage_key: bundle.lineage_key,
+            index_key: bundle.index_key,
+            data_public: bundle.data_public,
         };
+        let earlier = u32::try_from(bundle.earlier.len()).ok();
+        let base = earlier.and_then(|earlier| bundle.generation.checked_sub(earlier)).ok_or_else(|| {
+            Error::invalid("the writer bundle has keys of more generations than there were")
+                .with_hint("make it again: carrack key bundle")
+        })?;
+        let generations = bundle.earlier.iter().chain([&current]).zip(base..).map(|(keys, generation)| {
+            let public = bundle.maintenance_publics.get(generation as usize);
+            Ok(Generation {
+                data_public: public_key(&keys.data_public)?,
+                data_private: None,
+                metadata: LineageKeys::One(bundle.lineage, Key::new(keys.lineage_key)),
+                index: Key::new(keys.index_key),
+                maintenance_public: public.map_or([0; 32], |key| key.0),
+                maintenance_private: None,
+            })
+        });
         let shared = Shared {
             id_key: Key::new(bundle.id_key),
             chunk_seed: Key::new(bundle.chunk_seed),
-            base: bundle.generation,
-            generations: vec![generation],
+            base,
+            generations: generations.collect::<Result<_>>()?,
             maintenance_publics: bundle.maintenance_publics.iter().map(|key| key.0).collect(),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -152,18 +180,25 @@ impl Keys {
 
     /// What to hand to a mover that shall write this lineage and no more.
     pub fn writer_bundle(&self, repository: RepositoryId, lineage: LineageId) -> Result<WriterBundle> {
-        let generation = self.generation(self.newest())?;
-        let lineage_key = generation.lineage_key(lineage)?;
-        let data_public = generation.data_public.to_bytes();
+        let of_generation = |generation: &Generation| -> Result<EarlierKeys> {
+            Ok(EarlierKeys {
+                lineage_key: *generation.lineage_key(lineage)?.expose(),
+                index_key: *generation.index.expose(),
+                data_public: generation.data_public.to_bytes().into(),
+            })
+        };
+        let mut earlier = self.shared.generations.iter().map(of_generation).collect::<Result<Vec<_>>>()?;
+        let current = earlier.pop().ok_or_else(|| Error::internal("there is no key generation"))?;
         Ok(WriterBundle {
             repository,
             generation: self.newest(),
             lineage,
             id_key: *self.shared.id_key.expose(),
             chunk_seed: *self.shared.chunk_seed.expose(),
-            lineage_key: *lineage_key.expose(),
-            index_key: *generation.index.expose(),
-            data_public: data_public.into(),
+            lineage_key: current.lineage_key,
+            index_key: current.index_key,
+            data_public: current.data_public,
+            earlier,
             maintenance_publics: self.shared.maintenance_publics.iter().copied().map(HexKey).collect(),
         })
     }

@@ -64,8 +64,14 @@ fn a_bundle_of_a_later_generation_writes_what_the_owner_can_read() {
     assert_eq!(generation, 1);
     let sealed = writer.seal_data_key(generation, session(), &Key::new([9; 32]), &world).unwrap();
     assert_eq!(keys.open_data_key(generation, session(), &sealed).unwrap().expose(), &[9; 32]);
-    let metadata = |keys: &Keys| *keys.session_metadata_key(generation, session()).unwrap().expose();
-    assert_eq!(metadata(&writer), metadata(&keys));
+    // What was written before the rotation too: parents, and where a repack moved things.
+    for generation in 0..=generation {
+        let metadata = |keys: &Keys| *keys.session_metadata_key(generation, session()).unwrap().expose();
+        assert_eq!(metadata(&writer), metadata(&keys));
+        let index = |keys: &Keys| *keys.session_index_key(generation, session()).unwrap().expose();
+        assert_eq!(index(&writer), index(&keys));
+    }
+    assert!(writer.session_index_key(2, session()).is_err());
     let older = Keys::from_roots(repository, &[Key::new([2; 32])]).unwrap();
     let signature = older.sign_maintenance("final", b"x").unwrap();
     assert!(
