@@ -1,4 +1,4 @@
-//! Long lives in simulated time: a year of daily backups with retention, and a source with a thousand snapshots.
+//! A year of daily backups with retention, in simulated time.
 
 use std::{
     collections::BTreeSet,
@@ -201,27 +201,4 @@ async fn a_year_of_daily_backups_with_retention() {
         "a year: {} snapshots, objects by quarter {objects:?}, bytes in packs {packed:?}",
         life.kept.len()
     );
-}
-
-#[tokio::test]
-async fn a_thousand_snapshots_of_one_source() {
-    let mut life = Life::new(2).await;
-    for _ in 0..1000 {
-        life.day().await;
-        life.pass(DAY);
-    }
-    let list = life.repository.snapshots().await.unwrap();
-    assert_eq!(list.snapshots.len(), 1000);
-    life.check().await;
-    life.forget(&KeepPolicy { last: 3, ..KeepPolicy::default() }).await;
-    for _ in 0..3 {
-        life.prune().await;
-    }
-    life.look().await;
-    life.check().await;
-    assert_eq!(life.kept.len(), 3);
-    assert_eq!(life.count("gc/").await + life.count("forgotten/").await, 0);
-    let ends = life.count("snapshots/b").await;
-    assert_eq!((ends, life.count("sessions/b").await), (3, 3));
-    println!("a thousand snapshots: {} objects are left of three", life.count("").await);
 }

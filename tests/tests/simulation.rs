@@ -63,11 +63,6 @@ fn is_noticed(broken: Broken, words: &str) {
 }
 
 #[test]
-fn a_writer_that_does_not_see_the_lists_is_noticed() {
-    is_noticed(Broken::ListsHidden, "does not restore");
-}
-
-#[test]
 fn a_collector_that_sees_old_sessions_is_noticed() {
     is_noticed(Broken::OldSessions, "");
 }

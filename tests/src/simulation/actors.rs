@@ -166,7 +166,8 @@ impl Actor {
     fn judge(&self, what: &str, error: &Error) {
         let may_be = match error.kind() {
             ErrorKind::Unavailable | ErrorKind::Conflict | ErrorKind::Cancelled => true,
-            ErrorKind::NotFound => what != "backup",
+            // A key can go between the listing of keys and its reading, while the secret is changed.
+            ErrorKind::NotFound => what != "backup" || self.people.is_rotating.load(Ordering::Relaxed),
             ErrorKind::Denied => self.people.is_rotating.load(Ordering::Relaxed),
             _ => false,
         };

@@ -68,8 +68,6 @@ pub enum Broken {
     /// None.
     #[default]
     Nothing,
-    /// Writers see no condemned lists (W2 is lost).
-    ListsHidden,
     /// Collectors see the sessions that there were when they began (C3 is lost).
     OldSessions,
     /// A put replaces what is there (N2 is lost).
