@@ -2,6 +2,9 @@
 //!
 //! What must hold: nothing panics; what is damaged is named; everything that does not depend on it restores byte for
 //! byte; no backup commits in silence what does not restore; no prune takes damage for a permission to delete.
+//!
+//! Without more a part of the cells is run, some seconds. `CARRACK_DAMAGE=` runs all of them, some minutes;
+//! `CARRACK_DAMAGE=TreePack` those with this in their name.
 
 use std::sync::Arc;
 
@@ -19,7 +22,7 @@ const AT_ONCE: usize = 3;
 fn seen(cell: &Cell) -> Seen {
     use Harm::{Cut, Doubled, Empty, Flipped, Halved, Missing, Replayed, Swapped};
     match (cell.kind, cell.harm) {
-        (Kind::Format, Flipped("created" | "minimum")) => Seen::Never,
+        (Kind::Format, Flipped("created" | "version")) => Seen::Never,
         (Kind::Format, _) => Seen::Opening,
         (Kind::Key, Doubled | Missing | Replayed | Swapped) => Seen::Never,
         (Kind::Key, Flipped("label" | "created" | "salt" | "commitment" | "sealed_roots" | "memory_kib")) => {
@@ -45,20 +48,50 @@ fn seen(cell: &Cell) -> Seen {
     }
 }
 
+/// Whether a cell is run each time.
+fn is_usual(cell: &Cell) -> bool {
+    match (cell.kind, cell.harm) {
+        (_, Harm::Missing | Harm::Swapped) => true,
+        (Kind::Snapshot, Harm::Flipped(_) | Harm::Cut(_)) => true,
+        (Kind::Condemned | Kind::Final, Harm::Flipped(_)) => true,
+        _ => false,
+    }
+}
+
+/// What is right and cannot name the object that was harmed: nothing tells of relocations that are gone but the pack that
+/// is missing without them, and of a forgotten marker but the list that would delete what is needed again; another
+/// repository id fits no key; a version that is not known ends a check.
+fn is_named_otherwise(cell: &Cell, text: &str) -> bool {
+    match (cell.kind, cell.harm) {
+        (Kind::Relocations, Harm::Missing) => text.contains("is missing, and snapshots need it"),
+        (Kind::Forgotten, Harm::Missing) => text.contains("would delete pack"),
+        (Kind::Format, Harm::Flipped("repository")) => text.contains("does not open the repository"),
+        (_, Harm::Flipped("version")) => text.contains("which this program does not know"),
+        _ => false,
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn damage_is_named_contained_and_never_spread() {
     let scene = Arc::new(Scene::make().await.expect("the scene"));
-    let chosen = std::env::var("CARRACK_DAMAGE").unwrap_or_default();
+    let chosen = std::env::var("CARRACK_DAMAGE").ok();
     let cells = cells(&scene).await.expect("the cells");
     let all = cells.len();
-    let cells = cells.into_iter().filter(|cell| format!("{:?} {:?}", cell.kind, cell.harm).contains(&chosen));
+    let is_chosen = |cell: &Cell| match &chosen {
+        Some(part) => format!("{:?} {:?}", cell.kind, cell.harm).contains(part.as_str()),
+        None => is_usual(cell),
+    };
     let (mut running, mut wrong) = (JoinSet::new(), Vec::new());
-    for cell in cells {
+    for cell in cells.into_iter().filter(is_chosen) {
         while running.len() >= AT_ONCE {
             wrong.extend(running.join_next().await.expect("one is running").expect("nothing panics"));
         }
         let scene = Arc::clone(&scene);
-        running.spawn(async move { judge(&scene, &cell, seen(&cell)).await });
+        running.spawn(async move {
+            let mut wrong = judge(&scene, &cell, seen(&cell)).await;
+            wrong.retain(|text| !is_named_otherwise(&cell, text));
+            wrong
+        });
     }
     while let Some(done) = running.join_next().await {
         wrong.extend(done.expect("nothing panics"));

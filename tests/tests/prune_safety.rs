@@ -102,7 +102,9 @@ fn forged_markers_and_lists_count_as_absent() {
     }
     assert_eq!(objects(&place, "packs"), packs, "{text}");
     assert!(objects(&place, "gc").is_empty(), "a void list is dropped");
-    assert_eq!(carrack(&place, &["check", "--read-data"]).0, Some(0));
+    let (code, text) = carrack(&place, &["check", "--read-data"]);
+    assert_eq!(code, Some(3), "{text}");
+    assert!(text.contains("forgotten/") && text.contains("nothing is damaged"), "{text}");
 }
 
 /// Whoever may create objects can write a session that nobody can read, and an end for it.
