@@ -6,10 +6,10 @@ use jiff::Timestamp;
 
 use crate::{
     cancel::Cancel,
-    error::{Error, ErrorKind, Result},
+    error::{Error, Result},
     format::{
         records::{ProblemRecord, Snapshot, SourceKind, Statistics},
-        session::SessionKind,
+        session::{SessionKind, SessionName},
     },
     id::LineageId,
     limits,
@@ -190,26 +190,11 @@ const PROBLEMS_RECORDED: usize = 100;
 /// The newest snapshot of the same kind of source: an image and a file under the same path have nothing in common
 /// but their name.
 async fn latest(repository: &Repository, lineage: LineageId, kind: SourceKind) -> Result<Option<Snapshot>> {
-    let mut newest: Option<Snapshot> = None;
-    for name in repository.visible(&format!("b{lineage}")).await? {
-        // A parent only saves work: one that cannot be read, or is gone by now, is passed over and named.
-        let snapshot = match repository.snapshot(name).await {
-            Ok(snapshot) => snapshot,
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            Err(error)
-                if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Denied | ErrorKind::Invalid) =>
-            {
-                tracing::warn!(snapshot = %name, %error, "it does not serve as parent");
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        let is_newer = newest.as_ref().is_none_or(|newest| newest.started < snapshot.started);
-        if snapshot.source == kind && is_newer {
-            newest = Some(snapshot);
-        }
-    }
-    Ok(newest)
+    // A parent only saves work: one that cannot be read, or is gone by now, is passed over and named.
+    let tell = |name: SessionName, error: &Error| {
+        tracing::warn!(snapshot = %name, %error, "it does not serve as parent");
+    };
+    repository.newest(&format!("b{lineage}"), |snapshot| snapshot.source == kind, tell).await
 }
 
 /// Passes everything on, and keeps the problems for the snapshot's record.

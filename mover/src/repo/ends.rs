@@ -241,6 +241,40 @@ impl Repository {
         }
     }
 
+    /// The newest snapshot below `prefix` that is wanted, read once more in order V after all of them were read at once.
+    /// What cannot be read or believed is passed over, and told.
+    pub(crate) async fn newest(
+        &self,
+        prefix: &str,
+        wanted: impl Fn(&Snapshot) -> bool,
+        tell: impl Fn(SessionName, &Error),
+    ) -> Result<Option<Snapshot>> {
+        let mut found = Vec::new();
+        for names in self.visible(prefix).await?.chunks(super::mark::ENDS_PER_ROUND) {
+            for (name, end) in self.ends_of(names).await? {
+                match end {
+                    Ok(Some(End::Committed(snapshot))) if wanted(&snapshot) => {
+                        found.push((snapshot.started, name));
+                    }
+                    Ok(Some(End::Void(problem))) => tell(name, &Error::corrupt(problem)),
+                    Ok(_) => {}
+                    Err(error) if is_doubt(&error) => tell(name, &error),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        found.sort_unstable();
+        for (_, name) in found.into_iter().rev() {
+            match self.snapshot(name).await {
+                Ok(snapshot) => return Ok(Some(snapshot)),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) if is_doubt(&error) => tell(name, &error),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
     /// How a session ended, if it has. An end with a false signature counts against its session; one that cannot be
     /// read (damage, a newer version, a key generation that is not held) is an error, because nobody can tell.
     pub(crate) async fn end(&self, session: SessionName) -> Result<Option<End>> {

@@ -18,6 +18,8 @@ use crate::{
 pub(super) const FOLDER: &str = "keys/";
 /// Key files that are read at once.
 const PARALLEL_READS: usize = 16;
+/// How often they are listed anew because one went meanwhile; a rotation removes all of them but once.
+const LOOKS: u32 = 8;
 
 /// What lies below `keys/`, by name.
 #[derive(Debug, Default)]
@@ -32,6 +34,16 @@ pub(super) struct KeyFiles {
 
 impl KeyFiles {
     pub(super) async fn read(store: &Arc<dyn ObjectStore>, format: &RepositoryFormat) -> Result<Self> {
+        for _ in 0..LOOKS {
+            if let Some(files) = Self::look(store, format).await? {
+                return Ok(files);
+            }
+        }
+        Err(Error::unavailable(format!("the keys of {} change all the time", store.describe())))
+    }
+
+    /// None if a file went between listing and reading: a rotation may have put another one there before.
+    async fn look(store: &Arc<dyn ObjectStore>, format: &RepositoryFormat) -> Result<Option<Self>> {
         let mut files = Self::default();
         let mut running = JoinSet::new();
         let mut names = list_all(store.as_ref(), FOLDER).await?.into_iter().map(|object| object.name);
@@ -42,14 +54,13 @@ impl KeyFiles {
                 let store = Arc::clone(store);
                 running.spawn(async move { (read_short(store.as_ref(), &name).await, name) });
             }
-            let Some(joined) = running.join_next().await else { return Ok(files) };
+            let Some(joined) = running.join_next().await else { return Ok(Some(files)) };
             let (bytes, name) =
                 joined.map_err(|error| Error::internal("reading a key file broke").with_source(error))?;
             match bytes.and_then(|bytes| decode(&name, &bytes, format)) {
                 Ok(Some(file)) => drop(files.proven.insert(name, file)),
                 Ok(None) => files.foreign.push(name),
-                // Removed since it was listed.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
                 Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Invalid) => {
                     files.unproven.insert(name, error);
                 }

@@ -77,7 +77,7 @@ const PAGES_SEEN: usize = 1 << 20;
 /// Ciphers that are kept from one snapshot to the next, about 500 bytes each.
 const CIPHERS_KEPT: usize = 4096;
 /// Ends that are read before their trees are walked, some kilobytes each.
-const ENDS_PER_ROUND: usize = 256;
+pub(super) const ENDS_PER_ROUND: usize = 256;
 
 struct Marker<'n> {
     repository: Repository,

@@ -6,7 +6,6 @@
 //! CI takes the first and the last step of each verb, and some between. `CARRACK_CRASH=all` takes every step, and a
 //! number that one alone.
 
-mod filesystems;
 mod ground;
 mod judge;
 mod mount;
