@@ -50,21 +50,23 @@ fn seen(cell: &Cell) -> Seen {
 
 /// Whether a cell is run each time.
 fn is_usual(cell: &Cell) -> bool {
-    match (cell.kind, cell.harm) {
-        (_, Harm::Missing | Harm::Swapped) => true,
-        (Kind::Snapshot, Harm::Flipped(_) | Harm::Cut(_)) => true,
-        (Kind::Condemned | Kind::Final, Harm::Flipped(_)) => true,
-        _ => false,
-    }
+    matches!(
+        (cell.kind, cell.harm),
+        (_, Harm::Missing | Harm::Swapped)
+            | (Kind::Snapshot, Harm::Flipped(_) | Harm::Cut(_))
+            | (Kind::Condemned | Kind::Final, Harm::Flipped(_))
+    )
 }
 
 /// What is right and cannot name the object that was harmed: nothing tells of relocations that are gone but the pack that
 /// is missing without them, and of a forgotten marker but the list that would delete what is needed again; another
-/// repository id fits no key; a version that is not known ends a check.
+/// repository id fits no key; keys that have each other's names are not believed, and nothing opens; a version that is
+/// not known ends a check.
 fn is_named_otherwise(cell: &Cell, text: &str) -> bool {
     match (cell.kind, cell.harm) {
         (Kind::Relocations, Harm::Missing) => text.contains("is missing, and snapshots need it"),
         (Kind::Forgotten, Harm::Missing) => text.contains("would delete pack"),
+        (Kind::Key, Harm::Swapped) => text.contains("is not signed by this repository"),
         (Kind::Format, Harm::Flipped("repository")) => text.contains("does not open the repository"),
         (_, Harm::Flipped("version")) => text.contains("which this program does not know"),
         _ => false,

@@ -251,7 +251,7 @@ fn a_rotation_counts_from_the_moment_its_key_is_there() {
     let newest = listed.iter().find(|key| !is_old(key)).expect("it is listed");
     carrack.run(["key", "remove", newest["id"].as_str().expect("an id")], 11);
     carrack.run(["prune"], 0);
-    assert_eq!(keys(&carrack), [newest.clone()]);
+    assert_eq!(keys(&carrack), std::slice::from_ref(newest));
     all_come_back(&carrack, "correct", &source, 2);
 }
 

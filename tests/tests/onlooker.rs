@@ -110,7 +110,7 @@ fn parts(name: &str, bytes: &[u8]) -> (Vec<u8>, Option<Value>) {
         1 | 2 | 6..=10 | 13 | 14 => (bytes[8..72].to_vec(), json(72)),
         4 | 5 => (bytes[80..].to_vec(), None),
         11 | 12 => (bytes[126..].to_vec(), None),
-        kind => panic!("{name} is of kind {kind}"),
+        kind => unreachable!("{name} is of kind {kind}"),
     }
 }
 
@@ -132,7 +132,7 @@ fn clear_fields(name: &str) -> &'static [&'static str] {
             &["version", "session", "generation", "suite", "sealed_data_key", "signing_public", "started"]
         }
         "marks" | "forgotten" => &["session", "word", "created"],
-        other => panic!("{other}/ has JSON in clear"),
+        other => unreachable!("{other}/ has JSON in clear"),
     }
 }
 
@@ -204,7 +204,10 @@ fn check_size(name: &str, bytes: &[u8]) {
     };
     if name.starts_with("packs/") {
         let length = bytes.len();
-        assert!(length % (256 << 10) == 0 || padme(length) == length, "{name}: a pack of {length} bytes");
+        assert!(
+            length.is_multiple_of(256 << 10) || padme(length) == length,
+            "{name}: a pack of {length} bytes"
+        );
         let trailer = &bytes[length - TRAILER..];
         padded(u32::from_le_bytes(trailer[..4].try_into().unwrap()) as usize);
         assert!(trailer[42..56].iter().all(|byte| *byte == 0));

@@ -40,11 +40,11 @@ struct Calendar(Mutex<Duration>);
 
 impl Clock for Calendar {
     fn now(&self) -> Timestamp {
-        timestamp(*self.0.lock().unwrap())
+        timestamp(*self.0.lock().expect("nobody panicked with it"))
     }
 
     fn monotonic(&self) -> Duration {
-        *self.0.lock().unwrap()
+        *self.0.lock().expect("nobody panicked with it")
     }
 }
 
@@ -65,9 +65,11 @@ impl Life {
         let world = World { clock: calendar.clone(), ..World::system() };
         let unlock = Unlock::Secret(Key::new([7; 32]));
         let options = CreateOptions::default();
-        let repository = Repository::create(store.clone(), world, &unlock, &options).await.unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        let source = Source::new(directory.path()).unwrap();
+        let repository = Repository::create(store.clone(), world, &unlock, &options)
+            .await
+            .expect("it works in this world");
+        let directory = tempfile::tempdir().expect("it works in this world");
+        let source = Source::new(directory.path()).expect("it works in this world");
         Self {
             calendar,
             store,
@@ -80,13 +82,13 @@ impl Life {
     }
 
     fn pass(&self, time: Duration) {
-        *self.calendar.0.lock().unwrap() += time;
+        *self.calendar.0.lock().expect("it works in this world") += time;
     }
 
     /// The source changes, and is backed up.
     async fn day(&mut self) {
         let at = Duration::from_secs(self.calendar.now().as_second().unsigned_abs());
-        self.source.change(&mut self.rng, at).unwrap();
+        self.source.change(&mut self.rng, at).expect("it works in this world");
         self.pass(Duration::from_secs(3600));
         let roots = vec![self.source.root.clone()];
         let walk = WalkOptions { roots, threads: 1, ..WalkOptions::default() };
@@ -99,19 +101,21 @@ impl Life {
             ..BackupOptions::new(BackupSource::Files(walk))
         };
         let monitor = Arc::new(CollectMonitor::default());
-        let report = backup(&self.repository, options, monitor, Cancel::default()).await.unwrap();
+        let report = backup(&self.repository, options, monitor, Cancel::default())
+            .await
+            .expect("it works in this world");
         assert_eq!(report.problems, 0);
-        let session = report.snapshot.unwrap().session;
+        let session = report.snapshot.expect("it works in this world").session;
         self.kept.push((session, self.source.tree.clone()));
     }
 
     async fn forget(&mut self, policy: &KeepPolicy) {
-        let list = self.repository.snapshots().await.unwrap();
+        let list = self.repository.snapshots().await.expect("it works in this world");
         let (filter, by, zone) = (SnapshotFilter::default(), GroupBy::default(), TimeZone::UTC);
         let plan = plan_forget(&list.snapshots, &list.marks, &filter, policy, by, &zone);
         let gone: BTreeSet<SessionName> = plan.forget().into_iter().collect();
         let sessions: Vec<SessionName> = gone.iter().copied().collect();
-        self.repository.forget(&sessions).await.unwrap();
+        self.repository.forget(&sessions).await.expect("it works in this world");
         self.kept.retain(|(session, _)| !gone.contains(session));
     }
 
@@ -123,23 +127,30 @@ impl Life {
         };
         let monitor = Arc::new(CollectMonitor::default());
         let cancel = Cancel::default();
-        let mut plan = self.repository.plan_prune(&options, &*monitor, &cancel).await.unwrap();
+        let mut plan =
+            self.repository.plan_prune(&options, &*monitor, &cancel).await.expect("it works in this world");
         let memory = limits::MEMORY_MIN;
-        repack(&self.repository, &mut plan, memory, monitor.clone(), &cancel).await.unwrap();
-        self.repository.apply_prune(&plan, &*monitor, &cancel).await.unwrap();
+        repack(&self.repository, &mut plan, memory, monitor.clone(), &cancel)
+            .await
+            .expect("it works in this world");
+        self.repository.apply_prune(&plan, &*monitor, &cancel).await.expect("it works in this world");
     }
 
     /// Every snapshot that must be there is there, alone, and whole.
     async fn look(&self) {
-        let list = self.repository.snapshots().await.unwrap();
+        let list = self.repository.snapshots().await.expect("it works in this world");
         assert!(list.unreadable.is_empty() && list.problems.is_empty(), "{list:?}");
         let found: BTreeSet<SessionName> = list.snapshots.iter().map(|snapshot| snapshot.session).collect();
         let wanted: BTreeSet<SessionName> = self.kept.iter().map(|(session, _)| *session).collect();
         assert_eq!(found, wanted);
         for snapshot in list.snapshots {
-            let (_, tree) = self.kept.iter().find(|(session, _)| *session == snapshot.session).unwrap();
+            let (_, tree) = self
+                .kept
+                .iter()
+                .find(|(session, _)| *session == snapshot.session)
+                .expect("it works in this world");
             let reader = SnapshotReader::new(self.repository.clone(), snapshot);
-            compare(&reader, &self.source.root, tree).await.unwrap();
+            compare(&reader, &self.source.root, tree).await.expect("it works in this world");
         }
     }
 
@@ -152,17 +163,19 @@ impl Life {
             mark: false,
         };
         let monitor = Arc::new(CollectMonitor::default());
-        let report = check(&self.repository, &options, monitor, Cancel::default()).await.unwrap();
+        let report = check(&self.repository, &options, monitor, Cancel::default())
+            .await
+            .expect("it works in this world");
         assert_eq!((report.damages, report.damaged.len()), (0, 0), "{report:?}");
     }
 
     async fn count(&self, prefix: &str) -> usize {
-        list_all(self.store.as_ref(), prefix).await.unwrap().len()
+        list_all(self.store.as_ref(), prefix).await.expect("it works in this world").len()
     }
 
     /// Bytes in packs.
     async fn packed(&self) -> u64 {
-        let packs = list_all(self.store.as_ref(), "packs/").await.unwrap();
+        let packs = list_all(self.store.as_ref(), "packs/").await.expect("it works in this world");
         assert!(packs.iter().all(|pack| parse_pack_object(&pack.name).is_some()));
         packs.iter().map(|pack| pack.size).sum()
     }

@@ -171,9 +171,11 @@ fn vectors(seeds: &mut Seeds) {
     }
 }
 
-fn words(seeds: &mut Seeds) {
-    let session = "b0123456789abcdef-000102030405060708090a0b0c0d0e0f";
-    let pack = "000102030405060708090a0b0c0d0e0f";
+const SESSION: &str = "b0123456789abcdef-000102030405060708090a0b0c0d0e0f";
+const PACK: &str = "000102030405060708090a0b0c0d0e0f";
+
+fn json_of_records(seeds: &mut Seeds) {
+    let (session, pack) = (SESSION, PACK);
     let pages = format!(
         r#"{{"id":"{0}{0}","place":{{"session":"{session}","pack":"{pack}","offset":1,"stored":2,"plain":3,
             "compression":"zstd","counter":18446744073709551615,"id":"{0}{0}"}}}}"#,
@@ -206,6 +208,9 @@ fn words(seeds: &mut Seeds) {
         ),
     ];
     json.iter().for_each(|(which, json)| seeds.json(*which, json.as_bytes()));
+}
+
+fn words(seeds: &mut Seeds) {
     for text in
         ["0 1\n4095 2 # one\n", r#" [{"offset":0,"length":1},{"byte_offset":4096,"size_bytes":2}]"#, "[]"]
     {
@@ -243,7 +248,7 @@ fn words(seeds: &mut Seeds) {
         (
             "names",
             &[
-                session,
+                SESSION,
                 "r0000000000000000-000102030405060708090a0b0c0d0e0f",
                 "000102030405060708090a0b0c0d0e0f.7",
             ],
@@ -260,6 +265,7 @@ async fn real_objects_pass_their_targets() {
     let mut seeds = Seeds::default();
     golden_repository(&mut seeds).await;
     vectors(&mut seeds);
+    json_of_records(&mut seeds);
     words(&mut seeds);
     let write = std::env::var_os("CARRACK_WRITE_CORPUS").is_some();
     for target in targets() {

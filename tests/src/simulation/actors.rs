@@ -120,7 +120,7 @@ impl Actor {
 
     fn store(&self, who: Who) -> Arc<dyn ObjectStore> {
         let store = SimStore { net: Arc::clone(&self.net), model: Arc::clone(&self.model), who };
-        let max_retries = [0, 2, 8][usize::try_from(who.client % 3).unwrap_or(0)];
+        let max_retries = [0, 2, 8][who.client % 3];
         decorate(Arc::new(store), &StoreOptions { max_retries, ..StoreOptions::default() }, &self.world)
     }
 

@@ -2,7 +2,7 @@
 //! answers it, and not by which of its threads is faster.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     fs::{self, File},
     io,
     os::unix::fs::FileExt as _,
@@ -70,13 +70,13 @@ impl Quiet {
         self.threads.retain(|name, _| found.contains(name));
         let mut are_new = false;
         for name in found {
-            if !self.threads.contains_key(&name) {
-                let place = PathBuf::from("/proc/self/task").join(&name);
+            if let Entry::Vacant(vacant) = self.threads.entry(name) {
+                let place = PathBuf::from("/proc/self/task").join(vacant.key());
                 // One that ended meanwhile does nothing more.
                 if let (Ok(state), Ok(turns)) =
                     (File::open(place.join("stat")), File::open(place.join("schedstat")))
                 {
-                    self.threads.insert(name, Thread { state, turns });
+                    vacant.insert(Thread { state, turns });
                     are_new = true;
                 }
             }

@@ -6,6 +6,8 @@
 //! CI takes the first and the last step of each verb, and some between. `CARRACK_CRASH=all` takes every step, and a
 //! number that one alone.
 
+#![expect(clippy::print_stdout, reason = "a run says how many crashes it has tried")]
+
 mod ground;
 mod judge;
 mod mount;
