@@ -127,10 +127,21 @@ fn clear_fields(name: &str) -> &'static [&'static str] {
             "maintain_features",
             "created",
         ],
-        "keys" => &["version", "label", "created", "derivation", "commitment", "sealed_roots"],
+        "keys" => &[
+            "version",
+            "label",
+            "created",
+            "repository",
+            "generations",
+            "derivation",
+            "commitment",
+            "sealed_roots",
+        ],
         "sessions" => {
             &["version", "session", "generation", "suite", "sealed_data_key", "signing_public", "started"]
         }
+        // A fence, or the end of a session that gave up.
+        "snapshots" => &["session", "created", "reason"],
         "marks" | "forgotten" => &["session", "word", "created"],
         other => unreachable!("{other}/ has JSON in clear"),
     }

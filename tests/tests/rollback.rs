@@ -123,7 +123,7 @@ fn a_part_that_was_put_back_stops_what_deletes() {
     machine.run(&["check", "--read-data"], false, 0);
     fs::remove_file(machine.place.path("repository/snapshots").join(&names[2])).unwrap();
     let stopped = machine.run(&["prune", "--fence-after", "1s", "--wait", "0"], false, 14);
-    assert!(stopped.contains("it was pinned or verified"), "{stopped}");
+    assert!(stopped.contains("a parent or a mark says that it was there"), "{stopped}");
     // Who gives it up goes on.
     machine.run(&["forget", &names[2]], false, 0);
     machine.run(&["prune"], false, 0);

@@ -14,6 +14,9 @@ use carrack_tests::simulation::{
 /// Seeds that every run has in common, and how many more are drawn.
 const FIXED: u64 = 16;
 const FRESH: u64 = 8;
+/// Seeds that showed something once: a relocation that no reader looked through, because its old pack stayed; a torn hint
+/// that a check named; a mark that came after its snapshot had gone; old keys that took fences of newer ones for doubts.
+const SHOWN: [u64; 4] = [12_992_304_889_475_027_888, 1010, 1041, 1053];
 /// Seeds in which a broken promise must show.
 const TRIED: u64 = 20;
 
@@ -31,7 +34,7 @@ fn run(setting: Setting) -> Figures {
 #[test]
 fn nothing_is_lost_and_nothing_stays() {
     let mut sum = Figures::default();
-    for seed in 0..FIXED {
+    for seed in (0..FIXED).chain(SHOWN) {
         sum.add(&run(Setting::of_seed(seed)));
     }
     let until = std::env::var("CARRACK_SIMULATION_SECONDS")
@@ -48,27 +51,26 @@ fn nothing_is_lost_and_nothing_stays() {
 }
 
 /// The simulation must see it when the store breaks a promise, or a rule of the protocol is lost on the way to it.
-fn is_noticed(broken: Broken, words: &str) {
+fn is_noticed(broken: Broken) {
     let faults = Faults { stall: 60, stickiness: 5000, ..Faults::default() };
     let mut seen = (0..TRIED).filter_map(|seed| {
         let setting = Setting { seed, faults: Some(faults), broken };
         setting.run().expect("the simulation runs").violation
     });
-    let what = seen.next().unwrap_or_else(|| format!("{broken:?} is not noticed in {TRIED} seeds"));
-    assert!(what.contains(words) && !what.contains("is not noticed"), "{what}");
+    assert!(seen.next().is_some(), "{broken:?} is not noticed in {TRIED} seeds");
 }
 
 #[test]
 fn a_collector_that_sees_old_sessions_is_noticed() {
-    is_noticed(Broken::OldSessions, "");
+    is_noticed(Broken::OldSessions);
 }
 
 #[test]
 fn a_store_that_ignores_conditions_is_noticed() {
-    is_noticed(Broken::ConditionsIgnored, "");
+    is_noticed(Broken::ConditionsIgnored);
 }
 
 #[test]
 fn a_store_that_forgets_deletes_is_noticed() {
-    is_noticed(Broken::DeletesForgotten, "is left, and nobody needs it");
+    is_noticed(Broken::DeletesForgotten);
 }

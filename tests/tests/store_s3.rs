@@ -121,7 +121,7 @@ async fn a_web_server_is_not_a_store() {
         assert_eq!(err.kind(), ErrorKind::Invalid, "{err}");
         let err = store.list("", None).await.unwrap_err();
         assert_eq!(err.kind(), ErrorKind::Invalid, "{err}");
-        let err = store.delete("packs/aa/x").await.unwrap_err();
+        let err = store.delete("sessions/x").await.unwrap_err();
         assert_eq!(err.kind(), ErrorKind::Invalid, "{err}");
     }
     assert_eq!(proxy.disturbed(), 6);

@@ -169,7 +169,7 @@ async fn look_at(
                 outcome.has_footer = true;
                 None
             }
-            footer => Some(judge(footer, pack.size)?),
+            footer => Some(judge(reading, footer, pack.size).await?),
         }
     } else {
         any_whole(reading, pack, sendings, &mut outcome).await?
@@ -188,9 +188,14 @@ async fn look_at(
 }
 
 /// A footer that was opened and speaks of no more than there is; or what is wrong with it.
-fn judge(footer: Result<PackFooter>, size: u64) -> Result<Result<Footer, String>> {
+async fn judge(reading: &Reading, footer: Result<PackFooter>, size: u64) -> Result<Result<Footer, String>> {
     let PackFooter { footer, tail_bytes, .. } = match footer {
         Ok(footer) => footer,
+        // Who holds all keys there are holds every generation that a pack can truly be of.
+        Err(error) if error.kind() == ErrorKind::Denied && reading.repository.keys().can_read_data() => {
+            reading.repository.check_keys_unchanged().await?;
+            return Ok(Err(format!("its trailer is damaged: {}", error.in_one_line())));
+        }
         Err(error) => return damage(error).map(|error| Err(error.to_string())),
     };
     let last = footer.frames.last();
@@ -212,7 +217,7 @@ async fn any_whole(
     let (mut whole, mut spoiled) = (None, Vec::new());
     for (attempt, size) in sendings {
         let footer = reading.repository.footer_of_sending(pack.id, *attempt).await;
-        match judge(footer, *size)? {
+        match judge(reading, footer, *size).await? {
             Ok(_) if *size < pack.size => {
                 spoiled.push((*attempt, format!("it has {size} bytes, another copy has {}", pack.size)));
             }

@@ -405,7 +405,8 @@ impl Repository {
                     list.unreadable.push((name, Error::corrupt(problem)));
                 }
                 Ok(_) => {}
-                Err(error) => list.unreadable.push((name, error)),
+                Err(error) if is_doubt(&error) => list.unreadable.push((name, error)),
+                Err(error) => return Err(error),
             }
         }
         list.snapshots.sort_by_key(|snapshot| (snapshot.started, snapshot.session));
@@ -414,7 +415,8 @@ impl Repository {
             match end {
                 Ok(Some(End::Void(problem))) => list.unreadable.push((name, Error::corrupt(problem))),
                 Ok(_) => {}
-                Err(error) => list.unreadable.push((name, error)),
+                Err(error) if is_doubt(&error) => list.unreadable.push((name, error)),
+                Err(error) => return Err(error),
             }
         }
         list.unreadable.extend(self.lost_sessions(&survey).await?);

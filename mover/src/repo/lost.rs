@@ -7,9 +7,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{Repository, survey::Survey};
+use super::{Repository, ends::is_doubt, survey::Survey};
 use crate::{
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     format::{
         records::{self, Fenced, Mark, RecordKind},
         session::{SessionKind, SessionName},
@@ -60,7 +60,8 @@ impl Repository {
         Ok(lost)
     }
 
-    /// Whether an end is a record, and no clean-up explains that its session is gone.
+    /// Whether an end is a record, and no clean-up explains that its session is gone. What opens with none of the keys is
+    /// none: whoever may create objects can put that there.
     async fn is_orphan(&self, session: SessionName) -> Result<bool> {
         let Some(bytes) = self.there(&session.end_object()).await? else { return Ok(false) };
         if self.tombstone(session, &bytes).is_some() {
@@ -74,10 +75,30 @@ impl Repository {
                 !forgotten.is_empty() || self.absent().await?.condemns(session)
             }
         };
-        if is_going || self.exists(&session.session_object()).await? {
+        if is_going || self.exists(&session.session_object()).await? || !self.has_record(session).await? {
             return Ok(false);
         }
         Ok(self.there(&session.end_object()).await? == Some(bytes))
+    }
+
+    async fn has_record(&self, session: SessionName) -> Result<bool> {
+        match self.record_of(session).await {
+            Ok(_) => Ok(true),
+            Err(error) if is_doubt(&error) || error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether an end without a session stands for nothing any more: a tombstone that is old enough, or rubbish.
+    pub(super) async fn may_go(&self, session: SessionName, tombstone_seconds: i64) -> Result<bool> {
+        let Some(bytes) = self.there(&session.end_object()).await? else { return Ok(false) };
+        match self.tombstone(session, &bytes) {
+            Some(since) => {
+                let now = self.world().clock.now().as_second();
+                Ok(now.saturating_sub(since.as_second()) >= tombstone_seconds)
+            }
+            None => Ok(!self.has_record(session).await?),
+        }
     }
 
     /// Since when an end says of a session that is gone that it never counted, or counts no more.
@@ -89,6 +110,12 @@ impl Repository {
             records::from_json(&name, body.get(records::SIGNATURE_LENGTH..)?).ok()
         })?;
         (fenced.session == session).then_some(fenced.created)
+    }
+
+    /// Whether no end of a session is left, or only a tombstone.
+    pub(super) async fn is_buried(&self, session: SessionName) -> Result<bool> {
+        let bytes = self.there(&session.end_object()).await?;
+        Ok(bytes.is_none_or(|bytes| self.tombstone(session, &bytes).is_some()))
     }
 
     /// When this end became a tombstone; none if it is something else, or gone.

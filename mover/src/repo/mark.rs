@@ -104,8 +104,11 @@ impl Repository {
                 match end {
                     Ok(Some(End::Committed(snapshot))) => {
                         parents.extend(parent_of(&snapshot));
-                        if doubtful.is_empty() {
-                            marker.snapshot(&snapshot, watch).await?;
+                        if doubtful.is_empty()
+                            && let Err(error) = marker.snapshot(&snapshot, watch).await
+                            && !(error.kind() == ErrorKind::Corrupt && self.is_gone(name).await?)
+                        {
+                            return Err(error);
                         }
                     }
                     Ok(Some(End::Void(problem))) => doubtful.push((name, not_believed(name, &problem))),
@@ -118,7 +121,7 @@ impl Repository {
         }
         let (marks, _) = self.marks("marks/", "").await?;
         doubtful.extend(self.lost_ends(&survey, parents, &marks).await?);
-        undoubted(doubtful)?;
+        self.refuse_doubts(doubtful).await?;
         let Marker { relocations_needed, relocations, .. } = marker;
         for names in survey.visible(SessionKind::Repack).chunks(ENDS_PER_ROUND) {
             let ends = self.ends_of(names).await?;
@@ -129,6 +132,27 @@ impl Repository {
             );
         }
         Ok(Marked { survey, fenced, relocations_needed, relocations })
+    }
+}
+
+impl Repository {
+    /// Nothing may be in doubt. What does not verify may only be signed with a key newer than these (KEYS).
+    async fn refuse_doubts(&self, doubtful: Vec<(SessionName, Error)>) -> Result<()> {
+        if !doubtful.is_empty() {
+            self.check_keys_unchanged().await?;
+        }
+        undoubted(doubtful)
+    }
+
+    /// Whether a snapshot that was visible is no more: somebody else may have forgotten it, and freed what it needed,
+    /// since it was listed.
+    async fn is_gone(&self, session: SessionName) -> Result<bool> {
+        match self.snapshot(session).await {
+            Ok(_) => Ok(false),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+            Err(error) if is_doubt(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -167,7 +191,7 @@ impl Repository {
         watch: Watch<'_>,
     ) -> Result<HashSet<SessionName>> {
         let (relocations, doubtful) = self.relocations().await?;
-        undoubted(doubtful)?;
+        self.refuse_doubts(doubtful).await?;
         let mut marker = Marker::new(self, relocations, needs);
         marker.snapshot(snapshot, watch).await?;
         Ok(marker.relocations_needed)

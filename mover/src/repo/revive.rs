@@ -41,7 +41,7 @@ pub struct Revived {
     pub missing: Vec<PackId>,
 }
 
-enum Record {
+pub(super) enum Record {
     Snapshot(Box<Snapshot>),
     Relocations(Vec<Moved>),
 }
@@ -137,7 +137,7 @@ impl Repository {
     }
 
     /// What a session committed, whatever became of its object: then only the seal says that one wrote it who may.
-    async fn record_of(&self, session: SessionName) -> Result<Record> {
+    pub(super) async fn record_of(&self, session: SessionName) -> Result<Record> {
         let name = session.end_object();
         let gone = || Error::not_found(format!("{name} is gone: a prune has cleaned it up"));
         let bytes = self.there(&name).await?.ok_or_else(gone)?;

@@ -166,8 +166,7 @@ impl Actor {
     fn judge(&self, what: &str, error: &Error) {
         let may_be = match error.kind() {
             ErrorKind::Unavailable | ErrorKind::Conflict | ErrorKind::Cancelled => true,
-            // A key can go between the listing of keys and its reading, while the secret is changed.
-            ErrorKind::NotFound => what != "backup" || self.people.is_rotating.load(Ordering::Relaxed),
+            ErrorKind::NotFound => what != "backup",
             ErrorKind::Denied => self.people.is_rotating.load(Ordering::Relaxed),
             _ => false,
         };
@@ -442,7 +441,8 @@ impl Actor {
             .run("check", async |repository| {
                 let monitor = Arc::new(CollectMonitor::default());
                 let report = check(repository, options, Arc::clone(&monitor) as _, Cancel::default()).await?;
-                match report.damage.first() {
+                // Hints are torn here, as packs are; a check says so, and they cost nobody anything.
+                match report.damage.iter().find(|damage| !damage.object.starts_with("index/")) {
                     Some(damage) => {
                         Err(Error::corrupt(format!("check says of {}: {}", damage.object, damage.problem)))
                     }

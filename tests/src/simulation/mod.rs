@@ -319,6 +319,9 @@ async fn end(setting: Setting, net: &Arc<Net>, model: &Arc<Model>, last: &mut Ac
 const ROUNDS_TO_THE_END: usize = 6;
 /// Hints that may stay, because each costs writers little.
 const SEGMENTS_LEFT: usize = 9;
+/// Sessions and ends of repacks that may stay although no reader looked through them: where a frame that was not moved keeps
+/// an old pack alive, readers still find the others in it, and R3 holds on to where they went.
+const MOVES_LEFT: u32 = 4;
 
 async fn names(store: &Arc<MemStore>, prefix: &str) -> BTreeSet<String> {
     let listed = list_all(store.as_ref(), prefix).await.unwrap_or_default();
@@ -331,7 +334,7 @@ async fn left_over(store: &Arc<MemStore>, model: &Model) -> Option<String> {
     let needed = model.needed();
     let pack_of = |name: &String| parse_pack_object(name).map(|(pack, _)| pack);
     let needed_packs: BTreeSet<_> = needed.iter().filter_map(pack_of).collect();
-    let mut segments = 0;
+    let (mut segments, mut moves) = (0, 0);
     for name in &all {
         let folder = name.split('/').next().unwrap_or_default();
         let is_needed = match folder {
@@ -342,7 +345,8 @@ async fn left_over(store: &Arc<MemStore>, model: &Model) -> Option<String> {
                 let session = name.split('/').nth(1).unwrap_or_default();
                 // Of a repack, the relocation is what a reader found its frames through.
                 let end = format!("snapshots/{session}");
-                needed.contains(&end)
+                moves += u32::from(session.starts_with('r') && !needed.contains(&end));
+                needed.contains(&end) || (session.starts_with('r') && moves <= MOVES_LEFT)
             }
             "marks" => needed.iter().any(|object| {
                 let session = object.strip_prefix("snapshots/");

@@ -205,6 +205,7 @@ impl Repository {
         monitor.phase("cleaning up");
         report.cleaned_up += self.clean_up(&plan.clean_up, watch).await?;
         self.drop_orphan_ends().await?;
+        self.drop_orphan_marks().await?;
         if plan.unproven > 0 {
             report.swept = self.sweep_unsigned().await?;
         }

@@ -202,16 +202,32 @@ impl Repository {
         Err(Error::unavailable(format!("the end of session {session} comes back again and again")))
     }
 
-    /// ORPHANS: tombstones that nobody's late PUT needs any more. Ends are listed first, then sessions. Time decides only
+    /// Marks of snapshots that are gone: whoever pinned or verified one may have come too late. Marks are listed first, then
+    /// sessions, whose names never come back.
+    pub(super) async fn drop_orphan_marks(&self) -> Result<()> {
+        let marks = list_all(self.store().as_ref(), "marks/").await?;
+        let sessions = self.session_names("sessions/", "").await?;
+        for object in marks {
+            let marked = object.name.strip_prefix("marks/").and_then(|name| name.split('.').next());
+            if let Some(session) = marked.and_then(|name| name.parse::<SessionName>().ok())
+                && !sessions.contains(&session)
+                && self.is_buried(session).await?
+            {
+                self.store().delete(&object.name).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// ORPHANS: rubbish, and tombstones that nobody's late PUT needs any more. Ends are listed first, then sessions. Time decides only
     /// how long they stay: an end that lands after that counts as one that lost its session.
     pub(super) async fn drop_orphan_ends(&self) -> Result<()> {
         let ends = self.session_names("snapshots/", "").await?;
         let sessions = self.session_names("sessions/", "").await?;
-        let now = self.world().clock.now().as_second();
         let orphans: Vec<SessionName> = ends.difference(&sessions).copied().collect();
-        let ask = |repository: Self, name| async move { repository.tombstone_since(name).await };
-        for (session, since) in self.each_of(&orphans, ask).await? {
-            if since.is_some_and(|since| now.saturating_sub(since.as_second()) >= TOMBSTONE_SECONDS) {
+        let ask = |repository: Self, name| async move { repository.may_go(name, TOMBSTONE_SECONDS).await };
+        for (session, may_go) in self.each_of(&orphans, ask).await? {
+            if may_go {
                 self.store().delete(&session.end_object()).await?;
             }
         }
