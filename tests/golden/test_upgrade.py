@@ -177,7 +177,7 @@ class Upgrade(Case):
                     self.run_it("prune", "--max-unused", "0", "--fence-after", "1s", "--wait", "0")
                 self.run_it("check", "--read-data")
                 left = {kind for _, kind in golden.objects(self.repository)}
-                # Fences and ends of those that gave up, 6 and 13, stay for a week after their sessions.
+                # Fences and ends of those that gave up, 6 and 13, stay for 30 days after their sessions.
                 self.assertFalse({7, 8, 9} & left, f"something stays for ever: {left}")
                 snapshots = self.snapshots()
                 self.assertGreaterEqual(len(snapshots), 6)

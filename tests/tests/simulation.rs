@@ -13,7 +13,7 @@ use carrack_tests::simulation::{
 
 /// Seeds that every run has in common, and how many more are drawn.
 const FIXED: u64 = 16;
-const FRESH: u64 = 8;
+const FRESH: u64 = 4;
 /// Seeds that showed something once: a relocation that no reader looked through, because its old pack stayed; a torn hint
 /// that a check named; a mark that came after its snapshot had gone; old keys that took fences of newer ones for doubts.
 const SHOWN: [u64; 4] = [12_992_304_889_475_027_888, 1010, 1041, 1053];

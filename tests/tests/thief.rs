@@ -394,7 +394,7 @@ fn a_flood_of_garbage_does_not_stop_maintenance() {
         stage.run(&["prune", "--wait", "0"], 3);
     }
     let left = stage.owner.names("").unwrap();
-    // Of what claimed to be a session, a fence stays for a week.
+    // Of what claimed to be a session, a fence stays for 30 days.
     let fences = left.iter().filter(|name| name.starts_with("snapshots/") && name.ends_with("eeee")).count();
     assert!(
         before + fences - left.len() >= count - 6,

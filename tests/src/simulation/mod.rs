@@ -286,8 +286,8 @@ async fn end(setting: Setting, net: &Arc<Net>, model: &Arc<Model>, last: &mut Ac
     };
     let mut before = BTreeSet::new();
     for _ in 0..ROUNDS_TO_THE_END {
-        // A fence looks at clocks, and those of others may be ahead; tombstones stay for a week.
-        net.sleep(ADMIN, Duration::from_secs(8 * 24 * 3600)).await;
+        // A fence looks at clocks, and those of others may be ahead; tombstones stay for 30 days.
+        net.sleep(ADMIN, Duration::from_secs(31 * 24 * 3600)).await;
         if !last.prune(&options).await {
             model.blame("a prune that is alone fails".to_owned());
             return;

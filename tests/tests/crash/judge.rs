@@ -191,7 +191,7 @@ impl Judge<'_> {
         let names = self.ground.names(self.case.repository);
         // The index is a hint: its segments are merged once there are many, and then lose the rows of packs that are gone.
         let objects = names.iter().filter(|name| !name.ends_with('/') && !name.starts_with("index/s-"));
-        // Of what was cleaned up a fence stays for a week, so that no late request puts the end back.
+        // Of what was cleaned up a fence stays for 30 days, so that no late request puts the end back.
         let may_stay =
             |name: &str| name == "format" || name.starts_with("keys/") || name.starts_with("snapshots/");
         let left: Vec<&String> = objects.filter(|name| !may_stay(name)).collect();

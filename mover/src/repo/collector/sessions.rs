@@ -21,9 +21,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How often a late end is deleted before its place is taken.
 const BURY_ATTEMPTS: u32 = 4;
-/// How long a tombstone stays, in seconds: longer than any request is on its way. Each costs every listing of snapshots one
+/// How long a tombstone stays, in seconds: longer than any request is on its way, or a writer stalls. Each costs every listing of snapshots one
 /// read.
-const TOMBSTONE_SECONDS: i64 = 7 * 86_400;
+const TOMBSTONE_SECONDS: i64 = 30 * 86_400;
 /// Sessions that are cleaned up at once.
 const PARALLEL_SESSIONS: usize = 16;
 
