@@ -66,6 +66,8 @@ fn is_named_otherwise(cell: &Cell, text: &str) -> bool {
     match (cell.kind, cell.harm) {
         (Kind::Relocations, Harm::Missing) => text.contains("is missing, and snapshots need it"),
         (Kind::Forgotten, Harm::Missing) => text.contains("would delete pack"),
+        // If it was the key of this secret, there is none to name.
+        (Kind::Key, Harm::Missing) => text.contains("the secret does not open the repository"),
         (Kind::Key, Harm::Swapped) => text.contains("is not signed by this repository"),
         (Kind::Format, Harm::Flipped("repository")) => text.contains("does not open the repository"),
         (_, Harm::Flipped("version")) => text.contains("which this program does not know"),

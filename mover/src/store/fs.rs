@@ -31,8 +31,6 @@ use crate::sys::{direct, file::write_full_at};
 
 /// Folder of files that are being written; no part of any listing.
 const TEMPORARY: &str = "tmp";
-/// Folder with a folder for each condemned list, which is of no use once the list is gone.
-const OF_LISTS: &str = "gc";
 /// How often a folder is made again that somebody else took for left over.
 const FOLDER_ATTEMPTS: usize = 8;
 /// Age in seconds from which a temporary file counts as left over: no write of one object takes a day.
@@ -278,13 +276,18 @@ impl Inner {
         Ok(Put::Created)
     }
 
+    /// The next flush sees to the names in a folder.
+    fn touch(&self, folder: &str) {
+        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        if !touched.contains(folder) {
+            touched.insert(folder.to_owned());
+        }
+    }
+
     /// Makes a change of a folder durable, now or with the next flush.
     fn settle(&self, place: &Place<'_>, name: &str) -> Result<()> {
         if is_deferred(name) {
-            let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
-            if !touched.contains(folder_of(name)) {
-                touched.insert(folder_of(name).to_owned());
-            }
+            self.touch(folder_of(name));
             return Ok(());
         }
         fs::fsync(&place.folder).map_err(|errno| self.unclear(errno, folder_of(name)))
@@ -331,6 +334,10 @@ impl Inner {
 
     fn get(&self, name: &str, range: ByteRange) -> Result<Bytes> {
         let place = self.place(name, false)?;
+        if is_deferred(name) && matches!(range, ByteRange::Last(_)) {
+            // Who looks at a footer may come to rely on a pack of somebody who was killed before his flush.
+            self.touch(folder_of(name));
+        }
         let fail = |errno| self.fail(errno, "read", name);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file = fs::openat(&place.folder, place.file, flags, Mode::empty()).map_err(fail)?;
@@ -389,26 +396,12 @@ impl Inner {
         self.anchor(touched.iter().map(String::as_str))
     }
 
-    /// Removes the folders of lists that are gone. Those with something in them stay by themselves.
-    fn sweep_folders(&self, root: BorrowedFd<'_>) {
-        let Ok(lists) = open_folder(root, OF_LISTS) else { return };
-        for entry in fs::Dir::read_from(&lists).into_iter().flatten().flatten() {
-            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                match fs::unlinkat(&lists, entry.file_name(), AtFlags::REMOVEDIR) {
-                    Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT) => {}
-                    Err(errno) => tracing::debug!(%errno, "an empty folder stays"),
-                }
-            }
-        }
-    }
-
     fn sweep(&self, now: Timestamp) -> Result<u64> {
         let root = match self.root(false) {
             Ok(root) => root,
             Err(err) if err.kind() == ErrorKind::NotFound => return Ok(0),
             Err(err) => return Err(err),
         };
-        self.sweep_folders(root);
         let tmp = match open_folder(root, TEMPORARY) {
             Ok(tmp) => tmp,
             Err(Errno::NOENT) => return Ok(0),

@@ -43,7 +43,16 @@ impl Inner {
             let leaf = entry.name[path.len()..].trim_end_matches('/');
             if entry.folder {
                 match open_folder(folder.as_fd(), leaf) {
-                    Ok(below) => self.walk(&below, &entry.name, walk)?,
+                    Ok(below) => {
+                        self.walk(&below, &entry.name, walk)?;
+                        // Who sees what was forgotten, or which keys there are, relies on it, and whoever changed that
+                        // may have been killed before it was durable. Without the right to sync it is as it is.
+                        if matches!(entry.name.as_str(), "forgotten/" | "keys/")
+                            && let Err(errno) = fs::fsync(&below)
+                        {
+                            tracing::debug!(%errno, folder = entry.name, "its names are not synced");
+                        }
+                    }
                     Err(Errno::NOENT) => {}
                     Err(errno) => return Err(self.fail(errno, "list", &entry.name)),
                 }
