@@ -12,7 +12,7 @@ use carrack_tests::{
 use crate::world::{World, chosen, copy, ended, image, is_whole_matrix};
 
 /// Changes between the first and the last that CI tries.
-const SHARE: u64 = 4;
+const SHARE: u64 = 2;
 
 /// A repository in an ordinary directory, with the newest version of the source and an image.
 fn world() -> World {
