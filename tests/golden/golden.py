@@ -45,9 +45,10 @@ def summary(messages):
 def objects(repository):
     """Name and kind of every object; packs have no kind, their attempts are told apart."""
     for path in sorted(repository.rglob("*")):
-        if path.is_file():
+        name = str(path.relative_to(repository))
+        # What a killed writer left there is no object; it is swept after a day.
+        if path.is_file() and not name.startswith("tmp/"):
             head = path.read_bytes()[:6]
-            name = str(path.relative_to(repository))
             kind = head[5] if head[:4] == MAGIC else "attempt" if "." in path.name else "pack"
             yield name, kind
 

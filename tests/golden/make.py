@@ -170,7 +170,7 @@ class Maker:
             shutil.copytree(self.repository, beside.repository)
             # A collector that waits for a session which goes on for ever.
             prune = beside.start("prune", "--wait", "10m")
-            condemned = beside.new("gc/*/condemned", set())
+            condemned = beside.new("gc/*.condemned", set())
             prune.kill()
             prune.wait()
             for path in condemned:
@@ -186,7 +186,7 @@ class Maker:
             self.run("prune", "--fence-after", "1s", "--wait", "0", codes=(1, 12, 13))
         finally:
             subprocess.run(["chattr", "-i", *stuck], check=True)
-        at.parent.mkdir()
+        at.parent.mkdir(exist_ok=True)
         at.write_bytes(kept)
 
 

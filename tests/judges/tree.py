@@ -4,7 +4,8 @@
     tree.py compare ONE OTHER [--named MESSAGES [WITHOUT]]
 
 With --named, OTHER was restored by somebody who may not keep everything: what differs, or is missing, must be named in
-those messages of `carrack … --json`; contents that differ are never forgiven.
+those messages of `carrack … --json`; contents that differ are never forgiven. With WITHOUT, they backed it up already, but
+for that directory; what the kernel does not show them, `trusted.*`, they cannot name.
 
 Paths are opened one name at a time, because whole ones are longer than the kernel takes.
 """
@@ -362,11 +363,13 @@ def compare(one, other, named=None, without=None):
     if without:
         skipped = (without.encode(), without.encode() + b"/")
         left = {path: row for path, row in left.items() if path != skipped[0] and not path.startswith(skipped[1])}
+        for row in left.values():
+            row["attributes"] = {name: value for name, value in row["attributes"].items() if not name.startswith("trusted.")}
     found = dict(differences(left, right))
     # The top belongs to whoever made it.
     found.pop(b"", None)
     if named:
-        found = unnamed(left, found, named)
+        found = unnamed(left, right, found, named)
     for path, differs in list(found.items())[:20]:
         was, now = left.get(path, {}), right.get(path, {})
         text = ", ".join(f"{name} {was.get(name)!r:.200} became {now.get(name)!r:.200}" for name in differs)
@@ -376,7 +379,7 @@ def compare(one, other, named=None, without=None):
     print(f"{len(left)} entries are the same" if not named else "all that differs is named")
 
 
-def unnamed(left, found, named):
+def unnamed(left, right, found, named):
     """What differs and was not named, neither itself nor its file by another name nor a directory above; or may not
     differ at all."""
     told = list(messages(named))
@@ -392,7 +395,10 @@ def unnamed(left, found, named):
     def file_of(path):
         return left.get(path, {}).get("first name", path)
 
-    if summary["problems"] < len(set(map(file_of, found))):
+    # What lies below a directory that could not be read is one problem.
+    read = {path.rpartition(b"/")[0] for path in right}
+    seen = {path for path, differs in found.items() if differs != ["missing"] or path.rpartition(b"/")[0] in read}
+    if summary["problems"] < len(set(map(file_of, seen))):
         sys.exit("fewer problems are counted than files differ")
     # Beyond a thousand, problems are counted and no longer named; which they are is not known then.
     if "more problems" in items:

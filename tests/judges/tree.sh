@@ -64,6 +64,15 @@ ordinary_user() {
         tree compare "$work/source/tree/$part" "$work/target/theirs/tree" --named "$work/said"
         rm -rf "$work/target/theirs/tree"
     done
+    # What they may read themselves, backed up by them and restored by root.
+    other=$work/theirs
+    mkdir "$other"
+    chown 65534:65534 "$other"
+    nobody init >/dev/null 2>&1
+    partly nobody backup --json "$work/source/tree" --exclude "$work/source/tree/many"
+    cp "$work/said" "$work/said.backup"
+    quietly env CARRACK_REPOSITORY="$other" "$carrack" restore "latest:$work/source/tree" --target "$work/target/read"
+    tree compare "$work/source/tree" "$work/target/read" --named "$work/said.backup" many
     say "an ordinary user: all that could not be read or kept was named"
 }
 

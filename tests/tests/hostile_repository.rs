@@ -488,7 +488,7 @@ fn objects_of_others_take_no_memory() {
         "index/s-000102030405060708090a0b0c0d0e0f".into(),
         "keys/000102030405060708090a0b0c0d0e0f".into(),
         "damaged/000102030405060708090a0b0c0d0e0f".into(),
-        "gc/000102030405060708090a0b0c0d0e0f/condemned".into(),
+        "gc/000102030405060708090a0b0c0d0e0f.condemned".into(),
     ] {
         let path = scene.carrack.path("repository").join(&object);
         fs::create_dir_all(path.parent().expect("a folder")).expect("makes");

@@ -135,7 +135,7 @@ fn it_opens_nothing_that_others_wrote_and_deletes_and_replaces_nothing() {
         assert!(["AccessDenied", "PreconditionFailed"].contains(&replaced.as_str()), "{object}: {replaced}");
     }
     for forbidden in
-        ["format", "keys/x", "gc/x/condemned", "forgotten/x", "marks/x", "damaged/x", "sessions/r0"]
+        ["format", "keys/x", "gc/x.condemned", "forgotten/x", "marks/x", "damaged/x", "sessions/r0"]
     {
         let refused = thief.bucket.put(forbidden, b"mine").unwrap_err().to_string();
         assert_eq!(refused, "AccessDenied", "{forbidden}");
@@ -177,7 +177,7 @@ fn forged_markers_lists_notes_and_keys_are_ignored_named_and_swept() {
     let id = "6".repeat(32);
     let list = serde_json::json!({ "collection": id, "created": now(), "packs": packs, "relocations": [] });
     for (object, kind) in [("condemned", RecordKind::Condemned), ("final", RecordKind::Final)] {
-        let object = format!("gc/{id}/{object}");
+        let object = format!("gc/{id}.{object}");
         forged.push((object.clone(), thief.signed(&object, kind, list.to_string().as_bytes())));
     }
     // More keys than are tried, of which each would take a gigabyte for an hour, before the true one by name.
@@ -337,13 +337,13 @@ fn names_that_he_takes_before_others_decide_against_him() {
     let prune = carrack_tests::program::Running::start(&mut command);
     let condemned = loop {
         if let Some(list) =
-            stage.owner.names("gc/").unwrap().into_iter().find(|name| name.ends_with("/condemned"))
+            stage.owner.names("gc/").unwrap().into_iter().find(|name| name.ends_with(".condemned"))
         {
             break list;
         }
         std::thread::sleep(Duration::from_millis(20));
     };
-    let decision = condemned.replace("/condemned", "/final");
+    let decision = condemned.replace(".condemned", ".final");
     thief.bucket.put(&decision, b"CRKR\x01\x08\0\0mine").unwrap();
     stage.owner.run(session.abandon("the test goes on")).unwrap();
     let output = prune.wait_with_output();
@@ -376,8 +376,8 @@ fn a_flood_of_garbage_does_not_stop_maintenance() {
         add(format!("index/s-{hex}"), b"CRKR\x01\x0b\0\0rubbish");
         add(format!("index/c{mail}-{number:016x}{number:016x}"), b"CRKR\x01\x0c\0\0rubbish");
         add(format!("packs/{}/{hex}", &hex[16..18]), b"rubbish");
-        add(format!("gc/{hex}/condemned"), b"rubbish");
-        add(format!("gc/{:032x}/final", number + (1 << 40)), b"rubbish");
+        add(format!("gc/{hex}.condemned"), b"rubbish");
+        add(format!("gc/{:032x}.final", number + (1 << 40)), b"rubbish");
         add(format!("forgotten/{}.{hex}", name(SessionKind::Backup, mail, number)), b"rubbish");
         add(format!("damaged/{hex}"), b"rubbish");
         add(format!("marks/{hex}"), b"rubbish");

@@ -100,7 +100,7 @@ impl Place {
             Condemned { collection, created: World::system().clock.now(), packs, relocations: Vec::new() };
         let body = [&[0; 64][..], &records::to_json(&list).unwrap()].concat();
         let record = records::encode_record(RecordKind::Condemned, &body);
-        self.store.put_if_absent(&format!("gc/{collection}/condemned"), record.into()).await.unwrap();
+        self.store.put_if_absent(&format!("gc/{collection}.condemned"), record.into()).await.unwrap();
         condemned
     }
 

@@ -34,9 +34,9 @@ pub enum RecordKind {
     Relocation,
     /// `snapshots/<session>` of a session that was shut out: signature, then JSON.
     Fenced,
-    /// `gc/<id>/condemned`: signature, then JSON.
+    /// `gc/<id>.condemned`: signature, then JSON.
     Condemned,
-    /// `gc/<id>/final`: signature, then JSON.
+    /// `gc/<id>.final`: signature, then JSON.
     Final,
     /// `forgotten/<session>.<random>`: signature, then JSON.
     Forgotten,
@@ -362,7 +362,7 @@ impl PageRef {
     }
 }
 
-/// `gc/<id>/condemned`: packs that a collector means to delete.
+/// `gc/<id>.condemned`: packs that a collector means to delete.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Condemned {
     /// The collection; must be the one in the object's name.
@@ -375,7 +375,7 @@ pub struct Condemned {
     pub relocations: Vec<SessionName>,
 }
 
-/// `gc/<id>/final`: what of a condemned list is deleted. If it names nothing, the list is void.
+/// `gc/<id>.final`: what of a condemned list is deleted. If it names nothing, the list is void.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Final {
     /// The collection; must be the one in the object's name.
@@ -404,6 +404,9 @@ pub struct Fenced {
     pub created: Timestamp,
     /// Why, for people.
     pub reason: String,
+    /// It took the place of an end that had counted and was cleaned up.
+    #[serde(default)]
+    pub cleaned_up: bool,
 }
 
 /// `forgotten/<session>.<random>` and `marks/<session>.<word>.<random>`.

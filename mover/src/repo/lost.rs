@@ -16,6 +16,13 @@ use crate::{
     },
 };
 
+/// How long a tombstone stays, in seconds: longer than any request is on its way, or a writer stalls before its commit.
+/// Each costs every listing of snapshots one read.
+const TOMBSTONE_SECONDS: i64 = 30 * 86_400;
+/// The same for what was committed, and cleaned up later: there are as many as snapshots that were forgotten, and only
+/// a writer that missed the answer to its commit sends that once more.
+const BURIED_SECONDS: i64 = 3 * 86_400;
+
 impl Repository {
     /// Ends whose session object is lost, each with what is to be said of it.
     pub(crate) async fn lost_sessions(&self, survey: &Survey) -> Result<Vec<(SessionName, Error)>> {
@@ -90,26 +97,26 @@ impl Repository {
     }
 
     /// Whether an end without a session stands for nothing any more: a tombstone that is old enough, or rubbish.
-    pub(super) async fn may_go(&self, session: SessionName, tombstone_seconds: i64) -> Result<bool> {
+    pub(super) async fn may_go(&self, session: SessionName) -> Result<bool> {
         let Some(bytes) = self.there(&session.end_object()).await? else { return Ok(false) };
         match self.tombstone(session, &bytes) {
-            Some(since) => {
-                let now = self.world().clock.now().as_second();
-                Ok(now.saturating_sub(since.as_second()) >= tombstone_seconds)
+            Some(fence) => {
+                let age = self.world().clock.now().as_second().saturating_sub(fence.created.as_second());
+                Ok(age >= if fence.cleaned_up { BURIED_SECONDS } else { TOMBSTONE_SECONDS })
             }
             None => Ok(!self.has_record(session).await?),
         }
     }
 
-    /// Since when an end says of a session that is gone that it never counted, or counts no more.
-    fn tombstone(&self, session: SessionName, bytes: &[u8]) -> Option<jiff::Timestamp> {
+    /// What an end says of a session that is gone: that it never counted, or counts no more.
+    fn tombstone(&self, session: SessionName, bytes: &[u8]) -> Option<Fenced> {
         let name = session.end_object();
         let fenced = self.open_signed::<Fenced>(&name, RecordKind::Fenced, bytes).ok().or_else(|| {
             // Who could have signed it is gone. It stands for nothing that could be lost.
             let body = records::decode_kind(&name, bytes, RecordKind::Abandoned).ok()?;
             records::from_json(&name, body.get(records::SIGNATURE_LENGTH..)?).ok()
         })?;
-        (fenced.session == session).then_some(fenced.created)
+        (fenced.session == session).then_some(fenced)
     }
 
     /// Whether no end of a session is left, or only a tombstone.
@@ -118,10 +125,10 @@ impl Repository {
         Ok(bytes.is_none_or(|bytes| self.tombstone(session, &bytes).is_some()))
     }
 
-    /// When this end became a tombstone; none if it is something else, or gone.
-    pub(super) async fn tombstone_since(&self, session: SessionName) -> Result<Option<jiff::Timestamp>> {
+    /// Whether this end is a tombstone, and not something else or gone.
+    pub(super) async fn has_tombstone(&self, session: SessionName) -> Result<bool> {
         let bytes = self.there(&session.end_object()).await?;
-        Ok(bytes.and_then(|bytes| self.tombstone(session, &bytes)))
+        Ok(bytes.is_some_and(|bytes| self.tombstone(session, &bytes).is_some()))
     }
 }
 

@@ -180,7 +180,7 @@ fn read_unverified<T: serde::de::DeserializeOwned>(name: &str, kind: RecordKind,
 
 /// The collection of a condemned list's name.
 pub(super) fn condemned_id(name: &str) -> Option<RandomId> {
-    RandomId::from_hex(name.strip_prefix("gc/")?.strip_suffix("/condemned")?)
+    RandomId::from_hex(name.strip_prefix("gc/")?.strip_suffix(".condemned")?)
 }
 
 impl Session {
@@ -449,7 +449,8 @@ impl Session {
         tracing::debug!(session = %self.name(), reason, "abandoned");
         let name = self.name().end_object();
         let (session, created) = (self.name(), self.world().clock.now());
-        let json = records::to_json(&Fenced { session, created, reason: reason.to_owned() })?;
+        let json =
+            records::to_json(&Fenced { session, created, reason: reason.to_owned(), cleaned_up: false })?;
         let mut body = self.signing.sign(&name, &json);
         body.extend_from_slice(&json);
         let body = records::encode_record(RecordKind::Abandoned, &body);

@@ -31,8 +31,6 @@ use crate::sys::{direct, file::write_full_at};
 
 /// Folder of files that are being written; no part of any listing.
 const TEMPORARY: &str = "tmp";
-/// How often a folder is made again that somebody else took for left over.
-const FOLDER_ATTEMPTS: usize = 8;
 /// Age in seconds from which a temporary file counts as left over: no write of one object takes a day.
 const STALE_SECONDS: i64 = 24 * 60 * 60;
 /// Size from which a body goes past the page cache: smaller ones are written sooner than their pages are found.
@@ -72,8 +70,8 @@ impl FsStore {
         Self { inner: Arc::new(Inner { path, root, world, touched, anchored, link: AtomicBool::new(false) }) }
     }
 
-    /// Removes temporary files older than a day and says how many. They are what interrupted writers left. The empty
-    /// folders of condemned lists go too.
+    /// Removes temporary files older than a day and says how many. They are what interrupted writers left. Folders stay
+    /// even when they are empty: somebody may be about to put something into them.
     pub async fn sweep_temporary(&self) -> Result<u64> {
         self.blocking(|inner| inner.sweep(inner.world.clock.now())).await
     }
@@ -210,19 +208,11 @@ impl Inner {
     }
 
     fn put(&self, name: &str, body: &[u8]) -> Result<Put> {
-        let mut place = self.place(name, true)?;
+        let place = self.place(name, true)?;
         let tmp = self.folder(TEMPORARY, true)?.map_err(|errno| self.fail(errno, "open", TEMPORARY))?;
         let temporary = hex::encode(self.world.random::<16>());
         let written = self.write_temporary(&tmp, &temporary, name, body);
-        let mut put = written.and_then(|()| self.move_in(&tmp, &temporary, &place, name));
-        for _ in 0..FOLDER_ATTEMPTS {
-            // An empty folder may be swept away by others before there is something in it.
-            if !put.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
-                break;
-            }
-            place = self.place(name, true)?;
-            put = self.move_in(&tmp, &temporary, &place, name);
-        }
+        let put = written.and_then(|()| self.move_in(&tmp, &temporary, &place, name));
         if !matches!(put, Ok(Put::Created)) {
             match fs::unlinkat(&tmp, &temporary, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}

@@ -192,12 +192,12 @@ pub(crate) fn span(size: u64, range: ByteRange) -> Option<(u64, u64)> {
 }
 
 /// Whether `name` is a decision object, whose put may be repeated: the end of a session (`snapshots/…`) or the
-/// final of a condemned list (`gc/<list>/final`).
+/// final of a condemned list (`gc/<list>.final`).
 pub fn is_decision(name: &str) -> bool {
     name.starts_with("snapshots/")
         || name
             .strip_prefix("gc/")
-            .and_then(|rest| rest.strip_suffix("/final"))
+            .and_then(|rest| rest.strip_suffix(".final"))
             .is_some_and(|list| !list.is_empty() && !list.contains('/'))
 }
 

@@ -42,9 +42,9 @@ pub enum Kind {
     Forgotten,
     /// `marks/…`.
     Mark,
-    /// `gc/…/condemned`.
+    /// `gc/….condemned`.
     Condemned,
-    /// `gc/…/final`.
+    /// `gc/….final`.
     Final,
     /// `damaged/…`.
     Damaged,
@@ -144,7 +144,7 @@ async fn kind_of(name: &str, repository: &Repository) -> Result<Option<Kind>> {
         "index" => Kind::Checkpoint,
         "forgotten" => Kind::Forgotten,
         "marks" => Kind::Mark,
-        "gc" if rest.ends_with("/condemned") => Kind::Condemned,
+        "gc" if rest.ends_with(".condemned") => Kind::Condemned,
         "gc" => Kind::Final,
         "damaged" => Kind::Damaged,
         _ => return Ok(None),
@@ -289,7 +289,7 @@ fn another_name(name: &str) -> Option<String> {
     if name == "format" {
         return None;
     }
-    let stem = name.strip_suffix("/condemned").or_else(|| name.strip_suffix("/final")).unwrap_or(name);
+    let stem = name.strip_suffix(".condemned").or_else(|| name.strip_suffix(".final")).unwrap_or(name);
     let last = stem.chars().next_back()?;
     let other = if last == '0' { '1' } else { '0' };
     Some(format!("{}{other}{}", &stem[..stem.len() - 1], &name[stem.len()..]))

@@ -320,6 +320,11 @@ fn key_rotate() {
 }
 
 #[test]
+fn copy() {
+    local("copy");
+}
+
+#[test]
 fn in_a_bucket_backups() {
     bucket(&["init", "first backup", "next backup", "image backup", "copy"]);
 }

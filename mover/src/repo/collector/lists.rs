@@ -207,13 +207,13 @@ fn joined(joined: Option<std::result::Result<Result<()>, tokio::task::JoinError>
 }
 
 fn condemned_object(collection: RandomId) -> String {
-    format!("gc/{collection}/condemned")
+    format!("gc/{collection}.condemned")
 }
 
 fn final_object(collection: RandomId) -> String {
-    format!("gc/{collection}/final")
+    format!("gc/{collection}.final")
 }
 
 fn final_id(name: &str) -> Option<RandomId> {
-    RandomId::from_hex(name.strip_prefix("gc/")?.strip_suffix("/final")?)
+    RandomId::from_hex(name.strip_prefix("gc/")?.strip_suffix(".final")?)
 }

@@ -21,9 +21,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How often a late end is deleted before its place is taken.
 const BURY_ATTEMPTS: u32 = 4;
-/// How long a tombstone stays, in seconds: longer than any request is on its way, or a writer stalls. Each costs every listing of snapshots one
-/// read.
-const TOMBSTONE_SECONDS: i64 = 30 * 86_400;
 /// Sessions that are cleaned up at once.
 const PARALLEL_SESSIONS: usize = 16;
 
@@ -138,10 +135,15 @@ impl Repository {
         Ok(last.is_none_or(silent_since))
     }
 
-    /// Shuts a session out, unless it ended by itself; answers whether it was us. N2: may be sent again.
+    /// Shuts a session out, unless it ended by itself; answers whether it was us.
     pub(super) async fn fence(&self, session: SessionName, reason: &str) -> Result<bool> {
-        let name = session.end_object();
-        let fenced = Fenced { session, created: self.world().clock.now(), reason: reason.to_owned() };
+        let created = self.world().clock.now();
+        self.put_fence(Fenced { session, created, reason: reason.to_owned(), cleaned_up: false }).await
+    }
+
+    /// N2: may be sent again.
+    async fn put_fence(&self, fenced: Fenced) -> Result<bool> {
+        let name = fenced.session.end_object();
         let body = self.seal_signed(&name, RecordKind::Fenced, &fenced)?;
         Ok(self.store().put_if_absent(&name, body.into()).await? == Put::Created)
     }
@@ -190,11 +192,12 @@ impl Repository {
     /// Puts a fence where the end of a session was, whose object is gone.
     pub(super) async fn bury(&self, session: SessionName) -> Result<()> {
         for _ in 0..BURY_ATTEMPTS {
-            if self.tombstone_since(session).await?.is_some() {
+            if self.has_tombstone(session).await? {
                 return Ok(());
             }
             self.store().delete(&session.end_object()).await?;
-            if self.fence(session, "it was cleaned up").await? {
+            let (created, reason) = (self.world().clock.now(), "it was cleaned up".to_owned());
+            if self.put_fence(Fenced { session, created, reason, cleaned_up: true }).await? {
                 return Ok(());
             }
         }
@@ -225,7 +228,7 @@ impl Repository {
         let ends = self.session_names("snapshots/", "").await?;
         let sessions = self.session_names("sessions/", "").await?;
         let orphans: Vec<SessionName> = ends.difference(&sessions).copied().collect();
-        let ask = |repository: Self, name| async move { repository.may_go(name, TOMBSTONE_SECONDS).await };
+        let ask = |repository: Self, name| async move { repository.may_go(name).await };
         for (session, may_go) in self.each_of(&orphans, ask).await? {
             if may_go {
                 self.store().delete(&session.end_object()).await?;

@@ -14,6 +14,9 @@ use crate::store::{Listed, Page, valid_name};
 
 /// Objects per page: a folder is read once per page that touches it.
 const PAGE_OBJECTS: usize = 10_000;
+/// Folders whose names are durable once they were listed. What sessions, segments and packs are needed are named by
+/// snapshots, which whoever wrote them put last.
+const RELIED_ON: [&str; 5] = ["damaged/", "forgotten/", "keys/", "marks/", "snapshots/"];
 
 struct Walk<'a> {
     prefix: &'a str,
@@ -45,9 +48,9 @@ impl Inner {
                 match open_folder(folder.as_fd(), leaf) {
                     Ok(below) => {
                         self.walk(&below, &entry.name, walk)?;
-                        // Who sees what was forgotten, or which keys there are, relies on it, and whoever changed that
-                        // may have been killed before it was durable. Without the right to sync it is as it is.
-                        if matches!(entry.name.as_str(), "forgotten/" | "keys/")
+                        // Who sees snapshots, what is said of them, or which keys there are, relies on it, and whoever
+                        // changed that may have been killed before it was durable. Without the right to sync it is as it is.
+                        if RELIED_ON.contains(&entry.name.as_str())
                             && let Err(errno) = fs::fsync(&below)
                         {
                             tracing::debug!(%errno, folder = entry.name, "its names are not synced");

@@ -28,7 +28,7 @@ fn bench(faults: Faults) -> Bench {
 #[tokio::test]
 async fn a_primary_is_sent_once() {
     let bench = bench(Faults { lost_reply: 1.0, ..Faults::default() });
-    for name in ["packs/aa/x", "sessions/x", "gc/x/condemned", "index/x"] {
+    for name in ["packs/aa/x", "sessions/x", "gc/x.condemned", "index/x"] {
         let err = bench.retry.put_if_absent(name, "x".into()).await.unwrap_err();
         assert_eq!(err.kind(), ErrorKind::Unavailable);
         assert_eq!(bench.calls.take().len(), 1, "{name}");
@@ -38,7 +38,7 @@ async fn a_primary_is_sent_once() {
 #[tokio::test]
 async fn a_decision_is_sent_again_until_it_is_clear() {
     let bench = bench(Faults { error_before: 1.0, ..Faults::default() });
-    for name in ["snapshots/x", "gc/x/final"] {
+    for name in ["snapshots/x", "gc/x.final"] {
         let err = bench.retry.put_if_absent(name, "x".into()).await.unwrap_err();
         assert!(err.to_string().contains("6 tries"), "{err}");
         assert_eq!(bench.calls.take().len(), 6, "{name}");
