@@ -62,6 +62,8 @@ pub const CHECKPOINT_BYTES: u64 = 64 << 30;
 
 /// Longest record (session, end, condemned list, key) in bytes, before and after compression.
 pub const RECORD_LIMIT: usize = 64 << 20;
+/// Longest record of a snapshot in bytes, before and after compression: the keys of about 100 000 sessions.
+pub const SNAPSHOT_LIMIT: usize = 32 << 20;
 /// Longest session object, key file or marker in bytes: a few hundred are written.
 pub const SHORT_RECORD_LIMIT: u64 = 64 << 10;
 /// Longest condemned list, final or note of damage in bytes: one that is full has about a million.

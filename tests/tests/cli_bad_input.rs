@@ -66,6 +66,36 @@ fn an_init_does_not_touch_what_is_there() {
     carrack(&at).args(["ls", "latest"]).assert().code(0);
 }
 
+/// Older contents in the place of the newest look like success: whoever wants them says so.
+#[test]
+fn an_older_snapshot_is_not_the_latest_because_the_newest_cannot_be_read() {
+    let place = repository();
+    let at = place.path().join("repository");
+    let ends = || {
+        let entries = fs::read_dir(at.join("snapshots")).expect("lists").flatten();
+        entries.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    let old = ends().pop().expect("a snapshot");
+    carrack(&at).arg("backup").arg(place.path().join("source")).assert().code(0);
+    let new = ends().into_iter().find(|end| *end != old).expect("another one");
+    let id = |end: &Path| {
+        let name = end.file_name().and_then(|name| name.to_str()).expect("UTF-8");
+        name.rsplit_once('-').map(|(_, nonce)| nonce[..8].to_owned()).expect("a session")
+    };
+    let whole = fs::read(&new).expect("reads");
+    fs::write(&new, &whole[..whole.len() / 2]).expect("writes");
+    let text = refused(carrack(&at).args(["ls", "latest"]), 14);
+    assert!(text.contains(&id(&old)) && text.contains("carrack check"), "{text}");
+    let target = place.path().join("target");
+    refused(carrack(&at).args(["restore", "latest", "--target"]).arg(&target), 14);
+    assert!(!target.exists());
+    carrack(&at).args(["ls", &id(&old)]).assert().code(0);
+    // One that is older stands in nobody's way.
+    fs::write(&new, whole).expect("writes");
+    fs::write(&old, b"CRKR").expect("writes");
+    carrack(&at).args(["ls", "latest"]).assert().code(0);
+}
+
 /// A new repository in its place would take everything in it for garbage.
 #[test]
 fn an_init_does_not_touch_a_repository_that_lost_its_format() {

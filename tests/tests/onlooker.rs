@@ -141,7 +141,7 @@ fn clear_fields(name: &str) -> &'static [&'static str] {
             &["version", "session", "generation", "suite", "sealed_data_key", "signing_public", "started"]
         }
         // A fence, or the end of a session that gave up.
-        "snapshots" => &["session", "created", "reason"],
+        "snapshots" => &["session", "created", "reason", "cleaned_up"],
         "marks" | "forgotten" => &["session", "word", "created"],
         other => unreachable!("{other}/ has JSON in clear"),
     }

@@ -276,7 +276,7 @@ impl Check<'_> {
         for snapshot in &self.snapshots {
             self.cancel.check()?;
             let verdict = if damaged {
-                let reader = SnapshotReader::new(self.repository.clone(), snapshot.clone());
+                let reader = SnapshotReader::of(self.repository, snapshot.session).await?;
                 look.snapshot(&reader, &mut self.report).await?
             } else {
                 Verdict::new(snapshot)

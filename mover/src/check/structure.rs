@@ -28,7 +28,7 @@ pub(super) async fn check(
     cancel: &Cancel,
 ) -> Result<()> {
     for snapshot in snapshots {
-        let reader = SnapshotReader::new(repository.clone(), snapshot.clone());
+        let reader = SnapshotReader::of(repository, snapshot.session).await?;
         walk::walk(&reader, memory_bytes / 8, &mut visit, cancel).await?;
     }
     visit.wanted.settle();

@@ -124,11 +124,6 @@ pub(crate) async fn read(
     filter: &FilterArgs,
 ) -> Result<(Snapshot, SnapshotReader)> {
     let snapshot = repository.find_snapshot(snapshot, &self::filter(filter)?).await?;
-    let reader = reader(repository, snapshot.clone());
+    let reader = SnapshotReader::new(repository.clone(), snapshot.clone());
     Ok((snapshot, reader))
-}
-
-/// Opens a snapshot for reading.
-pub(crate) fn reader(repository: &Repository, snapshot: Snapshot) -> SnapshotReader {
-    SnapshotReader::new(repository.clone(), snapshot)
 }

@@ -29,7 +29,7 @@ use crate::{
     error::Error,
     format::{entry::Entry, metadata::Kind, order::split_path},
     monitor::escape_path,
-    reader::walk::has_contents,
+    reader::{SnapshotReader, walk::has_contents},
 };
 
 /// How long the kernel may believe what it was told: snapshots do not change.
@@ -62,6 +62,10 @@ impl SnapshotFs {
 
     fn entry(&self, snapshot: usize, path: &[u8]) -> Answer<Option<Entry>> {
         self.view.entry(snapshot, path).map_err(|error| self.failed(snapshot, path, &error))
+    }
+
+    fn reader(&self, snapshot: usize, path: &[u8]) -> Answer<SnapshotReader> {
+        self.view.reader(snapshot).map_err(|error| self.failed(snapshot, path, &error))
     }
 
     /// The entry of an inode; none for those that no snapshot has.
@@ -150,12 +154,12 @@ impl SnapshotFs {
         if flags.acc_mode() != OpenAccMode::O_RDONLY {
             return Err(Errno::EROFS);
         }
-        let Node::Path(snapshot, _) = self.node(number)? else { return Err(Errno::EISDIR) };
+        let Node::Path(snapshot, path) = self.node(number)? else { return Err(Errno::EISDIR) };
         let entry = self.entry_of(number)?.ok_or(Errno::EISDIR)?;
         if !has_contents(&entry) {
             return Err(Errno::EINVAL);
         }
-        let file = OpenFile::new(self.view.reader(snapshot), entry.content, entry.metadata.size);
+        let file = OpenFile::new(self.reader(snapshot, &path)?, entry.content, entry.metadata.size);
         self.files.open(file).ok_or(Errno::ENFILE)
     }
 
@@ -172,7 +176,7 @@ impl SnapshotFs {
             Node::Root => Ok(TOP),
             Node::Latest => Err(Errno::ENOTDIR),
             Node::Path(snapshot, path) => {
-                let directory = OpenDirectory::new(self.view.reader(snapshot), snapshot, &path);
+                let directory = OpenDirectory::new(self.reader(snapshot, &path)?, snapshot, &path);
                 self.directories.open(directory).ok_or(Errno::ENFILE)
             }
         }

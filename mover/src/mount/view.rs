@@ -38,23 +38,27 @@ impl View {
     }
 
     /// Opens a snapshot for reading.
-    pub(super) fn reader(&self, index: usize) -> SnapshotReader {
-        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = readers.iter().position(|(known, _)| *known == index);
+    pub(super) fn reader(&self, index: usize) -> Result<SnapshotReader> {
+        let readers = || self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = readers().iter().find(|(known, _)| *known == index).map(|(_, reader)| reader.clone());
         let reader = match known {
-            Some(at) => readers.remove(at).1,
-            None => SnapshotReader::new(self.repository.clone(), self.snapshots[index].clone()),
+            Some(reader) => reader,
+            None => {
+                self.handle.block_on(SnapshotReader::of(&self.repository, self.snapshots[index].session))?
+            }
         };
+        let mut readers = readers();
+        readers.retain(|(known, _)| *known != index);
         if readers.len() >= READERS {
             readers.remove(0);
         }
         readers.push((index, reader.clone()));
-        reader
+        Ok(reader)
     }
 
     /// The entry at a path of a snapshot.
     pub(super) fn entry(&self, index: usize, path: &[u8]) -> Result<Option<Entry>> {
-        let reader = self.reader(index);
+        let reader = self.reader(index)?;
         self.handle.block_on(reader.lookup(path))
     }
 }

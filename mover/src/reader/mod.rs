@@ -81,6 +81,11 @@ impl SnapshotReader {
         Self::with_access(Arc::new(RepositoryAccess::new(repository)), snapshot)
     }
 
+    /// Reads a visible snapshot of a repository, by its name.
+    pub async fn of(repository: &Repository, session: SessionName) -> Result<Self> {
+        Ok(Self::new(repository.clone(), repository.snapshot(session).await?))
+    }
+
     /// Reads `snapshot` from the repository behind `access`.
     pub fn with_access(access: Arc<dyn Access>, snapshot: Snapshot) -> Self {
         let infos = snapshot.sessions.iter().map(|info| (info.session, info.clone())).collect();

@@ -1,9 +1,6 @@
 //! Ends of sessions: reading them, believing them, and which snapshots are visible (V).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Repository, packs::Relocations, read_short};
 use crate::{
@@ -19,73 +16,6 @@ use crate::{
     monitor::{Problem, unescape_path},
     store::{ByteRange, Put, list_all},
 };
-
-/// All snapshots that are visible, and what could not be read or believed.
-#[derive(Debug, Default)]
-pub struct SnapshotList {
-    /// By the time they were begun.
-    pub snapshots: Vec<Snapshot>,
-    /// Visible, but their record cannot be read. Repacks among them.
-    pub unreadable: Vec<(SessionName, Error)>,
-    /// Pins and verifications that carry a true signature.
-    pub marks: Vec<Mark>,
-    /// Objects that claim something and cannot prove it.
-    pub problems: Vec<Problem>,
-}
-
-/// Which snapshots are meant.
-#[derive(Debug, Clone, Default)]
-pub struct SnapshotFilter {
-    /// One of these hosts; any if empty.
-    pub hosts: Vec<String>,
-    /// All tags of one of these comma-separated lists; any if empty.
-    pub tags: Vec<String>,
-    /// All of these paths; any if empty.
-    pub paths: Vec<String>,
-}
-
-impl SnapshotFilter {
-    /// Whether it lets every snapshot through.
-    pub fn is_empty(&self) -> bool {
-        self.hosts.is_empty() && self.tags.is_empty() && self.paths.is_empty()
-    }
-
-    /// Whether the snapshot is meant.
-    pub fn matches(&self, snapshot: &Snapshot) -> bool {
-        let host = self.hosts.is_empty() || self.hosts.contains(&snapshot.host);
-        let tags = self.tags.is_empty() || self.tags.iter().any(|list| carries(snapshot, list));
-        host && tags && self.paths.iter().all(|path| snapshot.paths.contains(path))
-    }
-
-    /// The error of a verb that needs a snapshot and finds none that is meant.
-    pub fn no_match(&self) -> Error {
-        let words = match self.is_empty() {
-            true => "there is no snapshot".to_owned(),
-            false => format!("no snapshot matches {self}"),
-        };
-        Error::not_found(words).with_hint("see what there is: carrack snapshots")
-    }
-}
-
-/// In words: `host db1 or db2, tags nightly,db, path /srv`.
-impl fmt::Display for SnapshotFilter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let part = |what: &str, names: &[String], between: &str| {
-            (!names.is_empty()).then(|| format!("{what} {}", names.join(between)))
-        };
-        let parts = [
-            part("host", &self.hosts, " or "),
-            part("tags", &self.tags, " or "),
-            part("path", &self.paths, " and "),
-        ];
-        f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
-    }
-}
-
-/// Whether the snapshot has all tags of a comma-separated list.
-pub(super) fn carries(snapshot: &Snapshot, list: &str) -> bool {
-    list.split(',').all(|tag| snapshot.tags.iter().any(|own| own == tag))
-}
 
 /// How a session ended.
 #[derive(Debug, Clone)]
@@ -104,6 +34,9 @@ pub(crate) enum End {
 
 /// Requests that are under way at once while ends are read.
 const PARALLEL_READS: usize = 16;
+/// Ends up to this many bytes are read side by side, longer ones one after the other: what is read and not yet looked
+/// at stays within some megabytes.
+const SHORT_END_BYTES: u64 = 256 << 10;
 
 impl Repository {
     /// Sessions whose snapshot is visible: rule V in bulk, ends first, then markers, then sessions. Whether an end
@@ -279,11 +212,19 @@ impl Repository {
     /// read (damage, a newer version, a key generation that is not held) is an error, because nobody can tell.
     pub(crate) async fn end(&self, session: SessionName) -> Result<Option<End>> {
         let name = session.end_object();
-        let bytes = match self.store().get(&name, ByteRange::All).await {
+        let mut one_at_a_time = None;
+        let mut bytes = match self.store().get(&name, ByteRange::Last(SHORT_END_BYTES + 1)).await {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
+        if bytes.len() as u64 > SHORT_END_BYTES {
+            one_at_a_time = self.inner.long_record.acquire().await.ok();
+            bytes = match self.store().get(&name, ByteRange::All).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                bytes => bytes?,
+            };
+        }
         // That a session was shut out is known without its object, which may be damaged or never have been one.
         if let Some(fenced) = self.read_fenced(session, &name, &bytes) {
             return Ok(Some(fenced));
@@ -293,6 +234,7 @@ impl Repository {
             Ok(None) => return Ok(Some(End::Gone)),
             Err(error) => Err(error),
         };
+        drop((bytes, one_at_a_time));
         let hint =
             format!("look at the damage: carrack check; or give the snapshot up: carrack forget {session}");
         end.map(Some).map_err(|error| if error.hint().is_some() { error } else { error.with_hint(hint) })
@@ -359,7 +301,7 @@ impl Repository {
     ) -> Result<Snapshot> {
         let key = self.keys().session_metadata_key(object.key.generation, session)?;
         let cipher = Cipher::new(object.key.suite, &key);
-        let plain = codec::open_object(&cipher, Domain::Record, session, sealed, limits::RECORD_LIMIT)
+        let plain = codec::open_object(&cipher, Domain::Record, session, sealed, limits::SNAPSHOT_LIMIT)
             .map_err(|error| error.context(format!("object {name}")))?;
         let snapshot: Snapshot = records::from_json(name, &plain)?;
         if snapshot.session != session {
@@ -390,45 +332,6 @@ impl Repository {
             return Err(Error::corrupt(format!("object {name}: it speaks of another session")));
         }
         Ok(Some(object))
-    }
-
-    /// Every visible snapshot with its record, and the marks that speak of them.
-    pub async fn snapshots(&self) -> Result<SnapshotList> {
-        let survey = self.survey().await?;
-        let ends = self.ends_of(&survey.visible(SessionKind::Backup)).await?;
-        let mut list = SnapshotList::default();
-        for (name, end) in ends {
-            match end {
-                Ok(Some(End::Committed(snapshot))) => list.snapshots.push(*snapshot),
-                Ok(Some(End::Void(problem))) => {
-                    let problem = format!("object {} cannot be believed: {problem}", name.end_object());
-                    list.unreadable.push((name, Error::corrupt(problem)));
-                }
-                Ok(_) => {}
-                Err(error) if is_doubt(&error) => list.unreadable.push((name, error)),
-                Err(error) => return Err(error),
-            }
-        }
-        list.snapshots.sort_by_key(|snapshot| (snapshot.started, snapshot.session));
-        // A repack that nobody can read stops writers and maintenance alike, so it is named with the snapshots.
-        for (name, end) in self.ends_of(&survey.visible(SessionKind::Repack)).await? {
-            match end {
-                Ok(Some(End::Void(problem))) => list.unreadable.push((name, Error::corrupt(problem))),
-                Ok(_) => {}
-                Err(error) if is_doubt(&error) => list.unreadable.push((name, error)),
-                Err(error) => return Err(error),
-            }
-        }
-        list.unreadable.extend(self.lost_sessions(&survey).await?);
-        let (marks, problems) = self.marks("marks/", "").await?;
-        list.marks = marks;
-        list.problems.extend(problems);
-        let parents = list.snapshots.iter().filter_map(parent_of).collect();
-        list.unreadable.extend(self.lost_ends(&survey, parents, &list.marks).await?);
-        if !list.unreadable.is_empty() && self.keys().can_read_data() {
-            self.check_keys_unchanged().await?;
-        }
-        Ok(list)
     }
 
     /// Reads many ends at once, in the order of their names.
@@ -474,30 +377,6 @@ impl Repository {
             }
         }
         Ok((relocations, doubtful))
-    }
-
-    /// The snapshot that a person means: `latest`, or the beginning of its id.
-    pub async fn find_snapshot(&self, text: &str, filter: &SnapshotFilter) -> Result<Snapshot> {
-        let list = self.snapshots().await?;
-        let mut matching = list.snapshots.into_iter().filter(|snapshot| filter.matches(snapshot));
-        if text == "latest" {
-            return matching.next_back().ok_or_else(|| filter.no_match());
-        }
-        let by_id = |snapshot: &Snapshot| {
-            snapshot.session.nonce.to_hex().starts_with(text) || snapshot.session.to_string() == text
-        };
-        let mut found = matching.filter(by_id);
-        match (found.next(), found.next()) {
-            (Some(snapshot), None) => Ok(snapshot),
-            (Some(_), Some(_)) => Err(Error::invalid(format!(
-                "more than one snapshot begins with {text:?}; give more of the id"
-            ))),
-            (None, _) => {
-                let of = if filter.is_empty() { String::new() } else { format!(" of {filter}") };
-                Err(Error::not_found(format!("there is no snapshot {text:?}{of}"))
-                    .with_hint("see what there is: carrack snapshots"))
-            }
-        }
     }
 }
 

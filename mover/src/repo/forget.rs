@@ -8,7 +8,7 @@ use std::{
 use jiff::{Span, Timestamp, tz::TimeZone};
 use serde::{Deserialize, Serialize};
 
-use super::{Repository, SnapshotFilter, ends::carries};
+use super::{Repository, SnapshotFilter, snapshots::carries};
 use crate::{
     error::Result,
     format::{

@@ -6,6 +6,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use self::key_files::KeyFiles;
 use crate::{
@@ -34,6 +35,7 @@ mod mark;
 mod packs;
 mod revive;
 mod session;
+mod snapshots;
 mod survey;
 mod unlock;
 mod upkeep;
@@ -42,7 +44,6 @@ pub use checkpoint::{Checkpoint, FileState, ImageState, Unfinished};
 pub use collector::{PruneOptions, PrunePlan, PruneReport, Unused};
 pub use damage::DamageNote;
 pub(crate) use ends::untrue;
-pub use ends::{SnapshotFilter, SnapshotList};
 pub use forget::{Decision, ForgetPlan, GroupBy, KeepPolicy, Series, plan_forget};
 pub use index::DedupIndex;
 #[cfg(feature = "testing")]
@@ -53,6 +54,7 @@ pub use mark::Watch;
 pub use packs::{PackFooter, Relocations};
 pub use revive::{Hidden, Revived};
 pub use session::Session;
+pub use snapshots::{SnapshotFilter, SnapshotList};
 pub use unlock::{CreateOptions, Unlock};
 pub use upkeep::{IndexPlan, IndexReport};
 
@@ -75,6 +77,8 @@ struct Inner {
     format: RepositoryFormat,
     /// Names of the key files that it had signed when it was opened.
     key_files: BTreeSet<String>,
+    /// Held by whoever reads a long record.
+    long_record: Semaphore,
 }
 
 impl Repository {
@@ -133,7 +137,9 @@ impl Repository {
         }
         store.flush().await?;
         let key_files = KeyFiles::read(&store, &format).await?.proven.into_keys().collect();
-        Ok(Self { inner: Arc::new(Inner { store, world, keys, format, key_files }) })
+        Ok(Self {
+            inner: Arc::new(Inner { store, world, keys, format, key_files, long_record: Semaphore::new(1) }),
+        })
     }
 
     /// Opens a repository with a password, a secret or a mover's keys.
@@ -142,7 +148,9 @@ impl Repository {
         let files = KeyFiles::read(&store, &format).await?;
         let keys = unlock::open_keys(store.as_ref(), &format, &files, unlock)?;
         let key_files = files.proven.into_keys().collect();
-        Ok(Self { inner: Arc::new(Inner { store, world, keys, format, key_files }) })
+        Ok(Self {
+            inner: Arc::new(Inner { store, world, keys, format, key_files, long_record: Semaphore::new(1) }),
+        })
     }
 
     /// Where the objects lie.
@@ -266,6 +274,9 @@ async fn read_format(store: &dyn ObjectStore) -> Result<RepositoryFormat> {
             format.version
         ))
         .with_hint("use a newer carrack; nothing is wrong with the repository"));
+    }
+    if format.version == 0 {
+        return Err(Error::corrupt("the format object has version 0, which cannot be"));
     }
     known("read", &format.read_features)?;
     if !format.cut.is_valid() {

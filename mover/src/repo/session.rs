@@ -29,6 +29,7 @@ use crate::{
     },
     id::{ChunkId, LineageId, PackId, RandomId, SessionNonce},
     keys::SigningKey,
+    limits,
     monitor::Problem,
     secret::Key,
     store::{ByteRange, Put, list_all},
@@ -366,6 +367,14 @@ impl Session {
     /// W6 and W7: commits the snapshot. All packs and the segment must have arrived.
     pub async fn commit(&self, snapshot: &Snapshot) -> Result<()> {
         let plain = records::to_json(snapshot)?;
+        if plain.len() > limits::SNAPSHOT_LIMIT {
+            let sessions = snapshot.sessions.len();
+            return Err(Error::invalid(format!(
+                "the record of the snapshot would be longer than {} MiB: what it names was stored by {sessions} backups",
+                limits::SNAPSHOT_LIMIT >> 20
+            ))
+            .with_hint("begin a new repository for this source; the old one stays as it is"));
+        }
         let counter = self.next_counter(Domain::Record);
         let sealed = codec::seal_object(&self.metadata, Domain::Record, self.name(), counter, &plain)?;
         let name = self.name().end_object();

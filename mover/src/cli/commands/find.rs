@@ -4,7 +4,7 @@ use carrack_mover::{
     error::Result,
     find,
     format::{entry::Entry, records::Snapshot},
-    reader::walk::Part,
+    reader::{SnapshotReader, walk::Part},
     repo::Repository,
     source::exclude::Exclude,
 };
@@ -79,7 +79,7 @@ async fn look(
 ) -> Result<u64> {
     let id = snapshot.session.nonce.short();
     let title = format!("snapshot {id} of {}", crate::cli::units::moment(snapshot.started));
-    let reader = engine::reader(repository, snapshot);
+    let reader = SnapshotReader::of(repository, snapshot.session).await?;
     let mut first = !context.output.is_json();
     let mut show = |entries: Vec<Entry>| {
         if std::mem::take(&mut first) {
