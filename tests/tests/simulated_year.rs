@@ -149,7 +149,8 @@ impl Life {
                 .iter()
                 .find(|(session, _)| *session == snapshot.session)
                 .expect("it works in this world");
-            let reader = SnapshotReader::new(self.repository.clone(), snapshot);
+            let reader = SnapshotReader::of(&self.repository, snapshot.session).await;
+            let reader = reader.expect("it works in this world");
             compare(&reader, &self.source.root, tree).await.expect("it works in this world");
         }
     }

@@ -103,7 +103,7 @@ async fn a_whole_repository_is_clean_and_restores() {
     let data = look(&repository, CheckLevel::Data).await;
     assert!(data.packs_read == data.packs && data.chunks > 50 && data.chunks_by_seal == 0, "{data:?}");
     let list = repository.snapshots().await.unwrap();
-    let reader = SnapshotReader::new(repository.clone(), list.snapshots[0].clone());
+    let reader = SnapshotReader::of(&repository, list.snapshots[0].session).await.unwrap();
     let target = folder.path().join("target");
     let options = RestoreOptions { verify: true, ..RestoreOptions::to(&target) };
     let monitor = Arc::new(CollectMonitor::default());

@@ -55,6 +55,7 @@ async fn golden_repository(seeds: &mut Seeds) {
     let snapshots = repository.snapshots().await.expect("they are read").snapshots;
     let mut infos: BTreeMap<_, SessionKeyInfo> = BTreeMap::new();
     for snapshot in &snapshots {
+        let snapshot = &repository.snapshot(snapshot.session).await.expect("it is read");
         infos.extend(snapshot.sessions.iter().map(|info| (info.session, info.clone())));
         let json = serde_json::to_vec(snapshot).expect("JSON");
         seeds.json(3, &json);

@@ -401,11 +401,11 @@ impl Actor {
             let Some((root, tree)) = model.expected(&session) else {
                 return Err(Error::internal(format!("nobody wrote {session}")));
             };
-            excuse(
-                &model,
-                &session,
-                compare(&SnapshotReader::new(repository.clone(), snapshot), &root, &tree).await,
-            )
+            let looked = match SnapshotReader::of(&repository, snapshot.session).await {
+                Ok(reader) => compare(&reader, &root, &tree).await,
+                Err(error) => Err(error),
+            };
+            excuse(&model, &session, looked)
         })
         .await;
     }
@@ -419,8 +419,11 @@ impl Actor {
             let Some((root, tree)) = model.expected(&session) else {
                 return Err(Error::internal(format!("nobody wrote {session}")));
             };
-            let reader = SnapshotReader::new(repository.clone(), snapshot);
-            excuse(&model, &session, restore_whole(&reader, &target).await)?;
+            let restored = match SnapshotReader::of(&repository, snapshot.session).await {
+                Ok(reader) => restore_whole(&reader, &target).await,
+                Err(error) => Err(error),
+            };
+            excuse(&model, &session, restored)?;
             look_at_restored(&target, &root, &tree)
         })
         .await;
