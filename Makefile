@@ -9,7 +9,7 @@ CARGO_DENY := $(CARRACK_CACHE)/tools/bin/cargo-deny
 TEST_TREE ?= /usr/include
 
 .PHONY: help build demo test setup-test fmt lint program unit reader deny advisories demo-small upgrade judges judges-short \
-  soak soak-short bench fuzz clean
+  soak soak-short bench fuzz mutants clean
 
 help:
 	@printf '%s\n' 'make build       release build of carrack into target/release' \
@@ -17,6 +17,7 @@ help:
 	  'make test        every check and test' \
 	  'make bench       micro benchmarks and scenarios beside other tools' \
 	  'make fuzz        every decoder under libFuzzer (FUZZ_SECONDS for each, 600 if nothing is said)' \
+	  'make mutants     change the engine in thousands of ways, each of which must fail a test (days; MUTANTS=3/60 for a part)' \
 	  'make judges      fsx, fio, PostgreSQL, e2fsck, xfs_repair and rsync judge what was restored, for half an hour' \
 	  'make soak        work on two repositories at random for SOAK_HOURS (default 1), with everything that can be killed' \
 	  'make advisories  check dependencies against the public advisory database' \
@@ -99,6 +100,14 @@ bench:
 fuzz:
 	@tests/setup.sh build
 	tests/fuzz/run.sh
+
+# One part of sixty takes about an hour. What is examined and what is explained is in tests/mutants.toml.
+MUTANTS ?= 0/1
+mutants:
+	@tests/setup.sh mutants
+	CARGO_PROFILE_DEV_OPT_LEVEL=0 CARGO_PROFILE_DEV_DEBUG=0 $(CARRACK_CACHE)/mutants/bin/cargo-mutants mutants \
+	  --config tests/mutants.toml --baseline=skip --timeout 200 --sharding round-robin --shard $(MUTANTS) \
+	  --output target -- --lib
 
 clean:
 	cargo clean

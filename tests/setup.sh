@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what a target needs and this machine lacks: `setup.sh build`, `demo`, `test` or `judges`.
+# Installs what a target needs and this machine lacks: `setup.sh build`, `demo`, `test`, `judges` or `mutants`.
 #
 # Debian packages come through apt-get (as root), Python packages into a virtual environment, servers are built
 # from source. All caches lie under CARRACK_CACHE (default: .cache in the checkout). What cannot be installed here
@@ -133,16 +133,26 @@ install_fsx() {
         fail "cargo could not install fsx" "cargo install fsx --locked --version $version --root $cache/judges"
 }
 
+install_mutants() {
+    local version=27.1.0
+    [ "$("$cache/mutants/bin/cargo-mutants" mutants --version 2>/dev/null)" != "cargo-mutants $version" ] || return 0
+    printf 'setup: building cargo-mutants %s\n' "$version"
+    cargo install -q cargo-mutants --locked --version "$version" --root "$cache/mutants" </dev/null ||
+        fail "cargo could not install cargo-mutants" \
+            "cargo install cargo-mutants --locked --version $version --root $cache/mutants"
+}
+
 case "$stage" in
-build) want_build ;;
+build | mutants) want_build ;;
 demo) want_demo ;;
 test) want_test ;;
 judges) want_judges ;;
-*) fail "unknown stage $stage" "tests/setup.sh build|demo|test|judges" ;;
+*) fail "unknown stage $stage" "tests/setup.sh build|demo|test|judges|mutants" ;;
 esac
 install_missing
 need_rust
 if [ "$stage" = judges ]; then install_fsx; fi
+if [ "$stage" = mutants ]; then install_mutants; fi
 if [ "$stage" = test ] || [ "$stage" = judges ]; then
     make_environment reader tests/reader/requirements.txt
     make_environment tools tests/tools-requirements.txt
