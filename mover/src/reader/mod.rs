@@ -11,6 +11,8 @@ pub mod frame;
 pub mod runs;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub mod walk;
 
 use std::{

@@ -37,6 +37,8 @@ mod revive;
 mod session;
 mod snapshots;
 mod survey;
+#[cfg(test)]
+mod tests;
 mod unlock;
 mod upkeep;
 

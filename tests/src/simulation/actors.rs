@@ -401,7 +401,7 @@ impl Actor {
             let Some((root, tree)) = model.expected(&session) else {
                 return Err(Error::internal(format!("nobody wrote {session}")));
             };
-            let looked = match SnapshotReader::of(&repository, snapshot.session).await {
+            let looked = match SnapshotReader::of(repository, snapshot.session).await {
                 Ok(reader) => compare(&reader, &root, &tree).await,
                 Err(error) => Err(error),
             };
@@ -419,7 +419,7 @@ impl Actor {
             let Some((root, tree)) = model.expected(&session) else {
                 return Err(Error::internal(format!("nobody wrote {session}")));
             };
-            let restored = match SnapshotReader::of(&repository, snapshot.session).await {
+            let restored = match SnapshotReader::of(repository, snapshot.session).await {
                 Ok(reader) => restore_whole(&reader, &target).await,
                 Err(error) => Err(error),
             };
