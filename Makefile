@@ -9,7 +9,7 @@ CARGO_DENY := $(CARRACK_CACHE)/tools/bin/cargo-deny
 TEST_TREE ?= /usr/include
 
 .PHONY: help build demo test setup-test fmt lint program unit reader deny advisories demo-small upgrade judges judges-short \
-  soak soak-short bench fuzz mutants clean
+  soak soak-short bench fuzz mutants coverage clean
 
 help:
 	@printf '%s\n' 'make build       release build of carrack into target/release' \
@@ -18,6 +18,7 @@ help:
 	  'make bench       micro benchmarks and scenarios beside other tools' \
 	  'make fuzz        every decoder under libFuzzer (FUZZ_SECONDS for each, 600 if nothing is said)' \
 	  'make mutants     change the engine in thousands of ways, each of which must fail a test (days; MUTANTS=3/60 for a part)' \
+	  'make coverage    which lines of the engine its own tests and the simulation reach, file by file' \
 	  'make judges      fsx, fio, PostgreSQL, e2fsck, xfs_repair and rsync judge what was restored, for half an hour' \
 	  'make soak        work on two repositories at random for SOAK_HOURS (default 1), with everything that can be killed' \
 	  'make advisories  check dependencies against the public advisory database' \
@@ -105,9 +106,16 @@ fuzz:
 MUTANTS ?= 0/1
 mutants:
 	@tests/setup.sh mutants
-	CARGO_PROFILE_DEV_OPT_LEVEL=0 CARGO_PROFILE_DEV_DEBUG=0 $(CARRACK_CACHE)/mutants/bin/cargo-mutants mutants \
+	CARGO_PROFILE_DEV_OPT_LEVEL=0 CARGO_PROFILE_DEV_DEBUG=0 $(CARRACK_CACHE)/cargo-mutants/bin/cargo-mutants mutants \
 	  --config tests/mutants.toml --baseline=skip --timeout 200 --sharding round-robin --shard $(MUTANTS) \
 	  --output target -- --lib
+
+# Tests of the engine in one process; what tests of the program reach beyond that is not counted.
+coverage:
+	@tests/setup.sh coverage
+	PATH=$(CARRACK_CACHE)/cargo-llvm-cov/bin:$$PATH cargo llvm-cov --locked -p carrack-mover -p carrack-tests --lib \
+	  --test simulation --test simulated_year --test damage_matrix --summary-only \
+	  --ignore-filename-regex '/tests?[/.]|testing.rs|^/rustc|registry'
 
 clean:
 	cargo clean

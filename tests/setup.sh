@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what a target needs and this machine lacks: `setup.sh build`, `demo`, `test`, `judges` or `mutants`.
+# Installs what a target needs and this machine lacks: `setup.sh build`, `demo`, `test`, `judges`, `mutants` or `coverage`.
 #
 # Debian packages come through apt-get (as root), Python packages into a virtual environment, servers are built
 # from source. All caches lie under CARRACK_CACHE (default: .cache in the checkout). What cannot be installed here
@@ -124,35 +124,32 @@ build_servers() {
     CARRACK_CACHE=$cache tests/servers/build.sh minio
 }
 
-# The file system exerciser is a Rust program; it is a tool here, and linked to nothing.
-install_fsx() {
-    local version=0.3.2
-    [ "$("$cache/judges/bin/fsx" --version 2>/dev/null)" != "fsx $version" ] || return 0
-    printf 'setup: building fsx %s\n' "$version"
-    cargo install -q fsx --locked --version "$version" --root "$cache/judges" </dev/null ||
-        fail "cargo could not install fsx" "cargo install fsx --locked --version $version --root $cache/judges"
-}
-
-install_mutants() {
-    local version=27.1.0
-    [ "$("$cache/mutants/bin/cargo-mutants" mutants --version 2>/dev/null)" != "cargo-mutants $version" ] || return 0
-    printf 'setup: building cargo-mutants %s\n' "$version"
-    cargo install -q cargo-mutants --locked --version "$version" --root "$cache/mutants" </dev/null ||
-        fail "cargo could not install cargo-mutants" \
-            "cargo install cargo-mutants --locked --version $version --root $cache/mutants"
+# Programs in Rust that are tools here and linked to nothing.
+install_tool() { # install_tool CRATE VERSION
+    local root=$cache/$1
+    [ "$(cargo install --list --root "$root" 2>/dev/null | head -n1)" != "$1 v$2:" ] || return 0
+    printf 'setup: building %s %s\n' "$1" "$2"
+    cargo install -q "$1" --locked --version "$2" --root "$root" </dev/null ||
+        fail "cargo could not install $1" "cargo install $1 --locked --version $2 --root $root"
 }
 
 case "$stage" in
-build | mutants) want_build ;;
+build | mutants | coverage) want_build ;;
 demo) want_demo ;;
 test) want_test ;;
 judges) want_judges ;;
-*) fail "unknown stage $stage" "tests/setup.sh build|demo|test|judges|mutants" ;;
+*) fail "unknown stage $stage" "tests/setup.sh build|demo|test|judges|mutants|coverage" ;;
 esac
 install_missing
 need_rust
-if [ "$stage" = judges ]; then install_fsx; fi
-if [ "$stage" = mutants ]; then install_mutants; fi
+case "$stage" in
+judges) install_tool fsx 0.3.2 ;;
+mutants) install_tool cargo-mutants 27.1.0 ;;
+coverage)
+    rustup component add llvm-tools 2>/dev/null || fail "the toolchain lacks llvm-tools" "rustup component add llvm-tools"
+    install_tool cargo-llvm-cov 0.9.1
+    ;;
+esac
 if [ "$stage" = test ] || [ "$stage" = judges ]; then
     make_environment reader tests/reader/requirements.txt
     make_environment tools tests/tools-requirements.txt

@@ -35,7 +35,7 @@ copy_file_range = 4
 CONFIG
 
 quietly "$carrack" init
-"$cache/judges/bin/fsx" -q -S "$seed" -f "$work/fsx.toml" -P "$work/artifacts" "$file" &
+"$cache/fsx/bin/fsx" -q -S "$seed" -f "$work/fsx.toml" -P "$work/artifacts" "$file" &
 fsx=$!
 disown "$fsx"
 stop_fsx() { kill -KILL "$fsx" 2>/dev/null; }

@@ -3,7 +3,7 @@
 //! What must hold: nothing panics; what is damaged is named; everything that does not depend on it restores byte for
 //! byte; no backup commits in silence what does not restore; no prune takes damage for a permission to delete.
 //!
-//! Without more a part of the cells is run, some seconds. `CARRACK_DAMAGE=` runs all of them, some minutes;
+//! Without more a part of the cells is run, some seconds. `CARRACK_DAMAGE=` runs all of them, some minutes (their number depends on names, which are drawn);
 //! `CARRACK_DAMAGE=TreePack` those with this in their name.
 
 use std::sync::Arc;
@@ -22,7 +22,6 @@ const AT_ONCE: usize = 3;
 fn seen(cell: &Cell) -> Seen {
     use Harm::{Cut, Doubled, Empty, Flipped, Halved, Missing, Replayed, Swapped};
     match (cell.kind, cell.harm) {
-        (Kind::Format, Flipped("created" | "version")) => Seen::Never,
         (Kind::Format, _) => Seen::Opening,
         (Kind::Key, Doubled | Missing | Replayed | Swapped) => Seen::Never,
         (Kind::Key, Flipped("label" | "created" | "salt" | "commitment" | "sealed_roots" | "memory_kib")) => {
@@ -32,6 +31,8 @@ fn seen(cell: &Cell) -> Seen {
             Seen::Never
         }
         (Kind::RepackSession, Flipped("signing_public")) => Seen::Never,
+        // Under another name it is nobody's: a prune takes it away.
+        (Kind::Session | Kind::RepackSession | Kind::Snapshot | Kind::Relocations, Doubled) => Seen::Never,
         (Kind::DataPack | Kind::TreePack, Missing | Empty | Halved) => Seen::Structure,
         (Kind::DataPack, Flipped("frame") | Swapped) => Seen::Data,
         (Kind::TreePack, Flipped("frame") | Swapped) => Seen::Structure,
@@ -59,18 +60,21 @@ fn is_usual(cell: &Cell) -> bool {
 }
 
 /// What is right and cannot name the object that was harmed: nothing tells of relocations that are gone but the pack that
-/// is missing without them, and of a forgotten marker but the list that would delete what is needed again; another
-/// repository id fits no key; keys that have each other's names are not believed, and nothing opens; a version that is
-/// not known ends a check.
+/// is missing without them, of the newest snapshot of a source but a memory, and of a forgotten marker but the list that
+/// would delete what is needed again; another
+/// repository id fits no key; keys that have each other's names are not believed, and nothing opens.
 fn is_named_otherwise(cell: &Cell, text: &str) -> bool {
     match (cell.kind, cell.harm) {
-        (Kind::Relocations, Harm::Missing) => text.contains("is missing, and snapshots need it"),
-        (Kind::Forgotten, Harm::Missing) => text.contains("would delete pack"),
-        // If it was the key of this secret, there is none to name.
+        (Kind::Snapshot, Harm::Replayed) => text.contains("is gone, and nothing says so"),
+        (Kind::Relocations, Harm::Missing | Harm::Replayed) => {
+            text.contains("is missing, and snapshots need it")
+        }
+        (Kind::Forgotten, Harm::Missing | Harm::Replayed) => text.contains("would delete pack"),
+        // If it was the key of this secret, nothing opens: it is named, if it is there.
         (Kind::Key, Harm::Missing) => text.contains("the secret does not open the repository"),
         (Kind::Key, Harm::Swapped) => text.contains("is not signed by this repository"),
+        (Kind::Key, _) => text.contains("no other key fits, and one key cannot be read: object keys/"),
         (Kind::Format, Harm::Flipped("repository")) => text.contains("does not open the repository"),
-        (_, Harm::Flipped("version")) => text.contains("which this program does not know"),
         _ => false,
     }
 }

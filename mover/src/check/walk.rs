@@ -10,6 +10,7 @@ use crate::{
     format::{
         entry::{Content, Run},
         frame::ChunkRef,
+        pack::is_newer,
         page::{Child, Page},
     },
     limits,
@@ -158,8 +159,8 @@ pub(super) async fn open(reader: &SnapshotReader, batch: Vec<(Level, ChunkRef)>)
     Ok(batch.into_iter().zip(together).map(judge).collect())
 }
 
-/// An error that speaks of damage; others (no answer, no permission, a newer format) end the check, because they
-/// say nothing of what is stored.
+/// An error that speaks of damage; others (no answer, no permission) end the check, because they say nothing of what is
+/// stored. In a repository whose `format` is known there is nothing newer: what claims to be was changed.
 pub(super) fn damage(error: Error) -> Result<Error> {
     let broken_disk = std::error::Error::source(&error)
         .and_then(|source| source.downcast_ref::<std::io::Error>())
@@ -167,7 +168,7 @@ pub(super) fn damage(error: Error) -> Result<Error> {
         == Some(rustix::io::Errno::IO.raw_os_error());
     match error.kind() {
         ErrorKind::NotFound | ErrorKind::Corrupt => Ok(error),
-        _ if broken_disk => Ok(error),
+        _ if broken_disk || is_newer(&error) => Ok(error),
         _ => Err(error),
     }
 }

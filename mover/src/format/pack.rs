@@ -77,10 +77,20 @@ impl Trailer {
     }
 }
 
-/// The error for something that a later program wrote: never called damage.
+const NEWER: &str = "use a newer carrack; nothing is wrong with the repository";
+
+/// The error for something that a later program wrote: never called damage, unless no program can have.
 pub(crate) fn newer(what: &str, version: u32) -> Error {
+    if version == 0 {
+        return Error::corrupt(format!("a {what} has format version 0, which there never was"));
+    }
     Error::invalid(format!("a {what} has format version {version}, which this program does not know"))
-        .with_hint("use a newer carrack; nothing is wrong with the repository")
+        .with_hint(NEWER)
+}
+
+/// Whether an error says that something is of a later version.
+pub(crate) fn is_newer(error: &Error) -> bool {
+    error.hint() == Some(NEWER)
 }
 
 /// A chunk as the footer lists it.

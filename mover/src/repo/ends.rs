@@ -260,14 +260,14 @@ impl Repository {
             (RecordKind::Fenced, _) => void("it is not signed with the maintenance key"),
             (RecordKind::Abandoned, _) => {
                 if !verify_signature(&object.signing_public, name, sealed, signature) {
-                    return void("it is not signed by its own session");
+                    return void(&not_own(session));
                 }
                 let abandoned: Fenced = records::from_json(name, sealed)?;
                 if abandoned.session == session { Ok(End::Fenced) } else { void("it ends another session") }
             }
             (RecordKind::Snapshot, SessionKind::Backup) => {
                 if !verify_signature(&object.signing_public, name, sealed, signature) {
-                    return void("it is not signed by its own session");
+                    return void(&not_own(session));
                 }
                 let snapshot = self.open_snapshot(session, object, name, sealed)?;
                 // Retention goes by host and paths: a mover must not speak for another source than its own.
@@ -299,7 +299,8 @@ impl Repository {
         name: &str,
         sealed: &[u8],
     ) -> Result<Snapshot> {
-        let key = self.keys().session_metadata_key(object.key.generation, session)?;
+        let key = self.keys().session_metadata_key(object.key.generation, session);
+        let key = key.map_err(|error| error.context(format!("object {}", session.session_object())))?;
         let cipher = Cipher::new(object.key.suite, &key);
         let plain = codec::open_object(&cipher, Domain::Record, session, sealed, limits::SNAPSHOT_LIMIT)
             .map_err(|error| error.context(format!("object {name}")))?;
@@ -392,6 +393,10 @@ async fn collect(
         ends.insert(name, end);
     }
     Ok(())
+}
+
+fn not_own(session: SessionName) -> String {
+    format!("it is not signed with the key that {} names", session.session_object())
 }
 
 /// Whether an end is there that cannot be read: damaged, forged, newer, or of a key that is not held.

@@ -10,18 +10,24 @@ use crate::{
 impl Repository {
     /// Segments and checkpoints that do not open: they cost work, and say that the store changes what it holds.
     pub(crate) async fn unreadable_hints(&self) -> Result<Vec<(String, Error)>> {
-        let mut unreadable = Vec::new();
+        let (mut unreadable, mut denied) = (Vec::new(), Vec::new());
         for object in list_all(self.store().as_ref(), "index/").await? {
             let read = match checkpoint_of(&object.name) {
                 Some((lineage, tag)) => self.checkpoint(&object.name, lineage, tag).await.map(|_| ()),
                 None => self.segment(&object.name).await.map(|_| ()),
             };
             match read {
-                // Gone since it was listed, or of keys that are not held.
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Denied) => {}
+                // Gone since it was listed.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) if error.kind() == ErrorKind::Denied => denied.push((object.name, error)),
                 Err(error) if is_lost_hint(&error) => unreadable.push((object.name, error)),
                 other => other?,
             }
+        }
+        // Who holds all keys there are holds those of every hint that is true.
+        if !denied.is_empty() && self.keys().can_read_data() {
+            self.check_keys_unchanged().await?;
+            unreadable.append(&mut denied);
         }
         Ok(unreadable)
     }

@@ -122,6 +122,9 @@ impl Repository {
             return Err(Error::corrupt(format!("{}: it is shorter than its own footer", object())));
         }
         let sealed = &tail[tail.len() - needed..tail.len() - Trailer::LENGTH];
+        if !sealed.starts_with(&trailer.counter.to_le_bytes()) {
+            return Err(Error::corrupt(format!("{}: its trailer is not that of its footer", object())));
+        }
         if !trailer.session.owns(pack) {
             return Err(Error::corrupt(format!("{}: it was written as another pack", object())));
         }

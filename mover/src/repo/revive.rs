@@ -185,7 +185,8 @@ impl Repository {
         sealed: &[u8],
     ) -> Result<Vec<Moved>> {
         let session = object.key.session;
-        let key = self.keys().session_index_key(object.key.generation, session)?;
+        let key = self.keys().session_index_key(object.key.generation, session);
+        let key = key.map_err(|error| error.context(format!("object {}", session.session_object())))?;
         let cipher = Cipher::new(object.key.suite, &key);
         let plain = codec::open_object(&cipher, Domain::Record, session, sealed, limits::RECORD_LIMIT)
             .map_err(|error| error.context(format!("object {name}")))?;

@@ -144,6 +144,13 @@ pub async fn prune(repository: &Repository) -> EngineResult<CollectMonitor> {
     Ok(told)
 }
 
+/// What a plan to prune names, as the program tells it before it does anything.
+pub async fn planned(repository: &Repository) -> String {
+    let (monitor, cancel) = (CollectMonitor::default(), Cancel::default());
+    let plan = repository.plan_prune(&PruneOptions::default(), &monitor, &cancel).await;
+    plan.map(|plan| format!("{:?}", plan.problems)).unwrap_or_default()
+}
+
 fn write_old(path: &Path, contents: &[u8]) -> Result<()> {
     fs::write(path, contents)?;
     let file = fs::File::options().write(true).open(path)?;

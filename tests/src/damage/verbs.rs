@@ -18,7 +18,7 @@ use carrack_mover::{
 
 use super::{
     harm::Cell,
-    scene::{MEMORY_BYTES, Scene, Tree, back_up, create, open, prune, tree_of},
+    scene::{MEMORY_BYTES, Scene, Tree, back_up, create, open, planned, prune, tree_of},
 };
 
 /// What must see the harm: the least that does.
@@ -341,7 +341,9 @@ impl Judge<'_> {
             match prune(&repository).await {
                 Ok(_) => {}
                 Err(error) if is_loud(&error) => {
-                    let text = format!("{} {}", error.in_one_line(), error.hint().unwrap_or_default());
+                    // What the plan names is told before anything is done.
+                    let told = planned(&repository).await;
+                    let text = format!("{} {} {told}", error.in_one_line(), error.hint().unwrap_or_default());
                     let named = |name: &&str| text.contains(*name) || text.contains(tail(name));
                     if !self.cell.objects().iter().any(named) {
                         self.wrong("prune", &format!("stops without the name: {text}"));

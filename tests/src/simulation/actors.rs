@@ -1,7 +1,7 @@
 //! Who is at work: each a client with a life of its own, of one run of the engine after the other.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -26,7 +26,6 @@ use carrack_mover::{
         CreateOptions, GroupBy, KeepPolicy, PruneOptions, Repository, SnapshotFilter, Unlock, Unused,
         plan_forget,
     },
-    restore::{RestoreOptions, restore},
     secret::Key,
     source::walk::WalkOptions,
     store::{ObjectStore, StoreOptions, decorate},
@@ -37,13 +36,14 @@ use super::{
     faults::Faults,
     model::{Model, compare},
     net::{Net, Who},
+    restored::{excuse, look_at_restored, restore_whole},
     rng::Rng,
-    source::{Source, Tree, content},
+    source::Source,
     world::{BEGINNING, SimStore, world},
 };
 
 /// Memory of each run.
-const MEMORY_BYTES: u64 = limits::MEMORY_MIN;
+pub(super) const MEMORY_BYTES: u64 = limits::MEMORY_MIN;
 const HOUR: u64 = 3600;
 
 /// What the people who own the repository know.
@@ -481,44 +481,4 @@ impl Actor {
             self.rest(4).await;
         }
     }
-}
-
-/// What fails because the snapshot was forgotten meanwhile, fails rightly.
-fn excuse<T>(model: &Model, session: &str, done: Result<T>) -> Result<T> {
-    match done {
-        Err(error) if model.is_forgetting(session) && error.kind() == ErrorKind::Corrupt => {
-            Err(Error::not_found(format!("it was forgotten: {}", error.in_one_line())))
-        }
-        Err(error) if !model.is_forgetting(session) && error.kind() == ErrorKind::NotFound => {
-            Err(Error::corrupt(format!("{session} can be seen and is not found: {}", error.in_one_line())))
-        }
-        done => done,
-    }
-}
-
-async fn restore_whole(reader: &SnapshotReader, target: &Path) -> Result<()> {
-    let options = RestoreOptions { memory_bytes: MEMORY_BYTES, threads: 1, ..RestoreOptions::to(target) };
-    let monitor = Arc::new(CollectMonitor::default());
-    let report = restore(reader, &options, Arc::clone(&monitor) as _, Cancel::default()).await?;
-    let Some(problem) = monitor.problems().into_iter().next().filter(|_| report.problems > 0) else {
-        return Ok(());
-    };
-    // The store may have been away; if not, a snapshot that can be seen does not restore.
-    let was_away =
-        ["does not answer", "this process died"].iter().any(|words| problem.message.contains(words));
-    let kind = if was_away { ErrorKind::Unavailable } else { ErrorKind::Corrupt };
-    Err(Error::new(kind, format!("{}: {}", problem.what, problem.message)))
-}
-
-fn look_at_restored(target: &Path, root: &Path, tree: &Tree) -> Result<()> {
-    let below = target.join(root.strip_prefix("/").unwrap_or(root));
-    let base = if below.exists() { below } else { target.to_owned() };
-    for (name, number) in tree {
-        let found = std::fs::read(base.join(name))
-            .map_err(|error| Error::internal(format!("restored {name} cannot be read: {error}")))?;
-        if found != *content(*number) {
-            return Err(Error::internal(format!("restored {name} has other bytes")));
-        }
-    }
-    Ok(())
 }

@@ -29,6 +29,7 @@ pub mod faults;
 pub mod model;
 pub mod net;
 pub mod quiet;
+mod restored;
 pub mod rng;
 pub mod source;
 pub mod world;
