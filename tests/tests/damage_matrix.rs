@@ -3,8 +3,7 @@
 //! What must hold: nothing panics; what is damaged is named; everything that does not depend on it restores byte for
 //! byte; no backup commits in silence what does not restore; no prune takes damage for a permission to delete.
 //!
-//! Without more a part of the cells is run, some seconds. `CARRACK_DAMAGE=` runs all of them, some minutes (their number depends on names, which are drawn);
-//! `CARRACK_DAMAGE=TreePack` those with this in their name.
+//! `CARRACK_DAMAGE=TreePack` runs the cells with this in their name. How many there are depends on names, which are drawn.
 
 use std::sync::Arc;
 
@@ -49,16 +48,6 @@ fn seen(cell: &Cell) -> Seen {
     }
 }
 
-/// Whether a cell is run each time.
-fn is_usual(cell: &Cell) -> bool {
-    matches!(
-        (cell.kind, cell.harm),
-        (_, Harm::Missing | Harm::Swapped)
-            | (Kind::Snapshot, Harm::Flipped(_) | Harm::Cut(_))
-            | (Kind::Condemned | Kind::Final, Harm::Flipped(_))
-    )
-}
-
 /// What is right and cannot name the object that was harmed: nothing tells of relocations that are gone but the pack that
 /// is missing without them, of the newest snapshot of a source but a memory, and of a forgotten marker but the list that
 /// would delete what is needed again; another
@@ -85,9 +74,9 @@ async fn damage_is_named_contained_and_never_spread() {
     let chosen = std::env::var("CARRACK_DAMAGE").ok();
     let cells = cells(&scene).await.expect("the cells");
     let all = cells.len();
-    let is_chosen = |cell: &Cell| match &chosen {
-        Some(part) => format!("{:?} {:?}", cell.kind, cell.harm).contains(part.as_str()),
-        None => is_usual(cell),
+    let is_chosen = |cell: &Cell| {
+        let name = format!("{:?} {:?}", cell.kind, cell.harm);
+        chosen.as_ref().is_none_or(|part| name.contains(part.as_str()))
     };
     let (mut running, mut wrong) = (JoinSet::new(), Vec::new());
     for cell in cells.into_iter().filter(is_chosen) {
