@@ -102,7 +102,7 @@ fuzz:
 	@tests/setup.sh build
 	tests/fuzz/run.sh
 
-# One part of sixty takes about an hour. What is examined and what is explained is in tests/mutants.toml.
+# One part of sixty is some fifty changes, of one to a few minutes each. What is examined and what is explained is in tests/mutants.toml.
 MUTANTS ?= 0/1
 mutants:
 	@tests/setup.sh mutants

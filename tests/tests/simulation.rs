@@ -53,11 +53,15 @@ fn nothing_is_lost_and_nothing_stays() {
 /// The simulation must see it when the store breaks a promise, or a rule of the protocol is lost on the way to it.
 fn is_noticed(broken: Broken) {
     let faults = Faults { stall: 60, stickiness: 5000, ..Faults::default() };
-    let mut seen = (0..TRIED).filter_map(|seed| {
+    let violation = |seed, broken| {
         let setting = Setting { seed, faults: Some(faults), broken };
         setting.run().expect("the simulation runs").violation
-    });
-    assert!(seen.next().is_some(), "{broken:?} is not noticed in {TRIED} seeds");
+    };
+    let seed = (0..TRIED).find(|seed| violation(*seed, broken).is_some());
+    assert!(seed.is_some(), "{broken:?} is not noticed in {TRIED} seeds");
+    // It is that which was noticed, and nothing else.
+    let unbroken = seed.and_then(|seed| violation(seed, Broken::Nothing));
+    assert_eq!(unbroken, None, "seed {seed:?}");
 }
 
 #[test]

@@ -212,18 +212,16 @@ impl Repository {
     /// read (damage, a newer version, a key generation that is not held) is an error, because nobody can tell.
     pub(crate) async fn end(&self, session: SessionName) -> Result<Option<End>> {
         let name = session.end_object();
-        let mut one_at_a_time = None;
+        let _one_at_a_time;
         let mut bytes = match self.store().get(&name, ByteRange::Last(SHORT_END_BYTES + 1)).await {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
         if bytes.len() as u64 > SHORT_END_BYTES {
-            one_at_a_time = self.inner.long_record.acquire().await.ok();
-            bytes = match self.store().get(&name, ByteRange::All).await {
-                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-                bytes => bytes?,
-            };
+            _one_at_a_time = self.inner.long_record.acquire().await;
+            let Some(whole) = self.there(&name).await? else { return Ok(None) };
+            bytes = whole;
         }
         // That a session was shut out is known without its object, which may be damaged or never have been one.
         if let Some(fenced) = self.read_fenced(session, &name, &bytes) {
@@ -234,7 +232,6 @@ impl Repository {
             Ok(None) => return Ok(Some(End::Gone)),
             Err(error) => Err(error),
         };
-        drop((bytes, one_at_a_time));
         let hint =
             format!("look at the damage: carrack check; or give the snapshot up: carrack forget {session}");
         end.map(Some).map_err(|error| if error.hint().is_some() { error } else { error.with_hint(hint) })

@@ -138,10 +138,8 @@ impl Repository {
             return Err(exists());
         }
         store.flush().await?;
-        let key_files = KeyFiles::read(&store, &format).await?.proven.into_keys().collect();
-        Ok(Self {
-            inner: Arc::new(Inner { store, world, keys, format, key_files, long_record: Semaphore::new(1) }),
-        })
+        let files = KeyFiles::read(&store, &format).await?;
+        Ok(Self::of(store, world, keys, format, files))
     }
 
     /// Opens a repository with a password, a secret or a mover's keys.
@@ -149,10 +147,18 @@ impl Repository {
         let format = read_format(store.as_ref()).await?;
         let files = KeyFiles::read(&store, &format).await?;
         let keys = unlock::open_keys(store.as_ref(), &format, &files, unlock)?;
-        let key_files = files.proven.into_keys().collect();
-        Ok(Self {
-            inner: Arc::new(Inner { store, world, keys, format, key_files, long_record: Semaphore::new(1) }),
-        })
+        Ok(Self::of(store, world, keys, format, files))
+    }
+
+    fn of(
+        store: Arc<dyn ObjectStore>,
+        world: World,
+        keys: Keys,
+        format: RepositoryFormat,
+        files: KeyFiles,
+    ) -> Self {
+        let (key_files, long_record) = (files.proven.into_keys().collect(), Semaphore::new(1));
+        Self { inner: Arc::new(Inner { store, world, keys, format, key_files, long_record }) }
     }
 
     /// Where the objects lie.
