@@ -1,0 +1,29 @@
+//! What crosses a process boundary between Carrack's programs.
+//!
+//! The controller writes a [`Job`] into a file that is mounted into a mover pod. The pod runs `carrack job FILE`, prints
+//! [`Progress`] as JSON lines on standard output, and leaves a [`JobResult`] as its termination message, which Kubernetes
+//! keeps in the status of the pod: no server listens, and the pod holds no credentials of the cluster.
+//!
+//! Fields may be added, none changes its meaning; a mover refuses a job of a [`VERSION`] that it does not know.
+
+mod job;
+mod progress;
+mod result;
+mod sealed;
+
+pub use job::{
+    BackupTask, Job, Keys, MaintainTask, Place, RepositoryAccess, Resources, RestoreTask, Source, Target,
+    Task,
+};
+pub use progress::Progress;
+pub use result::{
+    BackupOutput, ConnectOutput, JobResult, MaintainOutput, Outcome, Output, Problem, RestoreOutput,
+    TERMINATION_MESSAGE_LIMIT,
+};
+pub use sealed::{SealError, SealKey};
+
+/// The version of jobs and results that this code speaks.
+pub const VERSION: u32 = 1;
+
+#[cfg(test)]
+mod tests;

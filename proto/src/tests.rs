@@ -1,0 +1,73 @@
+use super::*;
+
+fn failed(message: &str, problems: usize) -> JobResult {
+    let problem = Problem { item: "/data/é".repeat(200), message: "cannot be read ".repeat(50) };
+    JobResult {
+        version: VERSION,
+        outcome: Outcome::Failed,
+        exit_code: 12,
+        message: message.to_owned(),
+        next: Some("look at the store".to_owned()),
+        problems: problems as u64,
+        first_problems: vec![problem; problems],
+        output: None,
+    }
+}
+
+#[test]
+fn a_result_fits_into_a_termination_message_however_much_went_wrong() {
+    for (message, problems) in [("", 0), ("short", 1), (&*"ü".repeat(5000), 300)] {
+        let text = failed(message, problems).to_message();
+        assert!(text.len() <= TERMINATION_MESSAGE_LIMIT, "{} bytes", text.len());
+        let read = JobResult::read(&text).expect("a result");
+        assert_eq!((read.problems, read.exit_code), (problems as u64, 12));
+    }
+    assert_eq!(JobResult::read("Killed"), None);
+}
+
+#[test]
+fn a_seal_opens_with_its_key_only() {
+    let key = SealKey::generate().expect("randomness");
+    let sealed = key.seal(b"bundle").expect("sealed");
+    let same = SealKey::from_text(&key.to_text()).expect("the same key");
+    assert_eq!(same.open(&sealed).expect("opened"), b"bundle");
+    let other = SealKey::generate().expect("randomness");
+    assert_eq!(other.open(&sealed), Err(SealError::Broken));
+    let mut changed = sealed.into_bytes();
+    changed[30] ^= 1;
+    assert_eq!(key.open(&String::from_utf8(changed).expect("hexadecimal")), Err(SealError::Broken));
+    assert_eq!(key.open("00"), Err(SealError::Broken));
+    assert!(matches!(SealKey::from_text("12"), Err(SealError::Key)));
+    assert_eq!(format!("{key:?}"), "SealKey(…)");
+}
+
+#[test]
+fn a_job_is_read_as_it_was_written_and_refuses_what_it_does_not_know() {
+    let job = Job {
+        version: VERSION,
+        repository: RepositoryAccess { url: "s3://bucket/fleet".into(), ..RepositoryAccess::default() },
+        keys: Keys::WriterBundle("/carrack/job/bundle.json".into()),
+        resources: Resources::default(),
+        task: Task::Backup(BackupTask {
+            source: Source { host: "east/shop/data".into(), place: Place::Directory("/data".into()) },
+            tags: vec!["nightly".into()],
+            exclude: vec![],
+            cloned: true,
+            force: false,
+        }),
+    };
+    let text = serde_json::to_string(&job).expect("JSON");
+    assert_eq!(serde_json::from_str::<Job>(&text).expect("a job"), job);
+    let odd = text.replace("\"cloned\":true", "\"cloned\":true,\"surprise\":1");
+    assert!(serde_json::from_str::<Job>(&odd).expect_err("refused").to_string().contains("surprise"));
+}
+
+#[test]
+fn progress_is_told_from_other_lines() {
+    let line =
+        r#"{"message_type":"status","phase":"backup","bytes_done":5,"total_bytes":10,"percent_done":0.5}"#;
+    let progress = Progress::read(line).expect("progress");
+    assert_eq!((progress.bytes_done, progress.total_bytes), (5, Some(10)));
+    assert_eq!(Progress::read(r#"{"message_type":"summary"}"#), None);
+    assert_eq!(Progress::read("a word"), None);
+}
