@@ -13,6 +13,7 @@ cache=${CARRACK_CACHE:-$(realpath ../..)/.cache}
 sanity=${CSI_SANITY:-$cache/cluster/bin/csi-sanity}
 work=$(mktemp -d "${TMPDIR:-/tmp}/csi-sanity.XXXXXX")
 driver_pid=
+judged=
 
 fail() {
     printf 'csi-sanity: %s\n' "$1" >&2
@@ -30,7 +31,7 @@ finish() {
     local status=$?
     stop_driver
     if [ "$status" -ne 0 ]; then
-        tail -n 25 "$work"/*.log >&2 2>/dev/null || true
+        tail -n 25 "$work/$judged"-*.log >&2 2>/dev/null || true
     fi
     if grep -qF "$work" /proc/self/mountinfo; then
         printf 'csi-sanity: kept %s: something is still mounted there\n' "$work" >&2
@@ -59,6 +60,7 @@ fi
 # judge KIND: one run of csi-sanity on a driver of its own.
 judge() {
     local kind=$1 at=$work/$1 access=mount driver_options=() status=0
+    judged=$kind
     mkdir -p "$at"
     case $kind in
         block) access=block; : >"$at/parameters.yaml" ;;

@@ -61,6 +61,9 @@ func nodeError(err error) error {
 		return status.Error(codes.AlreadyExists, err.Error())
 	case errors.Is(err, storage.ErrOption):
 		return status.Error(codes.InvalidArgument, err.Error())
+	case errors.Is(err, storage.ErrMounted):
+		// Kubelet takes this code for "expand it when it is not in use".
+		return status.Error(codes.FailedPrecondition, err.Error())
 	}
 	return err
 }
@@ -151,7 +154,7 @@ func (d *Driver) NodeExpandVolume(ctx context.Context, request *csi.NodeExpandVo
 		return nil, status.Errorf(codes.OutOfRange, "volume %s has %d bytes, less than the %d asked for: expand it with the controller first", volume.ID, volume.Size, required)
 	}
 	if err := d.store.Follow(volume); err != nil {
-		return nil, err
+		return nil, nodeError(err)
 	}
 	return &csi.NodeExpandVolumeResponse{CapacityBytes: volume.Size}, nil
 }

@@ -50,8 +50,8 @@ func (s *Store) Stage(volume Volume, path string, options []string, readOnly boo
 	return s.stageImage(volume, path, options, readOnly)
 }
 
-// stageImage mounts an image and lets its file system fill it: a clone may be larger than its source. That needs a
-// writable mount, so a read-only one becomes so afterwards.
+// stageImage mounts an image and lets its file system fill it: a clone may be larger than its source. XFS grows only
+// when it is mounted writable, so a read-only mount becomes so afterwards.
 func (s *Store) stageImage(volume Volume, path string, options []string, readOnly bool) error {
 	device, err := attach(s.volumeData(volume), false)
 	if err != nil {
@@ -59,6 +59,11 @@ func (s *Store) stageImage(volume Volume, path string, options []string, readOnl
 	}
 	if err := grown(device); err != nil {
 		return err
+	}
+	if volume.Kind == Ext4 {
+		if err := growUnmounted(device, volume.Size); err != nil {
+			return errors.Join(err, detachAll(s.volumeData(volume)))
+		}
 	}
 	if volume.Kind == XFS {
 		options = append(options, "nouuid") // a clone has the UUID of its source
@@ -70,22 +75,14 @@ func (s *Store) stageImage(volume Volume, path string, options []string, readOnl
 	if err := run("mount", append(arguments, "--", device, path)...); err != nil {
 		return errors.Join(err, detachAll(s.volumeData(volume)))
 	}
-	err = growFileSystem(volume.Kind, device, path)
+	if volume.Kind == XFS {
+		err = run("xfs_growfs", path)
+	}
 	if err == nil && readOnly {
 		err = run("mount", "-o", "remount,ro", "--", path)
 	}
 	if err != nil {
 		return errors.Join(err, s.Unstage(volume, path))
-	}
-	return nil
-}
-
-func growFileSystem(kind Kind, device, path string) error {
-	switch kind {
-	case Ext4:
-		return run("resize2fs", device)
-	case XFS:
-		return run("xfs_growfs", path)
 	}
 	return nil
 }
@@ -264,32 +261,6 @@ func (s *Store) Unpublish(target string) error {
 	}
 	if err := os.Remove(target); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
-	}
-	return nil
-}
-
-// Follow lets the loop devices and the file system of a volume take its new size.
-func (s *Store) Follow(volume Volume) error {
-	if volume.Kind == Btrfs {
-		return nil
-	}
-	loops, err := loopsOf(s.volumeData(volume))
-	if err != nil {
-		return err
-	}
-	for _, loop := range loops {
-		if err := grown(loop.Device); err != nil {
-			return err
-		}
-	}
-	point, err := s.mountedAt(volume)
-	if err != nil || point == "" {
-		return err
-	}
-	for _, loop := range loops {
-		if !loop.ReadOnly {
-			return growFileSystem(volume.Kind, loop.Device, point)
-		}
 	}
 	return nil
 }
