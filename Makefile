@@ -9,7 +9,7 @@ CARGO_DENY := $(CARRACK_CACHE)/tools/bin/cargo-deny
 TEST_TREE ?= /usr/include
 
 .PHONY: help build demo test setup-test fmt lint program unit reader deny advisories demo-small upgrade judges judges-short \
-  soak soak-short bench fuzz mutants coverage clean
+  soak soak-short bench fuzz mutants coverage cluster cluster-down clean
 
 help:
 	@printf '%s\n' 'make build       release build of carrack into target/release' \
@@ -21,6 +21,8 @@ help:
 	  'make coverage    which lines of the engine its own tests and the simulation reach, file by file' \
 	  'make judges      fsx, fio, PostgreSQL, e2fsck, xfs_repair and rsync judge what was restored, for half an hour' \
 	  'make soak        work on two repositories at random for SOAK_HOURS (default 1), with everything that can be killed' \
+	  'make cluster     real Kubernetes on this machine, as root (CLUSTERS=1|2, LEVEL=control-plane|full); prints what to export' \
+	  'make cluster-down  end exactly that' \
 	  'make advisories  check dependencies against the public advisory database' \
 	  'make clean       remove everything that was built or cached here'
 
@@ -116,6 +118,18 @@ coverage:
 	PATH=$(CARRACK_CACHE)/cargo-llvm-cov/bin:$$PATH cargo llvm-cov --locked -p carrack-mover -p carrack-tests --lib \
 	  --test simulation --test simulated_year --test damage_matrix --summary-only \
 	  --ignore-filename-regex '/tests?[/.]|testing.rs|^/rustc|registry'
+
+# Real clusters, to look into or to run single tests against; tests/cluster/README.md has more.
+CLUSTERS ?= 1
+LEVEL ?= full
+CLUSTER_DIRECTORY ?= /tmp/carrack-cluster
+cluster:
+	@tests/setup.sh cluster
+	cargo build --locked -p carrack-cluster
+	@target/debug/cluster up $(CLUSTER_DIRECTORY) --clusters $(CLUSTERS) --level $(LEVEL)
+
+cluster-down:
+	@cargo run -q --locked -p carrack-cluster --bin cluster -- down $(CLUSTER_DIRECTORY)
 
 clean:
 	cargo clean

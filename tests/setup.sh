@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what a target needs and this machine lacks: `setup.sh build`, `demo`, `test`, `judges`, `mutants` or `coverage`.
+# Installs what a target needs and this machine lacks: `setup.sh build`, `demo`, `test`, `cluster`, `judges`, `mutants` or
+# `coverage`.
 #
 # Debian packages come through apt-get (as root), Python packages into a virtual environment, servers are built
 # from source. All caches lie under CARRACK_CACHE (default: .cache in the checkout). What cannot be installed here
@@ -48,6 +49,27 @@ want_test() {
     want openssl openssl
     want curl curl
     python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || missing+=(python3-venv)
+    [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
+}
+
+want_cluster() {
+    want_build
+    want iproute2 ip
+    want util-linux nsenter
+    want mount mount
+    want iptables iptables
+    want nftables nft
+    want conntrack conntrack
+    want socat socat
+    want btrfs-progs mkfs.btrfs
+    want xfsprogs mkfs.xfs
+    want e2fsprogs mkfs.ext4
+    want busybox-static busybox
+    want openssl openssl
+    want curl curl
+    want tar tar
+    want pkg-config pkg-config
+    [ -e /usr/include/seccomp.h ] || missing+=(libseccomp-dev)
     [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
 }
 
@@ -124,6 +146,14 @@ build_servers() {
     CARRACK_CACHE=$cache tests/servers/build.sh minio
 }
 
+# Kubernetes and what belongs to it: 20 minutes on two processors, if nothing is there yet.
+build_cluster() {
+    build_servers
+    need_go
+    export PATH
+    CARRACK_CACHE=$cache tests/cluster/build.sh
+}
+
 # Programs in Rust that are tools here and linked to nothing.
 install_tool() { # install_tool CRATE VERSION
     local root=$cache/$1
@@ -137,12 +167,14 @@ case "$stage" in
 build | mutants | coverage) want_build ;;
 demo) want_demo ;;
 test) want_test ;;
+cluster) want_cluster ;;
 judges) want_judges ;;
-*) fail "unknown stage $stage" "tests/setup.sh build|demo|test|judges|mutants|coverage" ;;
+*) fail "unknown stage $stage" "tests/setup.sh build|demo|test|cluster|judges|mutants|coverage" ;;
 esac
 install_missing
 need_rust
 case "$stage" in
+cluster) build_cluster ;;
 judges) install_tool fsx 0.3.2 ;;
 mutants) install_tool cargo-mutants 27.1.0 ;;
 coverage)

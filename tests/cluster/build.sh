@@ -1,0 +1,100 @@
+#!/bin/sh
+# Builds the programs of the test cluster, each upstream from a Go module of its own (their dependencies conflict),
+# and puts links to them into CARRACK_CACHE/cluster/bin. What is there is not built again; it installs nothing.
+#
+#   tests/cluster/build.sh [part...]      default: all; csi-driver is our own, the others lie in modules/
+#
+# CARRACK_CACHE: the cache directory; default .cache in the root of the repository.
+# GOCACHE: Go's cache of compiled packages. Without it one is used that is deleted at the end: it grows to 11 GiB.
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+cache=${CARRACK_CACHE:-$root/.cache}/cluster
+mkdir -p "$cache/bin"
+
+if [ -z "${GOCACHE:-}" ]; then
+    GOCACHE=$cache/go-build.$$
+    trap 'rm -rf "$GOCACHE"' EXIT
+    trap 'exit 1' INT TERM HUP
+fi
+export GOCACHE
+
+source_of() { # source_of PART
+    if [ "$1" = csi-driver ]; then echo "$here/csi-driver"; else echo "$here/modules/$1"; fi
+}
+
+# Without a version, kubelet and kube-apiserver refuse each other. Without seccomp, runc fails every pod.
+settings() { # settings PART; sets cgo, tags and link
+    cgo=0 tags='' link='-s -w'
+    case $1 in
+    kubernetes)
+        version=$(sed -n "s/^.*k8s.io\/kubernetes \(v[^ ]*\).*/\1/p" "$(source_of "$1")/go.mod")
+        link="$link -X k8s.io/component-base/version.gitVersion=$version"
+        ;;
+    runc) cgo=1 tags=seccomp ;;
+    esac
+}
+
+# The driver is source of ours, the others are what their sums say.
+key_of() { # key_of PART
+    (
+        cd "$(source_of "$1")"
+        settings "$1"
+        echo "$cgo $tags $link"
+        if [ "$1" = csi-driver ]; then find . -name '*.go' -o -name 'go.*' | LC_ALL=C sort | xargs cat; else cat go.mod go.sum; fi
+    ) | sha256sum | cut -c1-16
+}
+
+compile() { # compile PART TARGET
+    settings "$1"
+    cd "$(source_of "$1")"
+    if [ "$1" = csi-driver ]; then
+        packages=. output=$2/carrack-test-csi
+    else
+        packages=tool output=$2/
+    fi
+    CGO_ENABLED=$cgo go build -trimpath -buildvcs=false -tags "$tags" -ldflags "$link" -o "$output" $packages
+    case $1 in
+    etcd) mv "$2/server" "$2/etcd" ;;
+    external-snapshotter)
+        module=$(go list -m -f '{{.Dir}}' github.com/kubernetes-csi/external-snapshotter/client/v8)
+        mkdir "$2/crd"
+        cp "$module"/config/crd/snapshot.storage.k8s.io_*.yaml "$2/crd/"
+        chmod -R u+w "$2/crd"
+        ;;
+    esac
+}
+
+build() { # build PART
+    part=$1
+    [ -e "$(source_of "$part")/go.mod" ] || {
+        echo "build.sh: there is no part $part; parts: $(parts)" >&2
+        exit 2
+    }
+    directory=$part-$(key_of "$part")
+    if ! [ -d "$cache/$directory" ]; then
+        echo "build.sh: building $part"
+        # Built under another name and renamed, so that an interrupted build is not taken for a finished one.
+        rm -rf "$cache/partial-$part".*
+        mkdir "$cache/partial-$part.$$"
+        (compile "$part" "$cache/partial-$part.$$")
+        rm -rf "$cache/$part"-????????????????
+        mv "$cache/partial-$part.$$" "$cache/$directory"
+    fi
+    for program in "$cache/$directory"/*; do
+        ln -sfn "../$directory/${program##*/}" "$cache/bin/${program##*/}"
+    done
+}
+
+parts() {
+    echo "$(cd "$here/modules" && ls) csi-driver" | tr '\n' ' '
+}
+
+if [ $# -eq 0 ]; then
+    # shellcheck disable=SC2046 # one word a part
+    set -- $(parts)
+fi
+for part in "$@"; do
+    build "$part"
+done

@@ -1,0 +1,144 @@
+//! The cgroups of a bed: one folder in every hierarchy, in which everything that it starts stays.
+//!
+//! They are how a bed finds all of its processes, also those of programs that were started by its programs.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
+
+use crate::machine::{mounts, wait_until};
+use crate::process::signal_if;
+
+/// How long processes that were killed and cgroups that were emptied may take to go.
+const END_LIMIT: Duration = Duration::from_secs(30);
+
+/// The folder of a bed in every hierarchy.
+#[derive(Debug)]
+pub(crate) struct Cgroups {
+    folders: Vec<PathBuf>,
+}
+
+impl Cgroups {
+    /// Of the bed with this name. Nothing is made.
+    pub(crate) fn of(name: &str) -> Result<Self> {
+        let mounts = mounts()?;
+        let of_kind = |kind: &str| -> Vec<PathBuf> {
+            mounts.iter().filter(|mount| mount.kind == kind).map(|mount| mount.point.join(name)).collect()
+        };
+        let mut folders = of_kind("cgroup");
+        if folders.is_empty() {
+            folders = of_kind("cgroup2");
+        }
+        // All processes are counted there, and no limits of others apply.
+        folders.sort_by_key(|folder| !folder.starts_with("/sys/fs/cgroup/pids"));
+        if folders.is_empty() {
+            bail!("no cgroup hierarchy is mounted; mount one at /sys/fs/cgroup");
+        }
+        Ok(Self { folders })
+    }
+
+    /// Makes the folder `below` in every hierarchy.
+    pub(crate) fn make(&self, below: &str) -> Result<()> {
+        for folder in &self.folders {
+            make_one(folder)?;
+            make_one(&folder.join(below))?;
+        }
+        Ok(())
+    }
+
+    /// The file that a process is written to so that it is found again.
+    pub(crate) fn entrance(&self) -> Result<PathBuf> {
+        Ok(self.first()?.join("parts/cgroup.procs"))
+    }
+
+    /// Kills everything in it.
+    pub(crate) fn kill_all(&self) -> Result<()> {
+        let first = self.first()?;
+        let emptied = wait_until(END_LIMIT, || {
+            let mut processes = Vec::new();
+            collect(first, &mut processes)?;
+            for (pid, folder) in &processes {
+                signal_if(*pid, Signal::KILL, || members(folder).contains(pid))?;
+            }
+            Ok(processes.is_empty())
+        });
+        emptied.with_context(|| format!("end the processes in {}", first.display()))
+    }
+
+    /// Removes every folder.
+    pub(crate) fn remove(&self) -> Result<()> {
+        for folder in &self.folders {
+            // Processes that have ended may keep it busy for a moment.
+            wait_until(END_LIMIT, || remove_tree(folder))
+                .with_context(|| format!("remove the cgroup {}", folder.display()))?;
+        }
+        Ok(())
+    }
+
+    fn first(&self) -> Result<&PathBuf> {
+        self.folders.first().context("no cgroup hierarchy is mounted")
+    }
+}
+
+fn make_one(folder: &Path) -> Result<()> {
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            return Err(error).with_context(|| format!("make the cgroup {}", folder.display()));
+        }
+        _ => {}
+    }
+    // A new folder of this hierarchy has no processors and no memory, and takes nobody in.
+    for name in ["cpuset.cpus", "cpuset.mems"] {
+        let own = folder.join(name);
+        if own.exists() && fs::read_to_string(&own)?.trim().is_empty() {
+            let above = folder.parent().context("it is below a hierarchy")?.join(name);
+            let text = fs::read_to_string(&above).with_context(|| format!("read {}", above.display()))?;
+            fs::write(&own, text).with_context(|| format!("write {}", own.display()))?;
+        }
+    }
+    Ok(())
+}
+
+fn members(folder: &Path) -> Vec<i32> {
+    let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+fn folders_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(found),
+        Err(error) => return Err(error).with_context(|| format!("read {}", folder.display())),
+    };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+fn collect(folder: &Path, processes: &mut Vec<(i32, PathBuf)>) -> Result<()> {
+    processes.extend(members(folder).into_iter().map(|pid| (pid, folder.to_owned())));
+    folders_in(folder)?.iter().try_for_each(|below| collect(below, processes))
+}
+
+/// Whether it is gone.
+fn remove_tree(folder: &Path) -> Result<bool> {
+    for below in folders_in(folder)? {
+        if !remove_tree(&below)? {
+            return Ok(false);
+        }
+    }
+    match fs::remove_dir(folder) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+        Err(error) if error.kind() == ErrorKind::ResourceBusy => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("remove {}", folder.display())),
+    }
+}

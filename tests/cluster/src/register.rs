@@ -1,0 +1,52 @@
+//! The list of all beds on this machine, so that those which nobody ends are found.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::machine::write;
+use crate::network::Network;
+use crate::process::Identity;
+
+/// One file a bed.
+const FOLDER: &str = "/run/carrack-beds";
+
+/// A bed on this machine.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    pub(crate) directory: PathBuf,
+    pub(crate) network: Network,
+    /// The process whose end should be the end of the bed; none if it is kept.
+    pub(crate) owner: Option<Identity>,
+}
+
+impl Entry {
+    /// Writes it, instead of the one before.
+    pub(crate) fn write(&self) -> Result<()> {
+        write(&file(&self.network), &serde_json::to_string(self)?)
+    }
+}
+
+/// All beds; an entry that is just being written is left out.
+pub(crate) fn all() -> Vec<Entry> {
+    let entries = fs::read_dir(FOLDER).into_iter().flatten().flatten();
+    entries.filter_map(|entry| serde_json::from_str(&fs::read_to_string(entry.path()).ok()?).ok()).collect()
+}
+
+/// Forgets a bed.
+pub(crate) fn forget(network: &Network) -> Result<()> {
+    let path = file(network);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn file(network: &Network) -> PathBuf {
+    Path::new(FOLDER).join(network.name())
+}
