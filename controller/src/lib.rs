@@ -1,0 +1,1 @@
+//! Carrack's controllers.
