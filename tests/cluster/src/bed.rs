@@ -18,7 +18,7 @@ use crate::network::{Network, Place};
 use crate::part::{Part, Probe};
 use crate::process::Identity;
 use crate::programs;
-use crate::register::Entry;
+use crate::register::{Entry, alone};
 
 /// Sockets lie as deep as 67 bytes below the directory, and their paths have at most 107.
 const LONGEST_DIRECTORY: usize = 40;
@@ -113,7 +113,10 @@ impl Bed {
         fs::create_dir_all(&options.directory)
             .with_context(|| format!("make {}", options.directory.display()))?;
         let lock = lock(&options.directory)?;
-        sweep()?;
+        if let Err(error) = sweep() {
+            // It is not in the way of this one.
+            tell(&format!("{error:#}"));
+        }
         down_held(&options.directory)?;
         let ledger = Arc::new(make_network(&options)?);
         let bed = Self::assemble(ledger, Some(lock));
@@ -305,9 +308,7 @@ fn home(folder: &Path) -> (String, String) {
 
 /// Chooses names, notes them, and makes what has them, so that whatever was made can be found.
 fn make_network(options: &Options) -> Result<Ledger> {
-    let only_one = OpenOptions::new().create(true).append(true).open("/run/carrack-beds.lock");
-    let only_one = only_one.context("open /run/carrack-beds.lock")?;
-    flock(&only_one, FlockOperation::LockExclusive).context("lock /run/carrack-beds.lock")?;
+    let _alone = alone()?;
     let state = State {
         network: Network::unused()?,
         clusters: options.clusters,

@@ -15,7 +15,6 @@ use crate::cgroup::Cgroups;
 use crate::ledger::State;
 use crate::machine::{mounts, run, tell, wait_until};
 use crate::network::{Network, Place};
-use crate::process::Identity;
 use crate::register;
 
 /// How long a mount may stay busy after its last user was killed.
@@ -58,10 +57,14 @@ pub(crate) fn down_held(directory: &Path) -> Result<()> {
 ///
 /// As for [`down`].
 pub fn sweep() -> Result<()> {
-    for entry in register::all() {
-        if entry.owner.is_some_and(|owner| !Identity::runs(owner)) {
-            tell(&format!("ending {}, which its owner has left", entry.network.name()));
-            end(&entry.directory, &entry.network, true)?;
+    let _alone = register::alone()?;
+    for entry in register::all().iter().filter(|entry| entry.owner.is_some_and(|owner| !owner.runs())) {
+        let (directory, network) = (&entry.directory, &entry.network);
+        let held = directory.is_dir().then(|| lock(directory));
+        // Whoever has the lock is ending it already.
+        if !matches!(held, Some(Err(_))) {
+            tell(&format!("ending {}, which its owner has left", network.name()));
+            end(directory, network, true)?;
         }
     }
     Ok(())

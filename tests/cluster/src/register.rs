@@ -1,10 +1,11 @@
 //! The list of all beds on this machine, so that those which nobody ends are found.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::machine::write;
@@ -13,6 +14,9 @@ use crate::process::Identity;
 
 /// One file a bed.
 const FOLDER: &str = "/run/carrack-beds";
+
+/// Held by whoever chooses a name or ends what others have left.
+const LOCK: &str = "/run/carrack-beds.lock";
 
 /// A bed on this machine.
 #[derive(Debug, Serialize, Deserialize)]
@@ -28,6 +32,14 @@ impl Entry {
     pub(crate) fn write(&self) -> Result<()> {
         write(&file(&self.network), &serde_json::to_string(self)?)
     }
+}
+
+/// Waits until nobody else has what this gives.
+pub(crate) fn alone() -> Result<File> {
+    let file =
+        OpenOptions::new().create(true).append(true).open(LOCK).with_context(|| format!("open {LOCK}"))?;
+    flock(&file, FlockOperation::LockExclusive).with_context(|| format!("lock {LOCK}"))?;
+    Ok(file)
 }
 
 /// All beds; an entry that is just being written is left out.
