@@ -52,9 +52,8 @@ if [ -z "${CSI_DRIVER:-}" ]; then
     (cd csi-driver && nice -n 5 go build -trimpath -o "$driver" .)
 fi
 if ! [ -x "$sanity" ]; then
-    [ -d modules/csi-test ] || fail "$sanity is missing: name a built one in CSI_SANITY"
-    mkdir -p "$(dirname "$sanity")"
-    (cd modules/csi-test && nice -n 5 go build -trimpath -o "$sanity" github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity)
+    [ -z "${CSI_SANITY:-}" ] || fail "CSI_SANITY is $sanity, and there is no such program: name a built one or unset it"
+    CARRACK_CACHE=$cache ./build.sh csi-test
 fi
 
 # judge KIND: one run of csi-sanity on a driver of its own.

@@ -260,7 +260,21 @@ func TestCopiesKeepTheFileSystemOfTheirSource(t *testing.T) {
 	if kind := restored.GetVolume().GetVolumeContext()["filesystem"]; kind != "ext4" {
 		t.Errorf("a copy without the parameter became %s", kind)
 	}
-	_, err = p.CreateVolume(t.Context(), request("zfs", "zfs"))
+	_, err = p.DeleteSnapshot(t.Context(), &csi.DeleteSnapshotRequest{SnapshotId: snapshot})
+	must(t, err)
+	again, err := p.CreateVolume(t.Context(), unsaid)
+	must(t, err)
+	if again.GetVolume().GetVolumeId() != restored.GetVolume().GetVolumeId() {
+		t.Errorf("asked again, it gave %v, not %v", again, restored)
+	}
+	_, err = p.CreateVolume(t.Context(), restoring(snapshot, "late", "ext4"))
+	wantCode(t, err, codes.NotFound, "does not exist")
+}
+
+func TestImagesChangeBetweenMountedAndBlock(t *testing.T) {
+	p := launch(t)
+	snapshot := p.snapshot("one", p.volume("one", "ext4")).GetSnapshotId()
+	_, err := p.CreateVolume(t.Context(), request("zfs", "zfs"))
 	wantCode(t, err, codes.InvalidArgument, "btrfs, ext4 or xfs")
 	raw := restoring(snapshot, "raw", "ext4")
 	raw.VolumeCapabilities[0].AccessType = &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}}

@@ -39,7 +39,7 @@ func (d *Driver) CreateVolume(ctx context.Context, request *csi.CreateVolumeRequ
 		return nil, err
 	}
 	defer release()
-	wanted, held, err := d.sourceOf(request.GetVolumeContentSource())
+	wanted, held, err := d.sourceOf(request)
 	if err != nil {
 		return nil, err
 	}
@@ -76,10 +76,16 @@ func (d *Driver) here(topology *csi.Topology) bool {
 
 // sourceOf finds what a new volume is a copy of, with the keys to lock so that it does not go meanwhile. The volume it
 // gives has the kind and size of the source.
-func (d *Driver) sourceOf(source *csi.VolumeContentSource) (storage.Volume, []string, error) {
+func (d *Driver) sourceOf(request *csi.CreateVolumeRequest) (storage.Volume, []string, error) {
 	none := storage.Volume{}
+	source := request.GetVolumeContentSource()
 	if source == nil {
 		return none, nil, nil
+	}
+	// A caller that lost the first answer asks again, and the source may be gone by then.
+	if made, found := d.store.VolumeNamed(request.GetName()); found &&
+		made.SourceSnapshot == source.GetSnapshot().GetSnapshotId() && made.SourceVolume == source.GetVolume().GetVolumeId() {
+		return made, nil, nil
 	}
 	if d.config.NoSnapshots {
 		return none, nil, invalid("this driver was started with --no-snapshots: it copies neither snapshots nor volumes")

@@ -197,7 +197,7 @@ func (s *Store) removeOrphans() error {
 			}
 			s.Logf("removing %s: the rest of a call that was killed", path)
 			if err := removeData(path); err != nil {
-				return err
+				s.Logf("%v; it takes up room until the next start", err)
 			}
 		}
 	}
