@@ -23,6 +23,9 @@ use crate::register::{Entry, alone};
 /// Sockets lie as deep as 67 bytes below the directory, and their paths have at most 107.
 const LONGEST_DIRECTORY: usize = 40;
 
+/// A kubelet that is not ours has this folder.
+const NODE: &str = "/var/lib/kubelet/pods";
+
 /// What runs in each cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Level {
@@ -56,6 +59,12 @@ impl Options {
         let directory = self.directory.display();
         if !rustix::process::geteuid().is_root() {
             bail!("a test cluster needs root: it makes namespaces, mounts and cgroups; run it with sudo");
+        }
+        if self.level == Level::Full && Path::new(NODE).exists() {
+            bail!(
+                "{NODE} is there: this machine is the node of a cluster, whose kubelet another one would disturb; \
+                 take another machine, or level control-plane"
+            );
         }
         if !(1..=2).contains(&self.clusters) {
             bail!("a bed has 1 or 2 clusters, not {}", self.clusters);

@@ -26,14 +26,11 @@ impl Cgroups {
     /// Of the bed with this name. Nothing is made.
     pub(crate) fn of(name: &str) -> Result<Self> {
         let mounts = mounts()?;
-        let of_kind = |kind: &str| -> Vec<PathBuf> {
-            mounts.iter().filter(|mount| mount.kind == kind).map(|mount| mount.point.join(name)).collect()
-        };
-        let mut folders = of_kind("cgroup");
-        if folders.is_empty() {
-            folders = of_kind("cgroup2");
-        }
-        // All processes are counted there, and no limits of others apply.
+        // The second version may be there beside the first; runc makes folders in both.
+        let kinds = ["cgroup", "cgroup2"];
+        let hierarchies = mounts.iter().filter(|mount| kinds.contains(&mount.kind.as_str()));
+        let mut folders: Vec<PathBuf> = hierarchies.map(|mount| mount.point.join(name)).collect();
+        // Every process of a pod is in that one, of the first version.
         folders.sort_by_key(|folder| !folder.starts_with("/sys/fs/cgroup/pids"));
         if folders.is_empty() {
             bail!("no cgroup hierarchy is mounted; mount one at /sys/fs/cgroup");

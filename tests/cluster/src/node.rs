@@ -87,6 +87,8 @@ impl Cluster {
         // It looks there for its shim.
         let path = std::env::var("PATH").unwrap_or_default();
         part.environment.push(("PATH".to_owned(), format!("{}:{path}", programs.display())));
+        // What it leaves in this folder goes with the others.
+        part.environment.push(("TMPDIR".to_owned(), self.folder.join("run").display().to_string()));
         Ok(part)
     }
 
