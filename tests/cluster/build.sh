@@ -13,6 +13,10 @@ root=$(cd "$here/../.." && pwd)
 cache=${CARRACK_CACHE:-$root/.cache}/cluster
 mkdir -p "$cache/bin"
 
+# What builds that were killed have left.
+for old in "$cache"/go-build.*; do
+    kill -0 "${old##*.}" 2>/dev/null || rm -rf "$old"
+done
 if [ -z "${GOCACHE:-}" ]; then
     GOCACHE=$cache/go-build.$$
     trap 'rm -rf "$GOCACHE"' EXIT
@@ -73,6 +77,9 @@ build() { # build PART
         exit 2
     }
     directory=$part-$(key_of "$part")
+    # Whoever else builds it now is waited for.
+    exec 9>"$cache/$part.lock"
+    flock 9
     if ! [ -d "$cache/$directory" ]; then
         echo "build.sh: building $part"
         # Built under another name and renamed, so that an interrupted build is not taken for a finished one.
@@ -85,6 +92,7 @@ build() { # build PART
     for program in "$cache/$directory"/*; do
         ln -sfn "../$directory/${program##*/}" "$cache/bin/${program##*/}"
     done
+    exec 9>&-
 }
 
 parts() {

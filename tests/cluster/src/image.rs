@@ -20,8 +20,8 @@ pub(crate) const PAUSE: &str = "carrack.test/pause:1";
 pub struct Image<'a> {
     /// Its name with a tag, by which pods ask for it.
     pub name: &'a str,
-    /// Files of this machine and their absolute paths in the image; modes are kept. Programs must be static or
-    /// come with their libraries.
+    /// Files of this machine and their absolute paths in the image; modes are kept. The libraries that programs are
+    /// linked to come with them.
     pub files: &'a [(PathBuf, &'a str)],
     /// What runs if the pod says nothing.
     pub entrypoint: &'a [&'a str],
@@ -52,6 +52,9 @@ impl Image<'_> {
         write(&tree.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n")?;
         for (source, target) in self.files {
             copy(source, &tree, target)?;
+            for library in libraries(source)? {
+                copy(Path::new(&library), &tree, &library)?;
+            }
         }
         if self.busybox {
             add_busybox(&tree)?;
@@ -131,6 +134,15 @@ fn copy(source: &Path, tree: &Path, target: &str) -> Result<()> {
     fs::create_dir_all(path.parent().context("an image's file has a name")?)?;
     fs::copy(source, &path).with_context(|| format!("copy {} into the image", source.display()))?;
     Ok(())
+}
+
+/// The absolute paths of the libraries that a program needs; none if it is static, or no program.
+fn libraries(program: &Path) -> Result<Vec<String>> {
+    // What it prints for a static program differs, and so does how it ends.
+    let output = Command::new("ldd").arg(program).output().context("run ldd")?;
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let paths = printed.split_whitespace().filter(|word| word.starts_with('/') && !word.ends_with(':'));
+    Ok(paths.map(str::to_owned).collect())
 }
 
 /// The static busybox of this machine, and a link for each of its commands.

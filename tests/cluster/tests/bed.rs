@@ -174,6 +174,17 @@ fn uses_everything(bed: &Bed) -> Result<()> {
     let read = logs(cluster, "reader")?;
     ensure!(read == "from before\nfrom before\n", "the volumes of snapshots have {read:?}");
 
+    let archive = bed.directory().join("list.tar");
+    let files = [(PathBuf::from("/bin/ls"), "/bin/ls")];
+    let packed =
+        image::Image { name: "carrack.test/list:1", files: &files, entrypoint: &["/bin/ls"], busybox: false };
+    packed.write(&archive)?;
+    cluster.import_image(&archive)?;
+    fs::remove_file(&archive)?;
+    cluster.kubectl(&["run", "list", "--restart=Never", "--image", packed.name, "--", "/bin"])?;
+    succeeds(cluster, "list", limit)?;
+    ensure!(logs(cluster, "list")? == "ls\n", "a program with its libraries has listed another folder");
+
     let other = bed.cluster(1)?;
     let url = &bed.minio().context("there is an object store")?.url;
     other.kubectl(&[
