@@ -27,8 +27,8 @@ pub mod annotation {
     pub const IS_DEFAULT: &str = "carrack.dev/is-default-type";
     /// On what was made elsewhere: namespace and name of the object that it was made for.
     pub const OWNER: &str = "carrack.dev/owner";
-    /// On a mover pod: hash of what it was made from.
-    pub const JOB_HASH: &str = "carrack.dev/job-hash";
+    /// On a volume that is handed over: the reclaim policy that it has again afterwards.
+    pub const RECLAIM_POLICY: &str = "carrack.dev/reclaim-policy";
 }
 
 /// Finalizers.

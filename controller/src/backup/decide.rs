@@ -1,0 +1,432 @@
+//! What comes next for a backup: a pure function of what was observed.
+
+use std::time::Duration;
+
+use carrack_controller_api::{
+    BackupPhase as Phase, BackupProgress, BackupType, DataMoverBackupStatus as Status,
+    condition as conditions, reason,
+};
+use carrack_proto::{JobResult, Outcome, Output};
+use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt as _;
+
+use super::observe::{Observed, Origin};
+use crate::{
+    access::{Access, Resolution},
+    bundle::Bundle,
+    condition,
+    error::Obstacle,
+    pod::{self, PodState},
+    retry::{self, LATER, PROGRESS, SOON},
+    snapshot,
+};
+
+/// What is done, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The finalizer is set.
+    Hold,
+    /// A snapshot of the claim is made.
+    MakeSnapshot,
+    /// Its handle is lent to Carrack's namespace, and the temporary volume is claimed.
+    Expose,
+    /// The mover pod is made.
+    Start,
+    /// The mover pod is asked to stop; at once if its time is up.
+    Stop {
+        /// Not to be waited for.
+        at_once: bool,
+    },
+    /// What was made is deleted.
+    Sweep,
+    /// The snapshot is forgotten in the repository.
+    Forget,
+    /// The finalizer is taken off.
+    LetGo,
+}
+
+/// What comes next.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Decision {
+    /// What is done.
+    pub steps: Vec<Step>,
+    /// What is reported then.
+    pub status: Status,
+    /// When to look again at the latest; never if nothing is said.
+    pub again: Option<Duration>,
+}
+
+/// What comes next for a backup; nothing for one that is somebody else's.
+pub(super) fn decide(seen: &Observed) -> Option<Decision> {
+    if matches!(seen.resolution, Resolution::Foreign) {
+        return None;
+    }
+    let backup = &seen.backup;
+    let mut status = backup.status.clone().unwrap_or_default();
+    status.observed_generation = backup.metadata.generation;
+    let held = backup.finalizers().iter().any(|found| found == carrack_controller_api::finalizer::CLEAN_UP);
+    if backup.metadata.deletion_timestamp.is_some() {
+        return held.then(|| leave(seen, status));
+    }
+    if status.phase.is_final() {
+        return Some(after(seen, status));
+    }
+    if backup.spec.cancel {
+        return Some(cancel(seen, status, "stopped on request"));
+    }
+    let mut decision = match status.phase {
+        Phase::Pending => begin(seen, status),
+        Phase::Running => run(seen, status),
+        _ => prepare(seen, status),
+    };
+    if !held {
+        decision.steps.insert(0, Step::Hold);
+    }
+    Some(decision)
+}
+
+/// Waits for type, repository, source and a slot.
+fn begin(seen: &Observed, mut status: Status) -> Decision {
+    let access = match &seen.resolution {
+        Resolution::Ready(access) => access,
+        Resolution::Blocked(obstacle) => return blocked(seen, status, obstacle),
+        Resolution::Foreign => return Decision::default(),
+    };
+    let origin = match &seen.origin {
+        Ok(origin) => origin,
+        Err(obstacle) => return blocked(seen, status, obstacle),
+    };
+    if !seen.slot {
+        let message = "waits for a free slot: as many movers run as the DataMoverType allows";
+        mark(seen, &mut status, conditions::ACCEPTED, Some(false), reason::QUEUED, message);
+        status.message = Some(message.into());
+        return Decision { status, again: Some(Duration::from_secs(1)), ..Decision::default() };
+    }
+    accept(seen, &mut status, access, origin);
+    prepare(seen, status)
+}
+
+fn accept(seen: &Observed, status: &mut Status, access: &Access, origin: &Origin) {
+    status.data_mover_type = Some(access.mover_type.name_any());
+    status.repository = Some(access.repository.clone());
+    status.repository_id = Some(access.repository_id.clone());
+    status.identity = Some(origin.identity.clone());
+    status.volume_mode = Some(origin.shape.mode.name().into());
+    status.accepted_timestamp = Some(Time(seen.now));
+    status.phase = Phase::Snapshotting;
+    status.message = None;
+    mark(
+        seen,
+        status,
+        conditions::ACCEPTED,
+        Some(true),
+        reason::SUCCEEDED,
+        "type, repository, volume and slot are settled",
+    );
+}
+
+/// From the slot until the mover runs.
+fn prepare(seen: &Observed, mut status: Status) -> Decision {
+    match &seen.pod {
+        PodState::Running { .. } | PodState::Finished { .. } | PodState::Lost(_) => return run(seen, status),
+        PodState::Missing | PodState::Waiting { .. } | PodState::Ending { .. } => {}
+    }
+    let Resolution::Ready(access) = &seen.resolution else { return hindered(seen, status) };
+    if let Some(late) =
+        retry::too_late(seen.now, status.accepted_timestamp.as_ref(), status.message.as_deref(), access)
+    {
+        return fail(seen, status, &late);
+    }
+    if let Err(obstacle) = &seen.origin
+        && !obstacle.may_pass
+    {
+        return fail(seen, status, obstacle);
+    }
+    let mut steps = Vec::new();
+    let Some(snapshot) = &seen.snapshot else {
+        if let Err(obstacle) = &seen.origin {
+            // It was there when the backup began.
+            return fail(seen, status, obstacle);
+        }
+        steps.push(Step::MakeSnapshot);
+        return Decision { steps, status, again: Some(SOON) };
+    };
+    let ready = snapshot.status.as_ref().is_some_and(|found| found.ready_to_use == Some(true));
+    let handle = seen
+        .content
+        .as_ref()
+        .is_some_and(|content| content.status.as_ref().is_some_and(|found| found.snapshot_handle.is_some()));
+    if !ready || !handle {
+        let error = snapshot.status.as_ref().and_then(|found| found.error.as_ref()?.message.clone());
+        let given = seen.backup.spec.backup_type == BackupType::VolumeSnapshot;
+        let words = error.map_or_else(
+            || {
+                if given {
+                    "the snapshot is not ready to use".into()
+                } else {
+                    "a snapshot of the volume is made".to_owned()
+                }
+            },
+            |error| format!("the snapshot cannot be made yet: {error}"),
+        );
+        mark(seen, &mut status, conditions::SNAPSHOT_READY, Some(false), reason::IN_PROGRESS, &words);
+        status.message = Some(words);
+        return Decision { steps, status, again: Some(SOON) };
+    }
+    if status.phase == Phase::Snapshotting {
+        status.phase = Phase::Preparing;
+        status.message = None;
+        let claimed = seen.origin.as_ref().ok().map(|origin| origin.shape.size).filter(|&size| size > 0);
+        status.volume_bytes = Some(signed(snapshot::size(snapshot, claimed)));
+        mark(
+            seen,
+            &mut status,
+            conditions::SNAPSHOT_READY,
+            Some(true),
+            reason::SUCCEEDED,
+            "the snapshot can be read",
+        );
+    }
+    start(seen, status)
+}
+
+/// The temporary volume, the keys, the pod.
+fn start(seen: &Observed, mut status: Status) -> Decision {
+    let mut steps = vec![Step::Expose];
+    let waits = retry::waits(seen.now, status.retries, &status.conditions);
+    match (&seen.pod, &seen.bundle) {
+        (PodState::Missing, Some(Bundle::Failed(obstacle))) if obstacle.may_pass => {
+            status.message = Some(obstacle.message.clone());
+            return Decision { steps, status, again: Some(LATER) };
+        }
+        (PodState::Missing, Some(Bundle::Failed(obstacle))) => return fail(seen, status, obstacle),
+        (PodState::Missing, Some(Bundle::Ready(_))) if waits.is_none() => steps.push(Step::Start),
+        (PodState::Waiting { because: Some(because), .. }, _) => status.message = Some(because.clone()),
+        _ => {}
+    }
+    Decision { steps, status, again: Some(waits.unwrap_or(SOON).max(SOON)) }
+}
+
+/// The mover works, or came to an end.
+fn run(seen: &Observed, mut status: Status) -> Decision {
+    match &seen.pod {
+        PodState::Finished { result, node, started } => {
+            status.node.clone_from(node);
+            status.start_timestamp = status.start_timestamp.or_else(|| started.map(Time));
+            finish(seen, status, result)
+        }
+        PodState::Running { node, since } => {
+            if status.phase != Phase::Running {
+                status.phase = Phase::Running;
+                status.message = None;
+                mark(
+                    seen,
+                    &mut status,
+                    conditions::MOVER_STARTED,
+                    Some(true),
+                    reason::SUCCEEDED,
+                    "the mover runs",
+                );
+            }
+            status.node.clone_from(node);
+            status.start_timestamp.get_or_insert(Time(*since));
+            if let Some(progress) = &seen.progress {
+                let total = progress.total_bytes.unwrap_or(progress.bytes_done).max(progress.bytes_done);
+                status.progress = Some(BackupProgress {
+                    bytes_done: signed(progress.bytes_done),
+                    total_bytes: signed(total),
+                });
+            }
+            Decision { status, again: Some(PROGRESS), ..Decision::default() }
+        }
+        PodState::Lost(lost) => {
+            status.node.clone_from(&lost.node);
+            try_again(seen, status, &Obstacle::passing(reason::POD_FAILED, lost.message.clone()))
+        }
+        PodState::Missing => {
+            try_again(seen, status, &Obstacle::passing(reason::POD_FAILED, "the mover pod was deleted"))
+        }
+        PodState::Ending { deadline } => {
+            let at_once = retry::overdue(seen.now, *deadline);
+            let steps = if at_once { vec![Step::Stop { at_once }] } else { Vec::new() };
+            Decision { steps, status, again: Some(PROGRESS) }
+        }
+        PodState::Waiting { .. } => Decision { status, again: Some(PROGRESS), ..Decision::default() },
+    }
+}
+
+/// The mover said how it ended.
+fn finish(seen: &Observed, mut status: Status, result: &JobResult) -> Decision {
+    let written = match &result.output {
+        Some(Output::Backup(output)) => Some(output),
+        _ => None,
+    };
+    if let Some(output) = written {
+        status.snapshot_id.clone_from(&output.snapshot);
+        status.logical_bytes = Some(signed(output.logical_bytes));
+        status.added_bytes = Some(signed(output.added_bytes));
+        status.stored_bytes = Some(signed(output.stored_bytes));
+        let all = signed(output.logical_bytes);
+        status.progress = Some(BackupProgress { bytes_done: all, total_bytes: all });
+    }
+    status.skipped = Some(signed(result.problems));
+    status.first_skipped = result
+        .first_problems
+        .iter()
+        .map(|problem| format!("{}: {}", problem.item, problem.message))
+        .collect();
+    // A snapshot that is not there cannot be restored, whatever else was said.
+    let snapshot = status.snapshot_id.is_some();
+    match result.outcome {
+        Outcome::Completed if snapshot => {
+            end(seen, status, Phase::Completed, reason::SUCCEEDED, "the volume is in the repository")
+        }
+        Outcome::Partial if snapshot => {
+            let message = format!(
+                "the volume is in the repository, but for {} things: see firstSkipped and the log",
+                result.problems
+            );
+            end(seen, status, Phase::PartiallyCompleted, reason::PARTIAL, &message)
+        }
+        Outcome::Cancelled => try_again(
+            seen,
+            status,
+            &Obstacle::passing(reason::POD_FAILED, "the mover pod was stopped by somebody else"),
+        ),
+        _ => {
+            let obstacle = pod::failure(result);
+            if obstacle.may_pass { try_again(seen, status, &obstacle) } else { fail(seen, status, &obstacle) }
+        }
+    }
+}
+
+/// Another pod goes on where the last one was, unless there were too many.
+fn try_again(seen: &Observed, mut status: Status, why: &Obstacle) -> Decision {
+    let tried = status.retries.unwrap_or(0);
+    if tried >= retry::LIMIT {
+        let message = format!("{}; given up after {} tries", why.message, tried + 1);
+        return fail(seen, status, &Obstacle::lasting(why.reason, message));
+    }
+    status.retries = Some(tried + 1);
+    status.phase = Phase::Preparing;
+    status.message = Some(format!("{}; tried again", why.message));
+    // What is still to be prepared has its time anew.
+    status.accepted_timestamp = Some(Time(seen.now));
+    status.conditions.retain(|found| found.type_ != conditions::MOVER_STARTED);
+    mark(seen, &mut status, conditions::MOVER_STARTED, Some(false), why.reason, &why.message);
+    Decision { steps: vec![Step::Stop { at_once: false }], status, again: Some(SOON) }
+}
+
+/// What was there when the backup began is not there now.
+fn hindered(seen: &Observed, mut status: Status) -> Decision {
+    if let Resolution::Blocked(obstacle) = &seen.resolution {
+        let since = status.accepted_timestamp.as_ref().map_or(seen.now, |time| time.0);
+        if !obstacle.may_pass || seen.now.duration_since(since) > SignedDuration::from_mins(30) {
+            return fail(seen, status, obstacle);
+        }
+        status.message = Some(obstacle.message.clone());
+    }
+    Decision { status, again: Some(LATER), ..Decision::default() }
+}
+
+/// A person must put something right; or nobody can.
+fn blocked(seen: &Observed, mut status: Status, obstacle: &Obstacle) -> Decision {
+    if !obstacle.may_pass {
+        return fail(seen, status, obstacle);
+    }
+    mark(seen, &mut status, conditions::ACCEPTED, Some(false), obstacle.reason, &obstacle.message);
+    status.message = Some(obstacle.message.clone());
+    Decision { status, again: Some(LATER), ..Decision::default() }
+}
+
+/// It is to stop: first the pod, then all.
+fn cancel(seen: &Observed, mut status: Status, why: &str) -> Decision {
+    if seen.pod.is_alive() {
+        let at_once =
+            matches!(&seen.pod, PodState::Ending { deadline } if retry::overdue(seen.now, *deadline));
+        let ending = matches!(seen.pod, PodState::Ending { .. });
+        let steps = if at_once || !ending { vec![Step::Stop { at_once }] } else { Vec::new() };
+        status.phase = Phase::Canceling;
+        status.message = Some("the mover is asked to stop".into());
+        return Decision { steps, status, again: Some(PROGRESS) };
+    }
+    // It may have been quicker.
+    if let PodState::Finished { result, .. } = &seen.pod
+        && matches!(result.outcome, Outcome::Completed | Outcome::Partial)
+    {
+        return finish(seen, status, result);
+    }
+    end(seen, status, Phase::Canceled, reason::CANCELED, why)
+}
+
+fn fail(seen: &Observed, status: Status, obstacle: &Obstacle) -> Decision {
+    end(seen, status, Phase::Failed, obstacle.reason, &obstacle.message)
+}
+
+/// The end is reported before anything is deleted: what was written must not be forgotten.
+fn end(seen: &Observed, mut status: Status, phase: Phase, reason: &str, message: &str) -> Decision {
+    status.phase = phase;
+    status.message = Some(message.to_owned());
+    status.completion_timestamp = Some(Time(seen.now));
+    let good = matches!(phase, Phase::Completed | Phase::PartiallyCompleted);
+    mark(seen, &mut status, conditions::SUCCEEDED, Some(good), reason, message);
+    mark(
+        seen,
+        &mut status,
+        conditions::CLEANED_UP,
+        Some(false),
+        reason::IN_PROGRESS,
+        "what was made for it is deleted",
+    );
+    Decision { steps: Vec::new(), status, again: Some(Duration::ZERO) }
+}
+
+/// After its end: what was made for it goes.
+fn after(seen: &Observed, mut status: Status) -> Decision {
+    if condition::is_true(&status.conditions, conditions::CLEANED_UP) {
+        return Decision { status, ..Decision::default() };
+    }
+    if seen.clean {
+        mark(
+            seen,
+            &mut status,
+            conditions::CLEANED_UP,
+            Some(true),
+            reason::SUCCEEDED,
+            "nothing that was made for it is left",
+        );
+        return Decision { status, ..Decision::default() };
+    }
+    Decision { steps: vec![Step::Sweep], status, again: Some(SOON) }
+}
+
+/// It is deleted: stopped first, then cleaned up, then let go.
+fn leave(seen: &Observed, status: Status) -> Decision {
+    if !status.phase.is_final() {
+        return cancel(seen, status, "stopped: the backup was deleted");
+    }
+    if !seen.clean {
+        return Decision { steps: vec![Step::Sweep], status, again: Some(SOON) };
+    }
+    let forget = seen.backup.spec.deletion_policy == carrack_controller_api::DeletionPolicy::Delete
+        && status.snapshot_id.is_some();
+    let steps = if forget { vec![Step::Forget, Step::LetGo] } else { vec![Step::LetGo] };
+    Decision { steps, status, again: Some(SOON) }
+}
+
+fn mark(seen: &Observed, status: &mut Status, kind: &str, value: Option<bool>, reason: &str, message: &str) {
+    condition::set(
+        &mut status.conditions,
+        kind,
+        value,
+        reason,
+        message,
+        seen.backup.metadata.generation,
+        seen.now,
+    );
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,279 @@
+//! What there is in the cluster of a backup.
+
+use carrack_controller_api::{BackupPhase, BackupType, DataMoverBackup, reason};
+use carrack_proto::Progress;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use kube::{Api, ResourceExt as _};
+
+use crate::{
+    access::{self, Resolution},
+    bundle::{self, Bundle},
+    context::Context,
+    error::{Obstacle, Result},
+    objects,
+    pod::{self, Owner, PodState, VolumeMode},
+    slots,
+    snapshot::{
+        self, VolumeShape,
+        kinds::{VolumeSnapshot, VolumeSnapshotContent},
+    },
+};
+
+/// What there is of a backup.
+#[derive(Clone, Debug)]
+pub(super) struct Observed {
+    /// When it was looked at.
+    pub now: Timestamp,
+    /// The request.
+    pub backup: DataMoverBackup,
+    /// Whose it is, and what it may use.
+    pub resolution: Resolution,
+    /// The volume.
+    pub origin: Result<Origin, Obstacle>,
+    /// The snapshot that is read: made for it, or given.
+    pub snapshot: Option<VolumeSnapshot>,
+    /// What it stands for.
+    pub content: Option<VolumeSnapshotContent>,
+    /// Whether the temporary volume's claim is there, and what keeps it.
+    pub temporary: Option<PersistentVolumeClaim>,
+    /// The keys of the volume, once they are needed.
+    pub bundle: Option<Bundle>,
+    /// The mover pod of this try.
+    pub pod: PodState,
+    /// What it said last.
+    pub progress: Option<Progress>,
+    /// Whether a slot is its own.
+    pub slot: bool,
+    /// Whether nothing is left of it; looked at only after its end.
+    pub clean: bool,
+}
+
+/// The volume that a backup is of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Origin {
+    /// The claim that its snapshots go by.
+    pub claim: String,
+    /// What it is called in the repository.
+    pub identity: String,
+    /// What the temporary volume is made like.
+    pub shape: VolumeShape,
+    /// The class for a snapshot of it; none if one was given.
+    pub snapshot_class: Option<String>,
+}
+
+/// Name of everything that is made for a backup.
+pub(super) fn name(owner: &Owner) -> String {
+    format!("backup-{}", owner.uid)
+}
+
+/// Name of the pod of this try.
+pub(super) fn pod_name(owner: &Owner, retries: u32) -> String {
+    format!("backup-{}-{retries}", owner.uid)
+}
+
+/// Looks at everything that matters in the phase that the backup is in.
+pub(super) async fn observe(context: &Context, backup: &DataMoverBackup) -> Result<Observed> {
+    let owner = Owner::of(backup);
+    let status = backup.status.clone().unwrap_or_default();
+    let named = status.data_mover_type.as_deref().or(backup.spec.data_mover_type.as_deref());
+    let mut seen = Observed {
+        now: context.now(),
+        backup: backup.clone(),
+        resolution: access::resolve(context, &owner.namespace, named).await?,
+        origin: Ok(Origin::default()),
+        snapshot: None,
+        content: None,
+        temporary: None,
+        bundle: None,
+        pod: PodState::Missing,
+        progress: None,
+        slot: false,
+        clean: false,
+    };
+    if matches!(seen.resolution, Resolution::Foreign) {
+        return Ok(seen);
+    }
+    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &context.settings.namespace);
+    let this = pod_name(&owner, status.retries.unwrap_or(0));
+    seen.pod = PodState::of(objects::find(&pods, &this).await?.as_ref());
+    if status.phase.is_final() || backup.metadata.deletion_timestamp.is_some() || backup.spec.cancel {
+        return Ok(seen);
+    }
+    if let PodState::Running { .. } = seen.pod {
+        seen.progress = pod::progress(&pods, &this).await;
+    }
+    if status.phase <= BackupPhase::Preparing {
+        look_at_source(context, &owner, &mut seen).await?;
+    }
+    seen.slot = slot(context, &owner, &seen, status.phase).await?;
+    Ok(seen)
+}
+
+/// Who is under way has a slot; who could begin asks for one.
+async fn slot(context: &Context, owner: &Owner, seen: &Observed, phase: BackupPhase) -> Result<bool> {
+    let Resolution::Ready(access) = &seen.resolution else { return Ok(phase != BackupPhase::Pending) };
+    let mover_type = access.mover_type.name_any();
+    if phase != BackupPhase::Pending {
+        context.slots.occupy(&owner.uid, &mover_type);
+        return Ok(true);
+    }
+    if seen.origin.is_err() {
+        return Ok(false);
+    }
+    let nodes = slots::nodes(context).await?;
+    Ok(context.slots.take(&owner.uid, &mover_type, access.mover_type.spec.concurrency, nodes))
+}
+
+/// The way from the claim to the temporary volume, as far as it is there.
+async fn look_at_source(context: &Context, owner: &Owner, seen: &mut Observed) -> Result<()> {
+    let Resolution::Ready(access) = &seen.resolution else { return Ok(()) };
+    let spec = &seen.backup.spec;
+    let snapshots: Api<VolumeSnapshot> = Api::namespaced(context.client.clone(), &owner.namespace);
+    let given = spec.backup_type == BackupType::VolumeSnapshot;
+    let name = if given { spec.source_claim_ref.name.clone() } else { self::name(owner) };
+    seen.snapshot = match snapshots.get_opt(&name).await {
+        Ok(found) => found,
+        // The kind itself is not known: the class cannot be found either, which says more.
+        Err(kube::Error::Api(status)) if status.code == 404 => None,
+        Err(error) => {
+            return Err(crate::error::Error::api(format!("VolumeSnapshot {name} cannot be read"))(error));
+        }
+    };
+    let bound = seen
+        .snapshot
+        .as_ref()
+        .and_then(|found| found.status.as_ref()?.bound_volume_snapshot_content_name.clone());
+    if let Some(bound) = bound {
+        seen.content = objects::find(&Api::all(context.client.clone()), &bound).await?;
+    }
+    seen.origin = match &seen.snapshot {
+        Some(_) if !given => claim_of(context, owner, access, &spec.source_claim_ref.name, false).await?,
+        None if !given => claim_of(context, owner, access, &spec.source_claim_ref.name, true).await?,
+        Some(snapshot) => given_snapshot(context, owner, snapshot).await?,
+        None => {
+            let message =
+                format!("there is no VolumeSnapshot {}/{name}: make it, or name another", owner.namespace);
+            Err(Obstacle::passing(reason::SNAPSHOT_FAILED, message))
+        }
+    };
+    if let Ok(origin) = &mut seen.origin {
+        origin.identity =
+            bundle::source(&context.cluster, &owner.namespace, &origin.claim, origin.shape.mode.place()).host;
+    }
+    if seen.backup.status.as_ref().is_none_or(|status| status.phase == BackupPhase::Pending) {
+        return Ok(());
+    }
+    let temporary: Api<PersistentVolumeClaim> =
+        Api::namespaced(context.client.clone(), &context.settings.namespace);
+    seen.temporary = objects::find(&temporary, &self::name(owner)).await?;
+    if let Ok(origin) = &seen.origin
+        && seen.pod == PodState::Missing
+    {
+        // The one thing that looking moves on: the keys are made while the storage makes the snapshot.
+        let source =
+            bundle::source(&context.cluster, &owner.namespace, &origin.claim, origin.shape.mode.place());
+        seen.bundle = Some(bundle::ensure(context, owner, access, &source).await?);
+    }
+    Ok(())
+}
+
+/// A claim of which a snapshot is made. Once there is one, the claim may go.
+async fn claim_of(
+    context: &Context,
+    owner: &Owner,
+    access: &access::Access,
+    name: &str,
+    needs_class: bool,
+) -> Result<Result<Origin, Obstacle>> {
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &owner.namespace);
+    let Some(claim) = objects::find(&claims, name).await? else {
+        return Ok(if needs_class {
+            let message = format!(
+                "there is no PersistentVolumeClaim {}/{name}: make it, or name another",
+                owner.namespace
+            );
+            Err(Obstacle::passing(reason::CLAIM_NOT_FOUND, message))
+        } else {
+            // Of a claim that is gone nothing is known but what its snapshot says.
+            Ok(Origin { claim: name.to_owned(), ..Origin::default() })
+        });
+    };
+    let shape = shape(&claim);
+    if !needs_class {
+        return Ok(Ok(Origin { claim: name.to_owned(), shape, ..Origin::default() }));
+    }
+    let driver = match driver_of(context, &claim).await? {
+        Ok(driver) => driver,
+        Err(obstacle) => return Ok(Err(obstacle)),
+    };
+    let class =
+        snapshot::class(context, &access.mover_type.spec, shape.storage_class.as_deref(), &driver).await?;
+    Ok(class.map(|class| Origin {
+        claim: name.to_owned(),
+        shape,
+        snapshot_class: Some(class),
+        ..Origin::default()
+    }))
+}
+
+/// A snapshot that somebody else made.
+async fn given_snapshot(
+    context: &Context,
+    owner: &Owner,
+    snapshot: &VolumeSnapshot,
+) -> Result<Result<Origin, Obstacle>> {
+    let claim = snapshot.spec.source.persistent_volume_claim_name.clone();
+    // One that was brought in from elsewhere has no claim: it goes by its own name.
+    let named = claim.clone().unwrap_or_else(|| snapshot.name_any());
+    let mut shape = VolumeShape::default();
+    if let Some(claim) = claim {
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &owner.namespace);
+        if let Some(claim) = objects::find(&claims, &claim).await? {
+            shape = self::shape(&claim);
+        }
+    }
+    if shape.storage_class.is_none() {
+        // Its claim is gone: the default class is as good a guess as there is, and the pod says if it does not fit.
+        shape.storage_class = snapshot::default_storage_class(context).await?.map(|class| class.name_any());
+    }
+    Ok(Ok(Origin { claim: named, shape, ..Origin::default() }))
+}
+
+fn shape(claim: &PersistentVolumeClaim) -> VolumeShape {
+    let spec = claim.spec.clone().unwrap_or_default();
+    let capacity = claim
+        .status
+        .as_ref()
+        .and_then(|status| status.capacity.as_ref()?.get("storage").and_then(pod::bytes));
+    let asked = spec.resources.and_then(|resources| resources.requests?.get("storage").and_then(pod::bytes));
+    VolumeShape {
+        storage_class: spec.storage_class_name,
+        mode: VolumeMode::of(spec.volume_mode.as_deref()),
+        size: capacity.or(asked).unwrap_or(0),
+    }
+}
+
+/// The CSI driver of a claim's volume.
+async fn driver_of(context: &Context, claim: &PersistentVolumeClaim) -> Result<Result<String, Obstacle>> {
+    let name = claim.name_any();
+    let Some(volume) = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone()) else {
+        let message =
+            format!("PersistentVolumeClaim {name} has no volume yet: it is backed up once it is bound");
+        return Ok(Err(Obstacle::passing(reason::CLAIM_NOT_FOUND, message)));
+    };
+    let volumes: Api<PersistentVolume> = Api::all(context.client.clone());
+    let Some(volume) = objects::find(&volumes, &volume).await? else {
+        let message = format!("PersistentVolume {volume} of claim {name} is gone");
+        return Ok(Err(Obstacle::lasting(reason::CLAIM_NOT_FOUND, message)));
+    };
+    Ok(match volume.spec.and_then(|spec| spec.csi) {
+        Some(csi) => Ok(csi.driver),
+        None => {
+            let message = format!(
+                "the volume of claim {name} is not one of a CSI driver, and only those have snapshots"
+            );
+            Err(Obstacle::lasting(reason::NO_SNAPSHOT_CLASS, message))
+        }
+    })
+}

@@ -1,0 +1,167 @@
+//! The keys of a source: enough to back up one volume, not to read anything.
+//!
+//! A pod that holds the repository's key makes them once for each volume. They leave that pod sealed with a key that is
+//! this controller's and that pod's alone, and are kept in a secret in Carrack's namespace.
+
+use std::collections::BTreeMap;
+
+use carrack_controller_api::{annotation, reason};
+use carrack_proto::{Job, Output, Place, SealKey, Source, Task};
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{Pod, Secret},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::Api;
+
+use crate::{
+    access::Access,
+    context::Context,
+    error::{Obstacle, Result},
+    objects,
+    pod::{self, JobFiles, KeyFile, MoverPod, Owner, PodState, SEAL_KEY_PATH},
+};
+
+/// How far the keys of a source are.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Bundle {
+    /// They are there.
+    Ready(Vec<u8>),
+    /// A pod makes them.
+    Working,
+    /// They cannot be made.
+    Failed(Obstacle),
+}
+
+/// Name of the secret that keeps them: one for each source in each repository.
+fn name(access: &Access, source: &Source) -> String {
+    let text = format!("{}\n{}\n{}", access.repository_id, source.host, source.place.path());
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    format!("bundle-{}", hex::encode(&digest.as_ref()[..10]))
+}
+
+/// Finds the keys of a source, or takes the next step towards them.
+pub async fn ensure(context: &Context, owner: &Owner, access: &Access, source: &Source) -> Result<Bundle> {
+    let namespace = &context.settings.namespace;
+    let secrets: Api<Secret> = Api::namespaced(context.client.clone(), namespace);
+    let kept = name(access, source);
+    if let Some(bundle) =
+        objects::find(&secrets, &kept).await?.and_then(|found| found.data?.remove("bundle.json"))
+    {
+        clean_up(context, owner).await?;
+        return Ok(Bundle::Ready(bundle.0));
+    }
+    let pods: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
+    let working = pod_name(owner);
+    match PodState::of(objects::find(&pods, &working).await?.as_ref()) {
+        PodState::Missing => start(context, owner, access, source).await.map(|()| Bundle::Working),
+        PodState::Finished { result, .. } => match &result.output {
+            Some(Output::Bundle { sealed }) => {
+                let Some(bundle) = open(&secrets, &working, sealed).await? else {
+                    clean_up(context, owner).await?;
+                    return Ok(Bundle::Working);
+                };
+                keep(&secrets, &kept, source, bundle.clone()).await?;
+                clean_up(context, owner).await?;
+                Ok(Bundle::Ready(bundle))
+            }
+            _ => {
+                clean_up(context, owner).await?;
+                Ok(Bundle::Failed(pod::failure(&result)))
+            }
+        },
+        PodState::Lost(lost) => {
+            clean_up(context, owner).await?;
+            Ok(Bundle::Failed(Obstacle::passing(
+                reason::POD_FAILED,
+                format!("the keys of the volume: {}", lost.message),
+            )))
+        }
+        PodState::Waiting { .. } | PodState::Running { .. } | PodState::Ending { .. } => Ok(Bundle::Working),
+    }
+}
+
+/// What keeps the pod that makes the keys, if anything can be seen.
+pub async fn hindrance(context: &Context, owner: &Owner) -> Result<Option<String>> {
+    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &context.settings.namespace);
+    Ok(match PodState::of(objects::find(&pods, &pod_name(owner)).await?.as_ref()) {
+        PodState::Waiting { because, .. } => because,
+        _ => None,
+    })
+}
+
+fn pod_name(owner: &Owner) -> String {
+    format!("bundle-{}", owner.uid)
+}
+
+/// Opens what a pod sealed, with the key in its secret; none if the secret is gone or was another pod's.
+async fn open(secrets: &Api<Secret>, pod: &str, sealed: &str) -> Result<Option<Vec<u8>>> {
+    let secret = objects::find(secrets, &pod::secret_name(pod)).await?;
+    let seal =
+        secret.and_then(|found| found.data?.remove("seal")).and_then(|bytes| String::from_utf8(bytes.0).ok());
+    Ok(seal.and_then(|text| SealKey::from_text(&text).ok()).and_then(|key| key.open(sealed).ok()))
+}
+
+async fn keep(secrets: &Api<Secret>, name: &str, source: &Source, bundle: Vec<u8>) -> Result<()> {
+    let labels = [(carrack_controller_api::label::MANAGED_BY, carrack_controller_api::label::MANAGER)];
+    let secret = Secret {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
+            annotations: Some(BTreeMap::from([(annotation::OWNER.to_owned(), source.host.clone())])),
+            ..ObjectMeta::default()
+        },
+        data: Some(BTreeMap::from([("bundle.json".to_owned(), ByteString(bundle))])),
+        ..Secret::default()
+    };
+    objects::apply(secrets, &secret).await.map(drop)
+}
+
+async fn start(context: &Context, owner: &Owner, access: &Access, source: &Source) -> Result<()> {
+    let namespace = &context.settings.namespace;
+    let secrets: Api<Secret> = Api::namespaced(context.client.clone(), namespace);
+    // A seal of an earlier, half-made pod is as good as a new one, and the pod may have read it already.
+    let earlier = objects::find(&secrets, &pod::secret_name(&pod_name(owner))).await?;
+    let earlier = earlier
+        .and_then(|found| found.data?.remove("seal"))
+        .and_then(|bytes| String::from_utf8(bytes.0).ok());
+    let seal = match earlier {
+        Some(text) => text,
+        None => {
+            SealKey::generate().map_err(|error| crate::error::Error::Unexpected(error.to_string()))?.to_text()
+        }
+    };
+    let key = KeyFile::Repository(access.key.clone());
+    let files = JobFiles {
+        job: Job {
+            version: carrack_proto::VERSION,
+            repository: pod::access(&access.location),
+            keys: pod::keys(&key),
+            resources: pod::resources(&access.mover_type.spec),
+            task: Task::Bundle { source: source.clone(), seal_key_file: SEAL_KEY_PATH.into() },
+        },
+        key,
+        credentials: access.credentials.clone(),
+        certificate_authority: access.location.certificate_authority.clone(),
+        seal: Some(seal),
+    };
+    let made = MoverPod {
+        name: pod_name(owner),
+        owner,
+        task: "bundle",
+        mover_type: &access.mover_type.spec,
+        volume: None,
+        files,
+    };
+    pod::apply(context, &made).await.map(drop)
+}
+
+/// Deletes pod and secret; true if both are gone.
+pub async fn clean_up(context: &Context, owner: &Owner) -> Result<bool> {
+    pod::clean_up(context, &pod_name(owner)).await
+}
+
+/// The volume as the repository knows it.
+pub fn source(cluster: &str, namespace: &str, claim: &str, place: Place) -> Source {
+    Source { host: format!("{cluster}/{namespace}/{claim}"), place }
+}

@@ -1,0 +1,46 @@
+//! Conditions in a status.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+/// Longest message of a condition that the API server takes, in characters.
+const MESSAGE_LIMIT: usize = 32_768;
+
+/// Sets a condition. The time of its last change moves only if its status does.
+pub fn set(
+    conditions: &mut Vec<Condition>,
+    kind: &str,
+    status: Option<bool>,
+    reason: &str,
+    message: &str,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
+    let status = match status {
+        Some(true) => "True",
+        Some(false) => "False",
+        None => "Unknown",
+    };
+    let mut condition = Condition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message: message.chars().take(MESSAGE_LIMIT).collect(),
+        observed_generation: generation,
+        last_transition_time: Time(now),
+    };
+    match conditions.iter_mut().find(|found| found.type_ == kind) {
+        Some(found) => {
+            if found.status == condition.status {
+                condition.last_transition_time = found.last_transition_time.clone();
+            }
+            *found = condition;
+        }
+        None => conditions.push(condition),
+    }
+}
+
+/// Whether a condition is true.
+pub fn is_true(conditions: &[Condition], kind: &str) -> bool {
+    conditions.iter().any(|found| found.type_ == kind && found.status == "True")
+}

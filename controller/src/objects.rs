@@ -1,0 +1,92 @@
+//! Objects in the cluster: found, applied, deleted; each in one line with an error that names it.
+
+use std::fmt::Debug;
+
+use kube::{
+    Api, Resource, ResourceExt as _,
+    api::{DeleteParams, Patch, PatchParams, Preconditions},
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    context::MANAGER,
+    error::{Error, Result},
+};
+
+/// What an object must be to be worked with here.
+pub trait Object: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned {}
+impl<K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned> Object for K {}
+
+fn named<K: Object>(verb: &str, name: &str) -> String {
+    format!("{} {name} cannot be {verb}", K::kind(&()))
+}
+
+/// The object of this name, if there is one.
+pub async fn find<K: Object>(api: &Api<K>, name: &str) -> Result<Option<K>> {
+    api.get_opt(name).await.map_err(Error::api(named::<K>("read", name)))
+}
+
+/// Makes the object what it should be, by server-side apply.
+pub async fn apply<K: Object>(api: &Api<K>, object: &K) -> Result<K> {
+    let name = object.name_any();
+    let parameters = PatchParams::apply(MANAGER).force();
+    api.patch(&name, &parameters, &Patch::Apply(object))
+        .await
+        .map_err(Error::api(named::<K>("applied", &name)))
+}
+
+/// Sets the status of an object, by server-side apply.
+pub async fn apply_status<K: Object>(api: &Api<K>, name: &str, status: &impl Serialize) -> Result<K> {
+    let patch = serde_json::json!({
+        "apiVersion": K::api_version(&()), "kind": K::kind(&()), "metadata": { "name": name }, "status": status,
+    });
+    let parameters = PatchParams::apply(MANAGER).force();
+    api.patch_status(name, &parameters, &Patch::Apply(patch))
+        .await
+        .map_err(Error::api(named::<K>("reported on", name)))
+}
+
+/// Sets the status of an object; false if the object is gone.
+pub async fn report<K: Object>(api: &Api<K>, name: &str, status: &impl Serialize) -> Result<bool> {
+    match apply_status(api, name, status).await {
+        Ok(_) => Ok(true),
+        Err(Error::Api { source, .. }) if matches!(&*source, kube::Error::Api(status) if status.code == 404) => {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Changes some fields of an object, by a merge patch.
+pub async fn change<K: Object>(api: &Api<K>, name: &str, patch: serde_json::Value) -> Result<K> {
+    api.patch(name, &PatchParams::default(), &Patch::Merge(patch))
+        .await
+        .map_err(Error::api(named::<K>("changed", name)))
+}
+
+/// Deletes this very object, if it is still there. An object of the same name that came later stays.
+pub async fn delete<K: Object>(api: &Api<K>, object: &K, grace_seconds: Option<u32>) -> Result<()> {
+    let name = object.name_any();
+    let preconditions = object.uid().map(|uid| Preconditions { uid: Some(uid), resource_version: None });
+    let parameters =
+        DeleteParams { grace_period_seconds: grace_seconds, preconditions, ..DeleteParams::background() };
+    match api.delete(&name, &parameters).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+        Err(error) => Err(Error::api(named::<K>("deleted", &name))(error)),
+    }
+}
+
+/// Adds or removes our finalizer.
+pub async fn hold<K: Object>(api: &Api<K>, object: &K, finalizer: &str, held: bool) -> Result<()> {
+    let mut finalizers = object.finalizers().to_vec();
+    finalizers.retain(|found| found != finalizer);
+    if held {
+        finalizers.push(finalizer.to_owned());
+    }
+    // With the version that was seen: somebody else's finalizer must not get lost.
+    let patch = serde_json::json!({
+        "metadata": { "finalizers": finalizers, "resourceVersion": object.resource_version() }
+    });
+    change(api, &object.name_any(), patch).await.map(drop)
+}

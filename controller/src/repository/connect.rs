@@ -1,0 +1,179 @@
+//! Opening a repository: a pod does it, with the repository's key.
+
+use std::time::Duration;
+
+use carrack_controller_api::{RepositoryStatus, condition as conditions, reason};
+use carrack_proto::{Job, JobResult, Output, Task, VERSION};
+use jiff::Timestamp;
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
+use kube::Api;
+
+use super::{HOLD_OFF, WORKING, not_ready, plain};
+use crate::{
+    access::{SecretData, Settled},
+    condition,
+    context::Context,
+    error::{Obstacle, Result},
+    objects,
+    pod::{self, JobFiles, KeyFile, MoverPod, Owner, PodState},
+};
+
+/// What a pod for a repository is made from.
+#[derive(Debug)]
+pub(super) struct Work<'a> {
+    /// The cluster.
+    pub context: &'a Context,
+    /// The repository.
+    pub owner: &'a Owner,
+    /// Where it is.
+    pub settled: &'a Settled,
+    /// What reaches its store.
+    pub credentials: SecretData,
+    /// What opens it.
+    pub key: SecretData,
+}
+
+/// How far a pod for a repository is.
+#[derive(Debug)]
+pub(super) enum Run {
+    /// At work; since when it waits to begin, and for what.
+    Working(Option<String>),
+    /// Done.
+    Ended(Box<JobResult>, Timestamp),
+    /// Ended without a word.
+    Lost(String, Timestamp),
+}
+
+impl Work<'_> {
+    /// Changes with every setting and secret that matters.
+    pub(super) fn settings_hash(&self) -> String {
+        let mut all = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+        all.update(&serde_json::to_vec(&self.settled.location).unwrap_or_default());
+        for (name, value) in self.credentials.iter().chain(&self.key) {
+            for part in [name.as_bytes(), value] {
+                all.update(&(part.len() as u64).to_le_bytes());
+                all.update(part);
+            }
+        }
+        hex::encode(&all.finish().as_ref()[..10])
+    }
+
+    /// Starts a pod for a task, or looks at the one that runs.
+    pub(super) async fn run(
+        &self,
+        name: &str,
+        label: &'static str,
+        task: impl FnOnce() -> Task,
+    ) -> Result<Run> {
+        let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), &self.context.settings.namespace);
+        let found = objects::find(&pods, name).await?;
+        let ended = found.as_ref().and_then(ended_at).unwrap_or_else(|| self.context.now());
+        Ok(match PodState::of(found.as_ref()) {
+            PodState::Missing => {
+                self.start(name, label, task()).await?;
+                Run::Working(None)
+            }
+            PodState::Finished { result, .. } => Run::Ended(result, ended),
+            PodState::Lost(lost) => Run::Lost(lost.message, ended),
+            PodState::Waiting { because, .. } => Run::Working(because),
+            PodState::Running { .. } | PodState::Ending { .. } => Run::Working(None),
+        })
+    }
+
+    async fn start(&self, name: &str, label: &'static str, task: Task) -> Result<()> {
+        let key = KeyFile::Repository(self.key.clone());
+        let spec = plain();
+        let files = JobFiles {
+            job: Job {
+                version: VERSION,
+                repository: pod::access(&self.settled.location),
+                keys: pod::keys(&key),
+                resources: pod::resources(&spec),
+                task,
+            },
+            key,
+            credentials: self.credentials.clone(),
+            certificate_authority: self.settled.location.certificate_authority.clone(),
+            seal: None,
+        };
+        let made = MoverPod {
+            name: name.to_owned(),
+            owner: self.owner,
+            task: label,
+            mover_type: &spec,
+            volume: None,
+            files,
+        };
+        pod::apply(self.context, &made).await.map(drop)
+    }
+}
+
+fn ended_at(pod: &Pod) -> Option<Timestamp> {
+    let container = pod.status.as_ref()?.container_statuses.as_ref()?.first()?;
+    container.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref().map(|time| time.0)
+}
+
+/// Opens the repository with the settings of this hash; says when to look again.
+pub(super) async fn step(
+    work: &Work<'_>,
+    initialise: bool,
+    hash: String,
+    status: &mut RepositoryStatus,
+) -> Result<Duration> {
+    let name = format!("connect-{}-{}", work.owner.uid, &hash[..8]);
+    let obstacle = match work.run(&name, "connect", || Task::Connect { initialise }).await? {
+        Run::Working(because) => {
+            if status.conditions.iter().all(|found| found.type_ != conditions::READY) || because.is_some() {
+                let words = because.unwrap_or_else(|| "the repository is opened".into());
+                not_ready(work.context, status, &Obstacle::passing(reason::IN_PROGRESS, words));
+            }
+            return Ok(WORKING);
+        }
+        Run::Ended(result, ended) => match (&result.output, ended) {
+            (Some(Output::Connect(output)), _) => match accept(work.context, status, &output.id, hash) {
+                Ok(()) => {
+                    pod::clean_up(work.context, &name).await?;
+                    return Ok(WORKING);
+                }
+                Err(obstacle) => (obstacle, ended),
+            },
+            _ => (pod::failure(&result), ended),
+        },
+        Run::Lost(message, ended) => (Obstacle::passing(reason::POD_FAILED, message), ended),
+    };
+    let (obstacle, ended) = obstacle;
+    not_ready(work.context, status, &obstacle);
+    // The pod that failed stays for a while: whoever looks finds its log, and the store is not asked all the time.
+    let age = work.context.now().duration_since(ended).unsigned_abs();
+    if age < HOLD_OFF {
+        return Ok(HOLD_OFF - age);
+    }
+    pod::clean_up(work.context, &name).await?;
+    Ok(WORKING)
+}
+
+/// It is open. Another repository than before behind the same address would make all backups unreadable: refused.
+fn accept(context: &Context, status: &mut RepositoryStatus, id: &str, hash: String) -> Result<(), Obstacle> {
+    if let Some(known) = status.id.as_ref().filter(|known| *known != id) {
+        let message = format!(
+            "there is another repository ({id}) than before ({known}) at this place: put the old one back, or make another \
+             object for the new one"
+        );
+        return Err(Obstacle::passing(reason::REPOSITORY_NOT_READY, message));
+    }
+    status.id = Some(id.to_owned());
+    status.settings_hash = Some(hash);
+    status.last_connected = Some(Time(context.now()));
+    let generation = status.observed_generation;
+    let now = context.now();
+    condition::set(
+        &mut status.conditions,
+        conditions::READY,
+        Some(true),
+        reason::SUCCEEDED,
+        "the repository was opened",
+        generation,
+        now,
+    );
+    Ok(())
+}

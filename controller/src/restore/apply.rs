@@ -1,0 +1,163 @@
+//! Does what was decided.
+
+use std::collections::BTreeMap;
+
+use carrack_controller_api::{DataMoverRestore, finalizer};
+use carrack_proto::{Job, RestoreTask, Target, Task, VERSION};
+use k8s_openapi::{
+    api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec, Pod, VolumeResourceRequirements},
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
+};
+use kube::{Api, ResourceExt as _};
+
+use super::{
+    decide::{Decision, Step},
+    handover,
+    observe::{Observed, Source, name, pod_name},
+};
+use crate::{
+    access::{Access, Resolution},
+    context::Context,
+    error::Result,
+    objects,
+    pod::{self, JobFiles, KeyFile, MoverPod, Owner, PodVolume, VolumeMode},
+    sweep::sweep,
+};
+
+/// On a claim: the node that its pod was given, for which its volume is to be made.
+const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+
+/// Takes the steps.
+pub(super) async fn apply(context: &Context, seen: &mut Observed, decision: &Decision) -> Result<()> {
+    let owner = Owner::of(&seen.restore);
+    for step in &decision.steps {
+        match step {
+            Step::Hold => hold(context, seen, true).await?,
+            Step::LetGo => {
+                context.slots.release(&owner.uid);
+                hold(context, seen, false).await?;
+            }
+            Step::Claim => {
+                let namespace = &context.settings.namespace;
+                let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), namespace);
+                objects::apply(&claims, &claim(&owner, namespace, seen)).await?;
+            }
+            Step::Start => start(context, &owner, seen).await?,
+            Step::Stop { at_once } => stop(context, &owner, seen, *at_once).await?,
+            Step::HandOver(step) => handover::take(context, &owner, seen, *step).await?,
+            Step::Sweep => {
+                let spared = decision.status.volume_name.as_deref();
+                seen.clean = sweep(context, &owner, spared).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn hold(context: &Context, seen: &Observed, held: bool) -> Result<()> {
+    let api: Api<DataMoverRestore> =
+        Api::namespaced(context.client.clone(), &seen.restore.namespace().unwrap_or_default());
+    objects::hold(&api, &seen.restore, finalizer::CLEAN_UP, held).await
+}
+
+/// With a file system or without: as the destination says, as was asked for, as it was.
+fn mode(seen: &Observed) -> VolumeMode {
+    let destination = seen.destination.as_ref().and_then(|claim| claim.spec.as_ref()?.volume_mode.as_deref());
+    let asked = seen.restore.spec.new_volume.as_ref().and_then(|new| new.volume_mode.as_deref());
+    let was = seen.source.as_ref().ok().and_then(|source| source.mode);
+    destination.or(asked).map_or_else(|| was.unwrap_or_default(), |text| VolumeMode::of(Some(text)))
+}
+
+/// The claim of the volume that is filled: like the destination, but nobody waits for it.
+fn claim(owner: &Owner, namespace: &str, seen: &Observed) -> PersistentVolumeClaim {
+    let mut metadata = ObjectMeta {
+        name: Some(name(owner)),
+        namespace: Some(namespace.to_owned()),
+        labels: Some(owner.labels()),
+        annotations: Some(owner.annotations()),
+        ..ObjectMeta::default()
+    };
+    let mut spec = PersistentVolumeClaimSpec {
+        volume_mode: Some(mode(seen).name().into()),
+        ..PersistentVolumeClaimSpec::default()
+    };
+    match &seen.destination {
+        Some(destination) => {
+            let wanted = destination.spec.clone().unwrap_or_default();
+            spec.access_modes = wanted.access_modes;
+            spec.storage_class_name = wanted.storage_class_name;
+            spec.resources = wanted.resources;
+            if let (Some(node), Some(annotations)) =
+                (destination.annotations().get(SELECTED_NODE), &mut metadata.annotations)
+            {
+                annotations.insert(SELECTED_NODE.to_owned(), node.clone());
+            }
+        }
+        None => {
+            let new = seen.restore.spec.new_volume.clone().unwrap_or_default();
+            spec.access_modes = Some(new.access_modes)
+                .filter(|modes| !modes.is_empty())
+                .or_else(|| Some(vec!["ReadWriteOnce".into()]));
+            spec.storage_class_name = new.storage_class_name;
+            let known = seen.source.as_ref().ok().and_then(|source| source.volume_bytes).unwrap_or(0);
+            spec.resources = new.resources.or_else(|| {
+                let requests = BTreeMap::from([("storage".to_owned(), Quantity(known.to_string()))]);
+                Some(VolumeResourceRequirements { requests: Some(requests), limits: None })
+            });
+        }
+    }
+    PersistentVolumeClaim { metadata, spec: Some(spec), status: None }
+}
+
+async fn start(context: &Context, owner: &Owner, seen: &Observed) -> Result<()> {
+    let (Resolution::Ready(access), Ok(source)) = (&seen.resolution, &seen.source) else { return Ok(()) };
+    let tries = seen.restore.status.as_ref().and_then(|status| status.retries).unwrap_or(0);
+    let made = MoverPod {
+        name: pod_name(owner, tries),
+        owner,
+        task: "restore",
+        mover_type: &access.mover_type.spec,
+        volume: Some(PodVolume { claim: name(owner), mode: mode(seen), read_only: false }),
+        files: files(seen, access, source),
+    };
+    pod::apply(context, &made).await.map(drop)
+}
+
+fn files(seen: &Observed, access: &Access, source: &Source) -> JobFiles {
+    let config = &seen.restore.spec.config;
+    let key = KeyFile::Repository(access.key.clone());
+    let task = RestoreTask {
+        snapshot: source.snapshot.clone(),
+        host: source.host.clone(),
+        as_of: source.as_of,
+        previous: source.previous,
+        target: Target { place: mode(seen).place(), delete: false },
+        verify: access.mover_type.spec.verify_restores
+            || config.get("verify").is_some_and(|value| value == "true"),
+        include: pod::list(config, "include"),
+        exclude: pod::list(config, "exclude"),
+    };
+    JobFiles {
+        job: Job {
+            version: VERSION,
+            repository: pod::access(&access.location),
+            keys: pod::keys(&key),
+            resources: pod::resources(&access.mover_type.spec),
+            task: Task::Restore(task),
+        },
+        key,
+        credentials: access.credentials.clone(),
+        certificate_authority: access.location.certificate_authority.clone(),
+        seal: None,
+    }
+}
+
+/// Asks the pod of this try to stop.
+async fn stop(context: &Context, owner: &Owner, seen: &Observed, at_once: bool) -> Result<()> {
+    let tries = seen.restore.status.as_ref().and_then(|status| status.retries).unwrap_or(0);
+    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &context.settings.namespace);
+    match objects::find(&pods, &pod_name(owner, tries)).await? {
+        Some(pod) => objects::delete(&pods, &pod, at_once.then_some(0)).await,
+        None => Ok(()),
+    }
+}

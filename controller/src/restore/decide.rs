@@ -1,0 +1,446 @@
+//! What comes next for a restore: a pure function of what was observed.
+
+use std::time::Duration;
+
+use carrack_controller_api::{
+    BackupProgress, DataMoverRestoreStatus as Status, RestorePhase as Phase, condition as conditions,
+    finalizer, reason,
+};
+use carrack_proto::{JobResult, Outcome, Output};
+use jiff::SignedDuration;
+use k8s_openapi::{api::core::v1::PersistentVolumeClaim, apimachinery::pkg::apis::meta::v1::Time};
+use kube::ResourceExt as _;
+
+use super::{handover, observe::Observed};
+use crate::{
+    access::{Access, Resolution},
+    condition,
+    error::Obstacle,
+    pod::{self, PodState},
+    retry::{self, LATER, PROGRESS, SOON},
+};
+
+/// What is done, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The finalizer is set.
+    Hold,
+    /// The temporary volume is claimed.
+    Claim,
+    /// The mover pod is made.
+    Start,
+    /// The mover pod is asked to stop; at once if its time is up.
+    Stop {
+        /// Not to be waited for.
+        at_once: bool,
+    },
+    /// A step of the hand-over.
+    HandOver(handover::Step),
+    /// What was made is deleted.
+    Sweep,
+    /// The finalizer is taken off.
+    LetGo,
+}
+
+/// What comes next.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Decision {
+    /// What is done.
+    pub steps: Vec<Step>,
+    /// What is reported then.
+    pub status: Status,
+    /// When to look again at the latest; never if nothing is said.
+    pub again: Option<Duration>,
+}
+
+/// What comes next for a restore; nothing for one that is somebody else's.
+pub(super) fn decide(seen: &Observed) -> Option<Decision> {
+    if matches!(seen.resolution, Resolution::Foreign) {
+        return None;
+    }
+    let restore = &seen.restore;
+    let mut status = restore.status.clone().unwrap_or_default();
+    status.observed_generation = restore.metadata.generation;
+    let held = restore.finalizers().iter().any(|found| found == finalizer::CLEAN_UP);
+    // A volume that is on its way to its claim arrives, whatever is asked: half a hand-over helps nobody.
+    let stops = status.phase != Phase::Binding && !status.phase.is_final();
+    let deleted = restore.metadata.deletion_timestamp.is_some();
+    if deleted && !held {
+        return None;
+    }
+    if deleted && status.phase.is_final() {
+        return Some(leave(seen, status));
+    }
+    if status.phase.is_final() {
+        return Some(after(seen, status));
+    }
+    if stops && (deleted || restore.spec.cancel) {
+        let why = if deleted { "stopped: the restore was deleted" } else { "stopped on request" };
+        return Some(cancel(seen, status, why));
+    }
+    let mut decision = match status.phase {
+        Phase::Pending => begin(seen, status),
+        Phase::Running => run(seen, status),
+        Phase::Binding => bind(seen, status),
+        _ => prepare(seen, status),
+    };
+    if !held {
+        decision.steps.insert(0, Step::Hold);
+    }
+    Some(decision)
+}
+
+/// Waits for type, repository, source, destination and a slot.
+fn begin(seen: &Observed, mut status: Status) -> Decision {
+    let access = match &seen.resolution {
+        Resolution::Ready(access) => access,
+        Resolution::Blocked(obstacle) => return blocked(seen, status, obstacle),
+        Resolution::Foreign => return Decision::default(),
+    };
+    if let Err(obstacle) = &seen.source {
+        return blocked(seen, status, obstacle);
+    }
+    if let Some(obstacle) = destination_obstacle(seen) {
+        return blocked(seen, status, &obstacle);
+    }
+    if !seen.slot {
+        let message = "waits for a free slot: as many movers run as the DataMoverType allows";
+        mark(seen, &mut status, conditions::ACCEPTED, Some(false), reason::QUEUED, message);
+        status.message = Some(message.into());
+        return Decision { status, again: Some(Duration::from_secs(1)), ..Decision::default() };
+    }
+    accept(seen, &mut status, access);
+    prepare(seen, status)
+}
+
+fn accept(seen: &Observed, status: &mut Status, access: &Access) {
+    status.data_mover_type = Some(access.mover_type.name_any());
+    status.repository = Some(access.repository.clone());
+    status.accepted_timestamp = Some(Time(seen.now));
+    status.phase = Phase::Preparing;
+    status.message = None;
+    mark(
+        seen,
+        status,
+        conditions::ACCEPTED,
+        Some(true),
+        reason::SUCCEEDED,
+        "type, repository, source, destination and slot are settled",
+    );
+}
+
+/// Why the destination cannot be filled.
+pub(super) fn destination_obstacle(seen: &Observed) -> Option<Obstacle> {
+    let spec = &seen.restore.spec;
+    let name = &spec.destination_claim_ref.name;
+    match &seen.destination {
+        Some(claim) if volume_of(claim).is_some() => Some(Obstacle::lasting(
+            reason::DESTINATION_IN_USE,
+            format!(
+                "PersistentVolumeClaim {name} is bound to a volume already: restore into a claim that does not exist yet"
+            ),
+        )),
+        Some(claim) if claim.metadata.deletion_timestamp.is_some() => Some(Obstacle::passing(
+            reason::CLAIM_NOT_FOUND,
+            format!("PersistentVolumeClaim {name} is being deleted"),
+        )),
+        Some(_) => None,
+        None if spec.new_volume.is_none() => Some(Obstacle::passing(
+            reason::CLAIM_NOT_FOUND,
+            format!(
+                "there is no PersistentVolumeClaim {name}: make it, or say in spec.newVolume how it is to be made"
+            ),
+        )),
+        None => size_obstacle(seen),
+    }
+}
+
+/// A claim that is to be made needs a size.
+fn size_obstacle(seen: &Observed) -> Option<Obstacle> {
+    let asked = seen
+        .restore
+        .spec
+        .new_volume
+        .as_ref()
+        .and_then(|new| new.resources.as_ref()?.requests.as_ref()?.get("storage").cloned());
+    let known = seen.source.as_ref().ok().and_then(|source| source.volume_bytes);
+    match (asked.as_ref().map(pod::bytes), known) {
+        (Some(Some(asked)), Some(known)) if asked < known && mode_is_block(seen) => Some(Obstacle::lasting(
+            reason::INVALID,
+            format!(
+                "spec.newVolume is {asked} bytes large, the device that was backed up {known}: ask for at least as much"
+            ),
+        )),
+        (Some(Some(_)), _) | (None, Some(_)) => None,
+        (Some(None), _) => {
+            Some(Obstacle::invalid("spec.newVolume.resources.requests.storage is no quantity"))
+        }
+        (None, None) => Some(Obstacle::invalid(
+            "the size of the volume is not known: give spec.newVolume.resources.requests.storage",
+        )),
+    }
+}
+
+fn mode_is_block(seen: &Observed) -> bool {
+    seen.source.as_ref().is_ok_and(|source| source.mode == Some(pod::VolumeMode::Block))
+}
+
+pub(super) fn volume_of(claim: &PersistentVolumeClaim) -> Option<&str> {
+    claim.spec.as_ref()?.volume_name.as_deref().filter(|name| !name.is_empty())
+}
+
+/// From the slot until the mover runs.
+fn prepare(seen: &Observed, mut status: Status) -> Decision {
+    if matches!(seen.pod, PodState::Running { .. } | PodState::Finished { .. } | PodState::Lost(_)) {
+        return run(seen, status);
+    }
+    let access = match &seen.resolution {
+        Resolution::Ready(access) => access,
+        Resolution::Blocked(obstacle) => {
+            status.message = Some(obstacle.message.clone());
+            let since = status.accepted_timestamp.as_ref().map_or(seen.now, |time| time.0);
+            if !obstacle.may_pass || seen.now.duration_since(since) > SignedDuration::from_mins(30) {
+                return fail(seen, status, obstacle);
+            }
+            return Decision { status, again: Some(LATER), ..Decision::default() };
+        }
+        Resolution::Foreign => return Decision::default(),
+    };
+    if let Some(late) =
+        retry::too_late(seen.now, status.accepted_timestamp.as_ref(), status.message.as_deref(), access)
+    {
+        return fail(seen, status, &late);
+    }
+    if let Err(obstacle) = &seen.source {
+        return fail(seen, status, obstacle);
+    }
+    if let Some(obstacle) = destination_obstacle(seen) {
+        return fail(seen, status, &obstacle);
+    }
+    let waits = retry::waits(seen.now, status.retries, &status.conditions);
+    let mut steps = Vec::new();
+    if seen.temporary.is_none() {
+        steps.push(Step::Claim);
+    }
+    match &seen.pod {
+        PodState::Missing if waits.is_none() => steps.push(Step::Start),
+        PodState::Waiting { because: Some(because), .. } => status.message = Some(because.clone()),
+        _ => {}
+    }
+    Decision { steps, status, again: Some(waits.unwrap_or(SOON).max(SOON)) }
+}
+
+/// The mover works, or came to an end.
+fn run(seen: &Observed, mut status: Status) -> Decision {
+    match &seen.pod {
+        PodState::Finished { result, node, started } => {
+            status.node.clone_from(node);
+            status.start_timestamp = status.start_timestamp.or_else(|| started.map(Time));
+            finish(seen, status, result)
+        }
+        PodState::Running { node, since } => {
+            if status.phase != Phase::Running {
+                status.phase = Phase::Running;
+                status.message = None;
+                mark(
+                    seen,
+                    &mut status,
+                    conditions::MOVER_STARTED,
+                    Some(true),
+                    reason::SUCCEEDED,
+                    "the mover runs",
+                );
+            }
+            status.node.clone_from(node);
+            status.start_timestamp.get_or_insert(Time(*since));
+            if let Some(progress) = &seen.progress {
+                let total = progress.total_bytes.unwrap_or(progress.bytes_done).max(progress.bytes_done);
+                status.progress = Some(BackupProgress {
+                    bytes_done: signed(progress.bytes_done),
+                    total_bytes: signed(total),
+                });
+            }
+            Decision { status, again: Some(PROGRESS), ..Decision::default() }
+        }
+        PodState::Lost(lost) => {
+            status.node.clone_from(&lost.node);
+            try_again(seen, status, &Obstacle::passing(reason::POD_FAILED, lost.message.clone()))
+        }
+        PodState::Missing => {
+            try_again(seen, status, &Obstacle::passing(reason::POD_FAILED, "the mover pod was deleted"))
+        }
+        PodState::Ending { deadline } => {
+            let at_once = retry::overdue(seen.now, *deadline);
+            let steps = if at_once { vec![Step::Stop { at_once }] } else { Vec::new() };
+            Decision { steps, status, again: Some(PROGRESS) }
+        }
+        PodState::Waiting { .. } => Decision { status, again: Some(PROGRESS), ..Decision::default() },
+    }
+}
+
+/// The mover said how it ended. What it restored goes on its way; what it did not never reaches the claim.
+fn finish(seen: &Observed, mut status: Status, result: &JobResult) -> Decision {
+    if let Some(Output::Restore(output)) = &result.output {
+        status.snapshot_id = Some(output.snapshot.clone()).filter(|id| !id.is_empty());
+        status.files = Some(signed(output.files));
+        status.restored_bytes = Some(signed(output.bytes));
+        let all = signed(output.bytes);
+        status.progress = Some(BackupProgress { bytes_done: all, total_bytes: all });
+    }
+    status.skipped = Some(signed(result.problems));
+    status.first_skipped = result
+        .first_problems
+        .iter()
+        .map(|problem| format!("{}: {}", problem.item, problem.message))
+        .collect();
+    match result.outcome {
+        Outcome::Completed | Outcome::Partial => {
+            status.phase = Phase::Binding;
+            status.volume_name =
+                seen.temporary.as_ref().and_then(volume_of).map(str::to_owned).or(status.volume_name);
+            status.message = Some("the volume is full and goes to its claim".into());
+            Decision { status, again: Some(Duration::ZERO), ..Decision::default() }
+        }
+        Outcome::Cancelled => try_again(
+            seen,
+            status,
+            &Obstacle::passing(reason::POD_FAILED, "the mover pod was stopped by somebody else"),
+        ),
+        Outcome::Failed => {
+            let obstacle = pod::failure(result);
+            if obstacle.may_pass { try_again(seen, status, &obstacle) } else { fail(seen, status, &obstacle) }
+        }
+    }
+}
+
+/// The full volume goes to its claim, one step each time.
+fn bind(seen: &Observed, status: Status) -> Decision {
+    match handover::next(seen, &status) {
+        handover::Next::Step(step) => {
+            Decision { steps: vec![Step::HandOver(step)], status, again: Some(SOON) }
+        }
+        handover::Next::Wait => Decision { status, again: Some(SOON), ..Decision::default() },
+        handover::Next::Broken(obstacle) => fail(seen, status, &obstacle),
+        handover::Next::Done if status.skipped.unwrap_or(0) > 0 => {
+            let message = format!(
+                "restored, but for {} things: see firstSkipped and the log",
+                status.skipped.unwrap_or(0)
+            );
+            end(seen, status, Phase::PartiallyCompleted, reason::PARTIAL, &message)
+        }
+        handover::Next::Done => {
+            end(seen, status, Phase::Completed, reason::SUCCEEDED, "the claim is bound to the full volume")
+        }
+    }
+}
+
+/// Another pod goes on, unless there were too many.
+fn try_again(seen: &Observed, mut status: Status, why: &Obstacle) -> Decision {
+    let tried = status.retries.unwrap_or(0);
+    if tried >= retry::LIMIT {
+        let message = format!("{}; given up after {} tries", why.message, tried + 1);
+        return fail(seen, status, &Obstacle::lasting(why.reason, message));
+    }
+    status.retries = Some(tried + 1);
+    status.phase = Phase::Preparing;
+    status.message = Some(format!("{}; tried again", why.message));
+    // What is still to be prepared has its time anew.
+    status.accepted_timestamp = Some(Time(seen.now));
+    status.conditions.retain(|found| found.type_ != conditions::MOVER_STARTED);
+    mark(seen, &mut status, conditions::MOVER_STARTED, Some(false), why.reason, &why.message);
+    Decision { steps: vec![Step::Stop { at_once: false }], status, again: Some(SOON) }
+}
+
+/// A person must put something right; or nobody can.
+fn blocked(seen: &Observed, mut status: Status, obstacle: &Obstacle) -> Decision {
+    if !obstacle.may_pass {
+        return fail(seen, status, obstacle);
+    }
+    mark(seen, &mut status, conditions::ACCEPTED, Some(false), obstacle.reason, &obstacle.message);
+    status.message = Some(obstacle.message.clone());
+    Decision { status, again: Some(LATER), ..Decision::default() }
+}
+
+/// It is to stop: first the pod, then all.
+fn cancel(seen: &Observed, mut status: Status, why: &str) -> Decision {
+    if seen.pod.is_alive() {
+        let at_once =
+            matches!(&seen.pod, PodState::Ending { deadline } if retry::overdue(seen.now, *deadline));
+        let ending = matches!(seen.pod, PodState::Ending { .. });
+        let steps = if at_once || !ending { vec![Step::Stop { at_once }] } else { Vec::new() };
+        status.phase = Phase::Canceling;
+        status.message = Some("the mover is asked to stop".into());
+        return Decision { steps, status, again: Some(PROGRESS) };
+    }
+    end(seen, status, Phase::Canceled, reason::CANCELED, why)
+}
+
+fn fail(seen: &Observed, mut status: Status, obstacle: &Obstacle) -> Decision {
+    let mut message = obstacle.message.clone();
+    if status.phase == Phase::Binding {
+        let kept = status.volume_name.clone().unwrap_or_default();
+        message = format!("{message}; what was restored stays in PersistentVolume {kept}");
+    } else {
+        status.volume_name = None;
+    }
+    end(seen, status, Phase::Failed, obstacle.reason, &message)
+}
+
+/// The end is reported before anything is deleted.
+fn end(seen: &Observed, mut status: Status, phase: Phase, reason: &str, message: &str) -> Decision {
+    status.phase = phase;
+    status.message = Some(message.to_owned());
+    status.completion_timestamp = Some(Time(seen.now));
+    let good = matches!(phase, Phase::Completed | Phase::PartiallyCompleted);
+    mark(seen, &mut status, conditions::SUCCEEDED, Some(good), reason, message);
+    mark(
+        seen,
+        &mut status,
+        conditions::CLEANED_UP,
+        Some(false),
+        reason::IN_PROGRESS,
+        "what was made for it is deleted",
+    );
+    Decision { steps: Vec::new(), status, again: Some(Duration::ZERO) }
+}
+
+/// After its end: what was made for it goes.
+fn after(seen: &Observed, mut status: Status) -> Decision {
+    if condition::is_true(&status.conditions, conditions::CLEANED_UP) {
+        return Decision { status, ..Decision::default() };
+    }
+    if seen.clean {
+        mark(
+            seen,
+            &mut status,
+            conditions::CLEANED_UP,
+            Some(true),
+            reason::SUCCEEDED,
+            "nothing that was made for it is left",
+        );
+        return Decision { status, ..Decision::default() };
+    }
+    Decision { steps: vec![Step::Sweep], status, again: Some(SOON) }
+}
+
+/// It is deleted: cleaned up, then let go.
+fn leave(seen: &Observed, status: Status) -> Decision {
+    let step = if seen.clean { Step::LetGo } else { Step::Sweep };
+    Decision { steps: vec![step], status, again: Some(SOON) }
+}
+
+fn mark(seen: &Observed, status: &mut Status, kind: &str, value: Option<bool>, reason: &str, message: &str) {
+    condition::set(
+        &mut status.conditions,
+        kind,
+        value,
+        reason,
+        message,
+        seen.restore.metadata.generation,
+        seen.now,
+    );
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,95 @@
+//! `DataMoverRestore`: observe, decide, apply, report.
+
+mod apply;
+mod decide;
+mod handover;
+mod observe;
+
+use std::{sync::Arc, time::Duration};
+
+use carrack_controller_api::{DataMoverRestore, RestorePhase};
+use futures::{Stream, StreamExt as _};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api, ResourceExt as _,
+    runtime::{Controller, controller::Action, watcher},
+};
+
+use crate::{
+    context::Context,
+    error::{Error, Result},
+    metrics::Ended,
+    objects, owners,
+};
+
+/// How long after a failure of our own a restore is looked at again.
+const AFTER_FAILURE: Duration = Duration::from_secs(2);
+
+/// Works on restores until the stream is dropped.
+pub fn controller(context: &Context) -> impl Stream<Item = ()> + use<> {
+    let restores: Api<DataMoverRestore> = Api::all(context.client.clone());
+    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &context.settings.namespace);
+    Controller::new(restores, watcher::Config::default())
+        .watches(pods, owners::watched("datamoverrestore"), owners::of_pod)
+        .run(reconcile, failed, Arc::new(context.clone()))
+        .map(drop)
+}
+
+fn failed(_restore: Arc<DataMoverRestore>, error: &Error, _context: Arc<Context>) -> Action {
+    tracing::warn!(%error, "a restore could not be looked after, it is looked at again");
+    Action::requeue(AFTER_FAILURE)
+}
+
+async fn reconcile(restore: Arc<DataMoverRestore>, context: Arc<Context>) -> Result<Action> {
+    let api: Api<DataMoverRestore> =
+        Api::namespaced(context.client.clone(), &restore.namespace().unwrap_or_default());
+    // What the watch shows may be older than what we wrote ourselves, and a step must not be taken twice.
+    let Some(restore) = objects::find(&api, &restore.name_any()).await? else {
+        context.slots.release(&restore.uid().unwrap_or_default());
+        return Ok(Action::await_change());
+    };
+    let mut seen = observe::observe(&context, &restore).await?;
+    let Some(mut decision) = decide::decide(&seen) else { return Ok(Action::await_change()) };
+    apply::apply(&context, &mut seen, &decision).await?;
+    if seen.clean
+        && let Some(next) = decide::decide(&seen)
+    {
+        // Nothing is left: that is reported, or the request let go, at once.
+        apply::apply(&context, &mut seen, &next).await?;
+        decision = next;
+    }
+    report(&context, &api, &restore, &decision).await?;
+    Ok(decision.again.map_or_else(Action::await_change, Action::requeue))
+}
+
+/// Writes the status, if it says anything new, and tells of what people wait for.
+async fn report(
+    context: &Context,
+    api: &Api<DataMoverRestore>,
+    restore: &DataMoverRestore,
+    decision: &decide::Decision,
+) -> Result<()> {
+    let (before, after) = (restore.status.clone().unwrap_or_default(), &decision.status);
+    if before == *after && restore.status.is_some() || decision.steps.contains(&decide::Step::LetGo) {
+        return Ok(());
+    }
+    if after.phase.is_final() {
+        context.slots.release(&restore.uid().unwrap_or_default());
+    }
+    if !objects::report(api, &restore.name_any(), after).await? {
+        return Ok(());
+    }
+    if before.phase != after.phase {
+        if after.phase.is_final() {
+            context.metrics.restores.get_or_create(&Ended { result: format!("{:?}", after.phase) }).inc();
+        }
+        let warning = matches!(after.phase, RestorePhase::Failed | RestorePhase::PartiallyCompleted);
+        let note = after.message.clone().unwrap_or_else(|| format!("{:?}", after.phase));
+        context.tell(restore, warning, &format!("{:?}", after.phase), &note).await;
+    } else if before.message != after.message
+        && let Some(message) = &after.message
+    {
+        context.tell(restore, true, "Waiting", message).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! Nothing stays behind: everything that was made for a request is found by its label, and deleted in an order in which
+//! nothing is left without an owner.
+
+use carrack_controller_api::label;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Secret};
+use kube::{Api, ResourceExt as _, api::ListParams};
+use serde_json::json;
+
+use crate::{
+    context::Context,
+    error::{Error, Result},
+    objects::{self, Object},
+    pod::Owner,
+    snapshot::kinds::{VolumeSnapshot, VolumeSnapshotContent},
+};
+
+/// Deletes what there is, as far as it can go now; true if nothing is left.
+///
+/// Pods go first, for they use the rest; volumes before the snapshots that they were made from; what was borrowed before its
+/// owner. A volume that is to be handed over is spared.
+pub async fn sweep(context: &Context, owner: &Owner, spared: Option<&str>) -> Result<bool> {
+    let own = &context.settings.namespace;
+    let client = || context.client.clone();
+    if !gone(&Api::<Pod>::namespaced(client(), own), owner).await? {
+        return Ok(false);
+    }
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client(), own);
+    for claim in chosen(&claims, owner).await? {
+        let volume = claim
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.volume_name.as_deref())
+            .filter(|name| Some(*name) != spared);
+        if let Some(name) = volume {
+            let_go(context, owner, name).await?;
+        }
+        end(&claims, &claim).await?;
+    }
+    let secrets = gone(&Api::<Secret>::namespaced(client(), own), owner).await?;
+    if !chosen(&claims, owner).await?.is_empty() {
+        return Ok(false);
+    }
+    let volumes: Api<PersistentVolume> = Api::all(client());
+    let volumes =
+        chosen(&volumes, owner).await?.iter().all(|volume| Some(volume.name_any().as_str()) == spared);
+    let snapshots = snapshots(context, owner).await?;
+    Ok(secrets && volumes && snapshots)
+}
+
+/// A temporary volume goes with its claim, whatever its storage class says.
+async fn let_go(context: &Context, owner: &Owner, name: &str) -> Result<()> {
+    let volumes: Api<PersistentVolume> = Api::all(context.client.clone());
+    if objects::find(&volumes, name).await?.is_none() {
+        return Ok(());
+    }
+    let patch = json!({
+        "metadata": { "labels": owner.labels() }, "spec": { "persistentVolumeReclaimPolicy": "Delete" }
+    });
+    objects::change(&volumes, name, patch).await.map(drop)
+}
+
+/// Snapshots and contents: the borrowed ones, then the one that owns what is at the storage.
+async fn snapshots(context: &Context, owner: &Owner) -> Result<bool> {
+    let contents: Api<VolumeSnapshotContent> = Api::all(context.client.clone());
+    let borrowed: Api<VolumeSnapshot> = Api::namespaced(context.client.clone(), &context.settings.namespace);
+    if !kind_is_served(&contents).await? {
+        return Ok(true);
+    }
+    let lent = |snapshot: &VolumeSnapshot| snapshot.spec.source.persistent_volume_claim_name.is_none();
+    let mut clean = true;
+    for snapshot in chosen(&borrowed, owner).await?.iter().filter(|snapshot| lent(snapshot)) {
+        end(&borrowed, snapshot).await?;
+        clean = false;
+    }
+    for content in chosen(&contents, owner).await? {
+        end(&contents, &content).await?;
+        clean = false;
+    }
+    if !clean || owner.namespace.is_empty() {
+        return Ok(clean);
+    }
+    let beside: Api<VolumeSnapshot> = Api::namespaced(context.client.clone(), &owner.namespace);
+    for snapshot in chosen(&beside, owner).await? {
+        // A class that retains would leave at the storage what nobody knows of.
+        let status = snapshot.status.as_ref();
+        if let Some(name) = status.and_then(|status| status.bound_volume_snapshot_content_name.as_deref())
+            && let Some(content) = objects::find(&contents, name).await?
+            && content.spec.deletion_policy != "Delete"
+        {
+            objects::change(&contents, name, json!({ "spec": { "deletionPolicy": "Delete" } })).await?;
+        }
+        end(&beside, &snapshot).await?;
+        clean = false;
+    }
+    Ok(clean)
+}
+
+async fn kind_is_served(contents: &Api<VolumeSnapshotContent>) -> Result<bool> {
+    match contents.list_metadata(&ListParams::default().limit(1)).await {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+        Err(error) => Err(Error::api("VolumeSnapshotContents cannot be listed")(error)),
+    }
+}
+
+/// Deletes all of a kind that were made for the owner; true if there are none.
+async fn gone<K: Object>(api: &Api<K>, owner: &Owner) -> Result<bool> {
+    let found = chosen(api, owner).await?;
+    for object in &found {
+        end(api, object).await?;
+    }
+    Ok(found.is_empty())
+}
+
+async fn end<K: Object>(api: &Api<K>, object: &K) -> Result<()> {
+    if object.meta().deletion_timestamp.is_some() {
+        return Ok(());
+    }
+    objects::delete(api, object, None).await
+}
+
+/// All of a kind that were made for the owner.
+pub async fn chosen<K: Object>(api: &Api<K>, owner: &Owner) -> Result<Vec<K>> {
+    let labels = ListParams::default().labels(&format!("{}={}", label::OWNER_UID, owner.uid));
+    let what =
+        format!("{} of {} {}/{} cannot be listed", K::kind(&()), owner.kind, owner.namespace, owner.name);
+    Ok(api.list(&labels).await.map_err(Error::api(what))?.items)
+}
