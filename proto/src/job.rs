@@ -156,7 +156,7 @@ pub struct BackupTask {
     /// Tags of the snapshot.
     #[serde(default)]
     pub tags: Vec<String>,
-    /// Patterns of what is left out, as on the command line.
+    /// Patterns of what is left out, as on the command line; a slash in front means the root of the volume.
     #[serde(default)]
     pub exclude: Vec<String>,
     /// Whether inode numbers and change times tell nothing, as on a volume made from a snapshot.
@@ -173,7 +173,7 @@ pub struct BackupTask {
 pub struct RestoreTask {
     /// Its session or the beginning of it; `latest` takes the newest of `host`.
     pub snapshot: String,
-    /// Whose newest snapshot is meant.
+    /// Whose snapshot it is; `latest` needs it, and with it a snapshot of another host is not found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
     /// With `latest`: the newest that was begun no later than this.
@@ -187,7 +187,7 @@ pub struct RestoreTask {
     /// Whether what was written is read back and compared.
     #[serde(default)]
     pub verify: bool,
-    /// Patterns of what is brought back; everything if there is none.
+    /// Patterns of what is brought back; everything if there is none. A slash in front means the root of the volume.
     #[serde(default)]
     pub include: Vec<String>,
     /// Patterns of what is not.

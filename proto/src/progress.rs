@@ -30,6 +30,9 @@ pub struct Progress {
 impl Progress {
     /// Reads a line of output; none if it is something else.
     pub fn read(line: &str) -> Option<Self> {
-        serde_json::from_str::<Self>(line).ok().filter(|progress| progress.message_type == "status")
+        let mut progress = serde_json::from_str::<Self>(line).ok()?;
+        // The program says 0 of what it does not know yet.
+        progress.total_bytes = progress.total_bytes.filter(|&bytes| bytes > 0);
+        (progress.message_type == "status").then_some(progress)
     }
 }

@@ -11,6 +11,9 @@ const NAMED_PROBLEMS: usize = 5;
 /// Most bytes of one text in a result.
 const TEXT_LIMIT: usize = 400;
 
+/// Exit code of what cannot be told: that of an internal error.
+const TOO_LONG: u8 = 70;
+
 /// How the run of a mover pod ended: its termination message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -44,7 +47,8 @@ pub struct JobResult {
 pub enum Outcome {
     /// All of it was done.
     Completed,
-    /// Done, but for what the problems name.
+    /// Done, but for what the problems name. Of maintenance also: the check ran to its end and found damage, with exit
+    /// code 14.
     Partial,
     /// Not done.
     Failed,
@@ -149,7 +153,8 @@ pub struct MaintainOutput {
 
 impl JobResult {
     /// The termination message: at most [`TERMINATION_MESSAGE_LIMIT`] bytes. Long texts are cut, the number of problems
-    /// that are named goes down, and what came out of the run stays whole.
+    /// that are named goes down, and what came out of the run stays whole; a sealed bundle that does not fit makes it a
+    /// failure.
     pub fn to_message(&self) -> String {
         let mut shown = self.clone();
         shown.message = cut(&shown.message);
@@ -161,9 +166,25 @@ impl JobResult {
         }
         loop {
             let text = serde_json::to_string(&shown).unwrap_or_default();
-            if text.len() <= TERMINATION_MESSAGE_LIMIT || shown.first_problems.pop().is_none() {
+            if text.len() <= TERMINATION_MESSAGE_LIMIT {
                 return text;
             }
+            if shown.first_problems.pop().is_none() && shown.next.take().is_none() {
+                shown = shown.without_output(text.len());
+            }
+        }
+    }
+
+    /// Half of a secret is none: whoever waits for it has to know.
+    fn without_output(self, bytes: usize) -> Self {
+        Self {
+            outcome: Outcome::Failed,
+            exit_code: TOO_LONG,
+            message: format!(
+                "the result takes {bytes} bytes, and a termination message has {TERMINATION_MESSAGE_LIMIT}"
+            ),
+            output: None,
+            ..self
         }
     }
 
@@ -173,11 +194,19 @@ impl JobResult {
     }
 }
 
-/// The beginning of a long text.
+/// The beginning of a long text, by the bytes that it takes in JSON.
 fn cut(text: &str) -> String {
-    if text.len() <= TEXT_LIMIT {
-        return text.to_owned();
+    let mut bytes = 0;
+    for (at, character) in text.char_indices() {
+        bytes += match character {
+            '"' | '\\' => 2,
+            // As `\u001b`.
+            '\0'..' ' => 6,
+            _ => character.len_utf8(),
+        };
+        if bytes > TEXT_LIMIT {
+            return format!("{}…", &text[..at]);
+        }
     }
-    let end = (0..=TEXT_LIMIT).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
-    format!("{}…", &text[..end])
+    text.to_owned()
 }

@@ -9,6 +9,12 @@ use aws_lc_rs::{
 
 const KEY_BYTES: usize = 32;
 
+/// Of compression: the text is short.
+const LEVEL: i32 = 19;
+
+/// Most bytes of a secret.
+const SECRET_LIMIT: usize = 64 << 10;
+
 /// A key that only the controller and one pod know.
 pub struct SealKey([u8; KEY_BYTES]);
 
@@ -24,6 +30,9 @@ pub enum SealError {
     /// The source of randomness failed.
     #[error("there is no randomness to make a seal with")]
     Randomness,
+    /// There is none to compress in.
+    #[error("there is no memory to make a seal in")]
+    Memory,
 }
 
 impl fmt::Debug for SealKey {
@@ -51,9 +60,10 @@ impl SealKey {
         hex::encode(self.0)
     }
 
-    /// Seals a secret into printable text.
+    /// Seals a secret into printable text. It is compressed before: secrets in hexadecimal digits take half of it, and
+    /// a termination message is short.
     pub fn seal(&self, secret: &[u8]) -> Result<String, SealError> {
-        let mut bytes = secret.to_vec();
+        let mut bytes = zstd::bulk::compress(secret, LEVEL).map_err(|_| SealError::Memory)?;
         let key = RandomizedNonceKey::new(&AES_256_GCM, &self.0).map_err(|_| SealError::Key)?;
         let nonce =
             key.seal_in_place_append_tag(Aad::empty(), &mut bytes).map_err(|_| SealError::Randomness)?;
@@ -68,6 +78,6 @@ impl SealKey {
         let key = RandomizedNonceKey::new(&AES_256_GCM, &self.0).map_err(|_| SealError::Key)?;
         let mut rest = rest.to_vec();
         let opened = key.open_in_place(nonce, Aad::empty(), &mut rest).map_err(|_| SealError::Broken)?;
-        Ok(opened.to_vec())
+        zstd::bulk::decompress(opened, SECRET_LIMIT).map_err(|_| SealError::Broken)
     }
 }

@@ -16,13 +16,27 @@ fn failed(message: &str, problems: usize) -> JobResult {
 
 #[test]
 fn a_result_fits_into_a_termination_message_however_much_went_wrong() {
-    for (message, problems) in [("", 0), ("short", 1), (&*"ü".repeat(5000), 300)] {
+    let escaped = "\u{1b}\"\\".repeat(3000);
+    for (message, problems) in [("", 0), ("short", 1), (&*"ü".repeat(5000), 300), (&*escaped, 2)] {
         let text = failed(message, problems).to_message();
         assert!(text.len() <= TERMINATION_MESSAGE_LIMIT, "{} bytes", text.len());
         let read = JobResult::read(&text).expect("a result");
         assert_eq!((read.problems, read.exit_code), (problems as u64, 12));
     }
     assert_eq!(JobResult::read("Killed"), None);
+}
+
+#[test]
+fn a_sealed_bundle_stays_whole_or_is_no_result() {
+    let of = |length: usize| {
+        let output = Some(Output::Bundle { sealed: "f".repeat(length) });
+        let done = JobResult { outcome: Outcome::Completed, exit_code: 0, output, ..failed("", 0) };
+        JobResult::read(&done.to_message()).expect("a result")
+    };
+    assert_eq!(of(3800).output, Some(Output::Bundle { sealed: "f".repeat(3800) }));
+    let too_long = of(5000);
+    assert_eq!((too_long.outcome, too_long.output), (Outcome::Failed, None));
+    assert!(too_long.message.contains("4096"), "{}", too_long.message);
 }
 
 #[test]
@@ -68,6 +82,8 @@ fn progress_is_told_from_other_lines() {
         r#"{"message_type":"status","phase":"backup","bytes_done":5,"total_bytes":10,"percent_done":0.5}"#;
     let progress = Progress::read(line).expect("progress");
     assert_eq!((progress.bytes_done, progress.total_bytes), (5, Some(10)));
+    let unknown = Progress::read(&line.replace(":10", ":0")).expect("progress");
+    assert_eq!(unknown.total_bytes, None);
     assert_eq!(Progress::read(r#"{"message_type":"summary"}"#), None);
     assert_eq!(Progress::read("a word"), None);
 }

@@ -238,3 +238,38 @@ fn a_check_names_damage_and_marks_what_is_whole() {
     place.run(&["check", "--host", "two"], 0);
     place.run(&["check", "--host", "one"], 14);
 }
+
+/// What is not the verbs' own is described with jobs, and the result is the last line whatever happens.
+#[test]
+fn a_job_speaks_as_documented() {
+    let place = Place::new();
+    let (job, password) = (place.path("job"), place.path("password"));
+    fs::write(&password, "correct").expect("writes");
+    let repository = place.path("repository");
+    let task = |name: &str| format!(r#""task":{{"connect":{{"{name}":true}}}}"#);
+    for (name, code) in [("initialise", 0), ("surprise", 2)] {
+        let text = format!(
+            r#"{{"version":1,"repository":{{"url":"{}"}},"keys":{{"passwordFile":"{}"}},{}}}"#,
+            text(&repository),
+            text(&password),
+            task(name)
+        );
+        fs::write(&job, text).expect("writes");
+        let output = Command::new(assert_cmd::cargo::cargo_bin("carrack"))
+            .arg("job")
+            .arg(&job)
+            .arg("--result")
+            .arg(place.path("result"))
+            .env_clear()
+            .output()
+            .expect("the program was built: cargo build -p carrack-mover");
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let out = String::from_utf8(output.stdout).expect("UTF-8");
+        let own =
+            out.lines().filter(|line| ["\"step\"", "\"result\""].iter().any(|kind| line.contains(kind)));
+        let types: Vec<String> = own.map(|line| place.document.check("job", line)).collect();
+        let wanted: &[&str] = if code == 0 { &["step", "result"] } else { &["result"] };
+        assert_eq!(types, wanted, "{out}");
+        assert!(out.lines().last().is_some_and(|line| line.contains("\"result\"")), "{out}");
+    }
+}

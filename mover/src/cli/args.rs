@@ -67,6 +67,7 @@ pub(crate) enum Command {
     Copy(Box<commands::copy::CopyArgs>),
     Stats(commands::stats::StatsArgs),
     Repo(commands::repo::RepoArgs),
+    Job(commands::job::JobArgs),
     Completions(commands::completions::CompletionsArgs),
     Man(commands::man::ManArgs),
 }

@@ -8,9 +8,9 @@ use std::{
     },
 };
 
-use carrack_mover::{cancel::Cancel, clock::World, error::Result};
+use carrack_mover::{cancel::Cancel, clock::World, error::Result, repo::Repository};
 
-use super::{args::GlobalArgs, config::Config, output::Output, progress::Watch};
+use super::{args::GlobalArgs, config::Config, output::Output, progress::Watch, record::Record};
 
 /// Looks up a variable of the environment; an empty one counts as absent.
 pub(crate) fn environment(name: &str) -> Option<OsString> {
@@ -26,6 +26,8 @@ pub(crate) struct Context {
     pub(crate) cancel: Cancel,
     /// Whether the verb looks at `cancel` by itself; if not, the first signal ends the program at once.
     graceful: Arc<AtomicBool>,
+    /// The repository, if it is open already.
+    pub(crate) opened: Option<Repository>,
 }
 
 impl Context {
@@ -37,6 +39,19 @@ impl Context {
             world: World::system(),
             cancel: Cancel::default(),
             graceful: Arc::new(AtomicBool::new(false)),
+            opened: None,
+        }
+    }
+
+    /// For a verb that is a part of this one's work: with options of its own, and what it says is kept too.
+    pub(crate) fn of_part(&self, global: GlobalArgs, record: &Arc<Record>) -> Self {
+        Self {
+            output: Output::new(&global.output, &environment).recorded(record),
+            global,
+            world: self.world.clone(),
+            cancel: self.cancel.clone(),
+            graceful: Arc::clone(&self.graceful),
+            opened: None,
         }
     }
 

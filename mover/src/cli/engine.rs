@@ -31,6 +31,9 @@ pub(crate) async fn store(config: &Config) -> Result<Arc<dyn ObjectStore>> {
 
 /// Opens the repository that the options name.
 pub(crate) async fn open(context: &Context) -> Result<Repository> {
+    if let Some(repository) = &context.opened {
+        return Ok(repository.clone());
+    }
     let config = context.config()?;
     let store = store(&config).await?;
     open_place(context, store, &config.place).await

@@ -32,23 +32,23 @@ pub(crate) const DAMAGED: u8 = 14;
 pub(crate) const INTERNAL: u8 = 70;
 pub(crate) const STOPPED: u8 = 130;
 
-/// What is done when the program ends at once.
-type LastAct = Box<dyn FnOnce() + Send>;
+/// What is done when the program ends at once; it is told the exit code and why.
+type LastAct = Box<dyn FnOnce(u8, &str) + Send>;
 
 static LAST_ACT: Mutex<Option<LastAct>> = Mutex::new(None);
 
-/// Keeps what must be done even when there is no time: a directory that is mounted would be dead afterwards.
-#[cfg_attr(not(feature = "mount"), expect(dead_code, reason = "only a mount has something to leave behind"))]
-pub(crate) fn before_ending_at_once(act: impl FnOnce() + Send + 'static) {
+/// Keeps what must be done even when there is no time: a directory that is mounted would be dead afterwards, and who
+/// waits for the result of a job would get none.
+pub(crate) fn before_ending_at_once(act: impl FnOnce(u8, &str) + Send + 'static) {
     *LAST_ACT.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(act));
 }
 
 /// Ends the program without waiting for its threads.
-pub(crate) fn at_once(code: u8) -> ! {
+pub(crate) fn at_once(code: u8, why: &str) -> ! {
     // Whoever holds it is ending the program too.
     let act = LAST_ACT.try_lock().ok().and_then(|mut act| act.take());
     if let Some(act) = act {
-        act();
+        act(code, why);
     }
     std::process::exit(i32::from(code));
 }

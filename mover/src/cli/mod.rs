@@ -27,6 +27,7 @@ pub(crate) mod panic;
 mod password;
 mod path_list;
 mod progress;
+mod record;
 mod signals;
 mod units;
 mod usage;
@@ -41,10 +42,12 @@ const SHUTDOWN: Duration = Duration::from_secs(2);
 /// Runs the program.
 pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
-    let cli = match Cli::try_parse_from(&args) {
+    let mut cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(usage::explain(&error, &args)),
     };
+    // Whoever writes jobs is a program.
+    cli.global.output.json |= matches!(cli.command, Command::Job(_));
     let context = Context::new(cli.global);
     context.output.start_log();
     let result = signals::install(&context).and_then(|()| execute(&context, cli.command));
@@ -88,6 +91,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<Outcome> {
         Command::Forget(args) => commands::forget::run(context, &args).await,
         Command::Prune(args) => commands::prune::run(context, &args).await,
         Command::Copy(args) => commands::copy::run(context, &args).await,
+        Command::Job(args) => commands::job::run(context, &args).await,
     };
     result.map_err(signals::explain)
 }

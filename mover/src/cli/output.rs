@@ -21,6 +21,7 @@ use super::{
     args::OutputArgs,
     exit::{self, OutputClosed},
     json::{self, Tagged},
+    record::Record,
     units,
 };
 
@@ -36,6 +37,8 @@ pub(crate) struct Output {
     data_on_stdout: bool,
     /// What is drawn on standard error now, and must make room for lines.
     bar: Arc<Mutex<Option<ProgressBar>>>,
+    /// Who else wants to know.
+    record: Option<Arc<Record>>,
 }
 
 impl Output {
@@ -51,7 +54,13 @@ impl Output {
             colour: terminal && !plain,
             data_on_stdout: false,
             bar: Arc::default(),
+            record: None,
         }
+    }
+
+    /// The same, and what it says is kept as well.
+    pub(crate) fn recorded(self, record: &Arc<Record>) -> Self {
+        Self { record: Some(Arc::clone(record)), ..self }
     }
 
     /// The same, for a verb whose data goes to standard output.
@@ -113,6 +122,9 @@ impl Output {
 
     /// One message for programs.
     pub(crate) fn message(&self, message_type: &str, body: &impl Serialize) -> Result<()> {
+        if let Some(record) = &self.record {
+            record.message(message_type, body);
+        }
         let line = json::line(&Tagged { message_type, body });
         self.line(line)
     }
@@ -126,6 +138,19 @@ impl Output {
 
     /// Something went wrong, and the work goes on.
     pub(crate) fn problem(&self, what: &str, message: &str) {
+        self.unprinted_problem(what, message);
+        self.print_problem(what, message);
+    }
+
+    /// The same of one too many to be printed.
+    pub(crate) fn unprinted_problem(&self, what: &str, message: &str) {
+        if let Some(record) = &self.record {
+            record.problem(what, message);
+        }
+    }
+
+    /// Prints it, and nothing else.
+    pub(crate) fn print_problem(&self, what: &str, message: &str) {
         if self.json {
             let body = json::Problem::new(what, message);
             self.stderr_line(&json::line(&Tagged { message_type: "error", body: &body }));

@@ -10,8 +10,13 @@ pub(crate) fn install() {
     std::panic::set_hook(Box::new(|info| {
         let text = report(info);
         drop(std::io::stderr().lock().write_all(text.as_bytes()));
-        exit::at_once(exit::INTERNAL);
+        exit::at_once(exit::INTERNAL, &in_short(info));
     }));
+}
+
+fn in_short(info: &PanicHookInfo<'_>) -> String {
+    let place = info.location().map(ToString::to_string).unwrap_or_default();
+    format!("internal error at {place}: {}", info.payload_as_str().unwrap_or("no message"))
 }
 
 fn report(info: &PanicHookInfo<'_>) -> String {

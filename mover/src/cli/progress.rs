@@ -185,11 +185,12 @@ impl Monitor for Watcher {
         Progress::add(&self.progress.problems, 1);
         let number = Progress::get(&self.progress.problems);
         if number > PROBLEMS_PRINTED {
+            self.output.unprinted_problem(&problem.what, &problem.message);
             return;
         }
         self.output.problem(&problem.what, &problem.message);
         if number == PROBLEMS_PRINTED {
-            self.output.problem("more problems", "they are counted and no longer printed");
+            self.output.print_problem("more problems", "they are counted and no longer printed");
         }
     }
 

@@ -14,6 +14,9 @@ use signal_hook::{
 
 use super::{context::Context, exit, password};
 
+/// What is said when the program ends at once.
+const STOPPED: &str = "stopped; nothing is lost";
+
 /// Starts to listen.
 pub(crate) fn install(context: &Context) -> Result<()> {
     let listened: &[i32] = if ignores_hangup() { &[SIGINT, SIGTERM] } else { &[SIGINT, SIGTERM, SIGHUP] };
@@ -25,8 +28,8 @@ pub(crate) fn install(context: &Context) -> Result<()> {
         for _ in signals.forever() {
             if cancel.is_cancelled() || !graceful.load(Ordering::Relaxed) {
                 password::restore_terminal();
-                output.note("stopped; nothing is lost");
-                exit::at_once(exit::STOPPED);
+                output.note(STOPPED);
+                exit::at_once(exit::STOPPED, STOPPED);
             }
             cancel.cancel();
             output.note("stopping at a safe point; once more to end at once");

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
+
 use super::{
     Repository,
     ends::{End, is_doubt, parent_of},
@@ -135,15 +137,11 @@ impl Repository {
 
     /// The snapshot that a person means, with its keys: `latest`, or the beginning of its id.
     pub async fn find_snapshot(&self, text: &str, filter: &SnapshotFilter) -> Result<Snapshot> {
-        let list = self.snapshots().await?;
-        let mut matching = list.snapshots.iter().filter(|snapshot| filter.matches(snapshot));
         if text == "latest" {
-            let latest = matching.next_back();
-            if let Some((name, error)) = self.perhaps_newer(&list, latest, filter).await? {
-                return Err(unclear_latest(name, error, latest));
-            }
-            return self.snapshot(latest.ok_or_else(|| filter.no_match())?.session).await;
+            return self.latest(filter, None, 0).await;
         }
+        let list = self.snapshots().await?;
+        let matching = list.snapshots.iter().filter(|snapshot| filter.matches(snapshot));
         let by_id = |snapshot: &&Snapshot| {
             snapshot.session.nonce.to_hex().starts_with(text) || snapshot.session.to_string() == text
         };
@@ -161,6 +159,34 @@ impl Repository {
         }
     }
 
+    /// The newest snapshot that was begun no later than `as_of`, or the one so many before it, with its keys.
+    pub async fn latest(
+        &self,
+        filter: &SnapshotFilter,
+        as_of: Option<Timestamp>,
+        previous: usize,
+    ) -> Result<Snapshot> {
+        let list = self.snapshots().await?;
+        let in_time = |snapshot: &&Snapshot| as_of.is_none_or(|as_of| snapshot.started <= as_of);
+        let mut matching = list.snapshots.iter().filter(|snapshot| filter.matches(snapshot)).filter(in_time);
+        let count = matching.clone().count();
+        let latest = matching.nth_back(previous);
+        if let Some((name, error)) = self.perhaps_newer(&list, latest, filter, as_of).await? {
+            return Err(unclear_latest(name, error, latest));
+        }
+        let latest = latest.ok_or_else(|| match (as_of, count) {
+            (None, 0) => filter.no_match(),
+            (Some(as_of), 0) => {
+                let until = as_of.strftime("%F %T UTC");
+                filter.no_match().context(format!("there is nothing that was begun by {until}"))
+            }
+            (_, count) => filter
+                .no_match()
+                .context(format!("there is nothing {previous} before the newest of {count} that match")),
+        })?;
+        self.snapshot(latest.session).await
+    }
+
     /// A snapshot that cannot be read, and that may be what is meant rather than the latest of those that can: of the
     /// same source, or of any if any will do.
     async fn perhaps_newer<'l>(
@@ -168,6 +194,7 @@ impl Repository {
         list: &'l SnapshotList,
         latest: Option<&Snapshot>,
         filter: &SnapshotFilter,
+        as_of: Option<Timestamp>,
     ) -> Result<Option<(SessionName, &'l Error)>> {
         for (name, error) in &list.unreadable {
             let same = latest.is_some_and(|latest| latest.session.lineage == name.lineage);
@@ -181,6 +208,9 @@ impl Repository {
                 Err(error) if is_doubt(&error) => None,
                 Err(error) => return Err(error),
             };
+            if began.zip(as_of).is_some_and(|(began, as_of)| began > as_of) {
+                continue;
+            }
             if began.zip(latest).is_none_or(|(began, latest)| began > latest.started) {
                 return Ok(Some((*name, error)));
             }

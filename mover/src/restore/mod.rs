@@ -55,6 +55,8 @@ pub struct RestoreOptions {
     pub existing: Existing,
     /// Remove what the selected part of the snapshot does not have.
     pub delete: bool,
+    /// A directory that is restored to the target itself gives it its attributes even if the target holds something.
+    pub take_over: bool,
     /// Read everything back and compare it, but for the files that `existing` left as they were.
     pub verify: bool,
     /// Only say what would be done.
@@ -73,6 +75,7 @@ impl RestoreOptions {
             selection: Selection::default(),
             existing: Existing::default(),
             delete: false,
+            take_over: false,
             verify: false,
             dry_run: false,
             memory_bytes: limits::MEMORY_DEFAULT,

@@ -97,7 +97,7 @@ pub(crate) async fn run(
         (Some(TargetTree::open(&options.target, wish)?), None)
     };
     let (fresh, unused) = match tree.as_ref().or(looked_at.as_ref()) {
-        Some(tree) => (tree.is_empty()?, tree.is_unused()?),
+        Some(tree) => (tree.is_empty()?, options.take_over || tree.is_unused()?),
         None => (true, true),
     };
     let shared = Arc::new(Shared::new(reader, tree, Arc::clone(&monitor), cancel));

@@ -19,3 +19,4 @@ pub use crate::source::Problem;
 pub use attributes::differing;
 pub use file::TargetFile;
 pub(crate) use remove::directory_in_the_way;
+pub(crate) use root::MADE_BY_THE_FILE_SYSTEM;

@@ -10,7 +10,7 @@ use crate::sys::directory::{each_entry, open_directory};
 use crate::sys::stat::stat_of;
 
 /// What a new file system holds, which is nobody's.
-const MADE_BY_THE_FILE_SYSTEM: &[u8] = b"lost+found";
+pub(crate) const MADE_BY_THE_FILE_SYSTEM: &[u8] = b"lost+found";
 /// How the target itself is named in messages, where everything else has its path beneath it.
 const ITSELF: &[u8] = b".";
 const ACCESS_LIST: &[u8] = b"system.posix_acl_access";

@@ -4,6 +4,7 @@ use std::{os::unix::ffi::OsStringExt as _, path::PathBuf};
 
 use carrack_mover::{
     error::{Error, Result},
+    keys::WriterBundle,
     repo::{CreateOptions, Repository, RotatePlan, Unlock},
     source::roots::absolute,
 };
@@ -104,7 +105,12 @@ pub(crate) async fn run(context: &Context, args: &KeyArgs) -> Result<Outcome> {
     }
 }
 
-async fn bundle(context: &Context, host: Option<&str>, paths: &[PathBuf]) -> Result<Outcome> {
+/// The keys that write the source of a host and its paths.
+pub(crate) async fn writer_bundle(
+    context: &Context,
+    host: Option<&str>,
+    paths: &[PathBuf],
+) -> Result<WriterBundle> {
     let repository = engine::open(context).await?;
     let host = host.map_or_else(backup::this_host, |name| Ok(name.to_owned()))?;
     let full = |path: &PathBuf| absolute(path).map(|path| path.into_os_string().into_vec());
@@ -113,7 +119,11 @@ async fn bundle(context: &Context, host: Option<&str>, paths: &[PathBuf]) -> Res
     paths.sort();
     paths.dedup();
     let lineage = repository.lineage(&host, &paths);
-    let bundle = repository.keys().writer_bundle(repository.format().repository, lineage)?;
+    repository.keys().writer_bundle(repository.format().repository, lineage)
+}
+
+async fn bundle(context: &Context, host: Option<&str>, paths: &[PathBuf]) -> Result<Outcome> {
+    let bundle = writer_bundle(context, host, paths).await?;
     if context.output.is_json() {
         context.output.message("summary", &serde_json::json!({ "bundle": bundle }))?;
         return Ok(Outcome::Done);

@@ -9,6 +9,7 @@ pub(crate) mod diff;
 pub(crate) mod find;
 pub(crate) mod forget;
 pub(crate) mod init;
+pub(crate) mod job;
 pub(crate) mod key;
 pub(crate) mod ls;
 pub(crate) mod man;

@@ -65,6 +65,9 @@ pub(crate) struct RestoreArgs {
     /// What to do with files that are there already
     #[arg(long, value_name = "WHEN", default_value = "always")]
     pub(crate) overwrite: OverwriteArg,
+    /// When the target gets owner, mode, times and other attributes of the directory that becomes it
+    #[arg(long, value_name = "WHEN", default_value = "if-unused", hide_short_help = true)]
+    pub(crate) target_attributes: TargetAttributesArg,
     /// Read everything back from the target and compare; but for files that --overwrite if-newer or never left alone
     #[arg(long)]
     pub(crate) verify: bool,
@@ -112,6 +115,16 @@ pub(crate) enum OverwriteArg {
     IfNewer,
     /// Leave every file alone that is there
     Never,
+}
+
+/// When the target gets the attributes of the directory that becomes it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TargetAttributesArg {
+    /// If it is new, or empty but for lost+found
+    #[default]
+    IfUnused,
+    /// Whatever it holds, as what an earlier run of the same restore has written
+    Always,
 }
 
 pub(crate) async fn run(context: &Context, args: &RestoreArgs) -> Result<Outcome> {
@@ -291,6 +304,7 @@ async fn to_directory(
         selection,
         existing,
         delete: args.delete,
+        take_over: args.target_attributes == TargetAttributesArg::Always,
         verify: args.verify,
         dry_run: args.dry_run,
         memory_bytes: config.memory_bytes,

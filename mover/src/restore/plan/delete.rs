@@ -10,6 +10,7 @@ use crate::{
     error::{ErrorKind, Result},
     format::{metadata::Kind, order::split_path},
     sys::names::{Cursor, Room, temporary},
+    target::MADE_BY_THE_FILE_SYSTEM,
 };
 
 /// The names of one directory of the target, and those of directories that wait, take this part of the memory each.
@@ -148,6 +149,10 @@ impl Planner<'_> {
     fn remove_other(&mut self, path: &[u8]) {
         // What the patterns do not select is not this restore's to remove.
         if !self.options.selection.wants(path) {
+            return;
+        }
+        // That of the file system that is mounted there, which is not part of its contents.
+        if path == MADE_BY_THE_FILE_SYSTEM && matches!(self.present(path), Some((Kind::Directory, _))) {
             return;
         }
         let Some(tree) = self.used() else { return };

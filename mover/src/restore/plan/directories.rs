@@ -18,6 +18,10 @@ impl Planner<'_> {
     /// The chosen directory is the target itself. Its attributes are the target's unless somebody uses that already:
     /// whoever restores into a directory with contents did not ask for another owner or mode of it.
     pub(super) fn target_itself(&mut self, metadata: Metadata) {
+        if self.options.delete {
+            // It may be empty, and then no name of it ever comes.
+            self.others.wait(b"");
+        }
         if !self.unused {
             self.report.target_attributes = Some(TargetAttributes::Left);
             return;

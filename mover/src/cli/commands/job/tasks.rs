@@ -1,0 +1,236 @@
+//! The tasks: each runs the verbs that `plan` names, and reads what came out of them in their summaries.
+
+use std::sync::Arc;
+
+use carrack_mover::{
+    error::{Error, ErrorKind, Result},
+    format::{records::Snapshot, session::SessionName},
+    monitor::unescape_path,
+    repo::{Repository, SnapshotFilter},
+};
+use carrack_proto::{
+    BackupOutput, BackupTask, ConnectOutput, Job, MaintainOutput, MaintainTask, Output, RestoreOutput,
+    RestoreTask, Source, Task,
+};
+use serde::Serialize;
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::{place, plan, read};
+use crate::cli::{
+    args::Command,
+    commands::key::{self, KeyArgs, KeyWhat},
+    context::Context,
+    dispatch, engine,
+    exit::Outcome,
+    record::Record,
+};
+
+/// The word for the newest snapshot.
+const LATEST: &str = "latest";
+
+/// One job at work.
+#[derive(Debug)]
+pub(super) struct Tasks<'j> {
+    context: &'j Context,
+    record: &'j Arc<Record>,
+    job: &'j Job,
+}
+
+/// Body of `step`.
+#[derive(Debug, Serialize)]
+struct Step<'s> {
+    arguments: &'s [String],
+}
+
+impl<'j> Tasks<'j> {
+    pub(super) fn new(context: &'j Context, record: &'j Arc<Record>, job: &'j Job) -> Self {
+        Self { context, record, job }
+    }
+
+    /// Does what the job asks for; what came out of it is in `output`, also of a part if the rest has failed.
+    pub(super) async fn run(&self, output: &mut Option<Output>) -> Result<Outcome> {
+        match &self.job.task {
+            Task::Connect { initialise } => {
+                *output = Some(Output::Connect(self.connect(*initialise).await?));
+                Ok(Outcome::Done)
+            }
+            Task::Bundle { source, seal_key_file } => {
+                *output = Some(Output::Bundle { sealed: self.bundle(source, seal_key_file).await? });
+                Ok(Outcome::Done)
+            }
+            Task::Backup(task) => self.backup(task, output).await,
+            Task::Restore(task) => self.restore(task, output).await,
+            Task::Maintain(task) => self.maintain(task, output).await,
+            Task::Forget { snapshot } => self.forget(snapshot, output).await,
+        }
+    }
+
+    /// The verb of a command line, and what it works with.
+    fn prepare(&self, verb: &[String]) -> Result<(Context, Command)> {
+        let cli = plan::parse(self.job, verb)?;
+        Ok((self.context.of_part(cli.global, self.record), cli.command))
+    }
+
+    /// Runs a verb, on a repository that is open if there is one.
+    async fn verb(&self, words: &[String], opened: Option<Repository>) -> Result<Outcome> {
+        let (mut context, command) = self.prepare(words)?;
+        context.opened = opened;
+        self.context.cancel.check()?;
+        self.context.output.message("step", &Step { arguments: words })?;
+        Box::pin(dispatch(&context, command)).await
+    }
+
+    async fn open(&self) -> Result<Repository> {
+        // Any verb will do: how to open the repository is the same for all.
+        engine::open(&self.prepare(&plan::init())?.0).await
+    }
+
+    async fn connect(&self, initialise: bool) -> Result<ConnectOutput> {
+        let is_there = |repository: Repository| ConnectOutput {
+            id: repository.format().repository.to_hex(),
+            initialised: false,
+        };
+        match self.open().await {
+            Ok(repository) => return Ok(is_there(repository)),
+            Err(error) if initialise && error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        match self.verb(&plan::init(), None).await {
+            Ok(_) => Ok(ConnectOutput { id: text(&self.record.take_summary(), "id"), initialised: true }),
+            // Somebody else has made it meanwhile.
+            Err(error) if error.kind() == ErrorKind::Conflict => self.open().await.map(is_there),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The sealed bundle; it is printed nowhere.
+    async fn bundle(&self, source: &Source, seal_key_file: &str) -> Result<String> {
+        let seal = read::seal_key(seal_key_file)?;
+        let (context, command) = self.prepare(&plan::bundle(source))?;
+        let Command::Key(KeyArgs { what: KeyWhat::Bundle { host, path } }) = command else {
+            return Err(Error::internal("the command line of a bundle is that of another verb"));
+        };
+        let bundle = key::writer_bundle(&context, host.as_deref(), &path).await?;
+        let text = serde_json::to_vec(&bundle)
+            .map_err(|error| Error::internal("the bundle cannot be written").with_source(error))?;
+        seal.seal(&Zeroizing::new(text))
+            .map_err(|error| Error::internal("the bundle cannot be sealed").with_source(error))
+    }
+
+    async fn backup(&self, task: &BackupTask, output: &mut Option<Output>) -> Result<Outcome> {
+        place::require(&task.source.place)?;
+        let left_out = place::lost_and_found(&task.source.place);
+        let outcome = self.verb(&plan::backup(task, left_out.as_deref())?, None).await?;
+        let summary = self.record.take_summary();
+        *output = Some(Output::Backup(BackupOutput {
+            snapshot: summary["session"].as_str().map(str::to_owned),
+            logical_bytes: number(&summary, "total_bytes_processed"),
+            read_bytes: number(&summary, "bytes_read"),
+            added_bytes: number(&summary, "data_added"),
+            stored_bytes: number(&summary, "data_added_packed"),
+            files: number(&summary, "total_files_processed"),
+            excluded: number(&summary, "excluded"),
+        }));
+        Ok(outcome)
+    }
+
+    async fn restore(&self, task: &RestoreTask, output: &mut Option<Output>) -> Result<Outcome> {
+        place::require(&task.target.place)?;
+        let repository = self.open().await?;
+        let snapshot = choose(&repository, task).await?;
+        let session = snapshot.session.to_string();
+        let words = plan::restore(task, &session, &root(&snapshot)?);
+        let outcome = self.verb(&words, Some(repository)).await?;
+        let summary = self.record.take_summary();
+        *output = Some(Output::Restore(RestoreOutput {
+            snapshot: session,
+            files: number(&summary, "files"),
+            bytes: number(&summary, "bytes"),
+            fetched_bytes: number(&summary, "bytes_fetched"),
+            verified_files: number(&summary, "files_verified"),
+        }));
+        Ok(outcome)
+    }
+
+    async fn maintain(&self, task: &MaintainTask, output: &mut Option<Output>) -> Result<Outcome> {
+        let mut outcome = Outcome::Done;
+        let mut done = MaintainOutput::default();
+        for words in plan::maintain(task)? {
+            outcome = outcome.and(self.verb(&words, None).await?);
+            let summary = self.record.take_summary();
+            match words[0].as_str() {
+                "forget" => done.forgotten = length(&summary, "forgotten"),
+                "prune" => {
+                    done.freed_bytes = number(&summary, "deleted_bytes");
+                    let before = number(&self.record.take_prune_plan(), "bytes");
+                    let after = before.saturating_sub(done.freed_bytes) + number(&summary["repack"], "bytes");
+                    done.repository_bytes = Some(after);
+                }
+                _ => {
+                    done.checked_snapshots = number(&summary, "snapshots");
+                    done.damaged_objects = number(&summary, "damages");
+                }
+            }
+            *output = Some(Output::Maintain(done.clone()));
+        }
+        Ok(outcome)
+    }
+
+    async fn forget(&self, snapshot: &str, output: &mut Option<Output>) -> Result<Outcome> {
+        let session: SessionName = snapshot.parse().map_err(|error: Error| {
+            error.context(format!("snapshot {snapshot:?}")).with_hint("give the full name of its session")
+        })?;
+        let repository = self.open().await?;
+        let list = repository.snapshots().await?;
+        let known = list.snapshots.iter().any(|snapshot| snapshot.session == session)
+            || list.unreadable.iter().any(|(name, _)| *name == session);
+        if !known {
+            // Whoever asked before was not told that it had been done.
+            *output = Some(Output::Forget { forgotten: 0 });
+            return Ok(Outcome::Done);
+        }
+        let outcome = self.verb(&plan::forget(snapshot), Some(repository)).await?;
+        *output = Some(Output::Forget { forgotten: length(&self.record.take_summary(), "forgotten") });
+        Ok(outcome)
+    }
+}
+
+/// The snapshot that a restore means.
+async fn choose(repository: &Repository, task: &RestoreTask) -> Result<Snapshot> {
+    let filter = SnapshotFilter { hosts: task.host.iter().cloned().collect(), ..SnapshotFilter::default() };
+    if task.snapshot == LATEST {
+        if filter.is_empty() {
+            return Err(Error::invalid("the latest snapshot is meant, and not said of which host")
+                .with_hint("give the host, or the session of a snapshot"));
+        }
+        let previous = task.previous.unwrap_or_default() as usize;
+        return repository.latest(&filter, task.as_of, previous).await;
+    }
+    if task.as_of.is_some() || task.previous.is_some() {
+        return Err(Error::invalid("asOf and previous go with the latest snapshot, and one is named")
+            .with_hint("leave them out, or ask for latest"));
+    }
+    repository.find_snapshot(&task.snapshot, &filter).await
+}
+
+/// The directory of a snapshot that becomes the target: its only source, or all of it if it has several.
+fn root(snapshot: &Snapshot) -> Result<String> {
+    let [only] = snapshot.paths.as_slice() else { return Ok(String::new()) };
+    unescape_path(only).and_then(|path| String::from_utf8(path).ok()).ok_or_else(|| {
+        Error::invalid(format!("the path {only} of snapshot {} is not UTF-8", snapshot.session))
+            .with_hint("restore it with: carrack restore")
+    })
+}
+
+fn number(message: &Value, field: &str) -> u64 {
+    message[field].as_u64().unwrap_or_default()
+}
+
+fn length(message: &Value, field: &str) -> u64 {
+    message[field].as_array().map_or(0, |list| list.len() as u64)
+}
+
+fn text(message: &Value, field: &str) -> String {
+    message[field].as_str().unwrap_or_default().to_owned()
+}
