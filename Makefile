@@ -9,7 +9,7 @@ CARGO_DENY := $(CARRACK_CACHE)/tools/bin/cargo-deny
 TEST_TREE ?= /usr/include
 
 .PHONY: help build demo test setup-test fmt lint program unit reader deny advisories demo-small upgrade judges judges-short \
-  soak soak-short bench fuzz mutants coverage cluster cluster-down clean
+  soak soak-short bench fuzz mutants coverage image cluster cluster-down clean
 
 help:
 	@printf '%s\n' 'make build       release build of carrack into target/release' \
@@ -37,7 +37,7 @@ demo:
 
 # In the order of what fails fastest.
 test: setup-test
-	$(MAKE) --no-print-directory fmt deny lint unit reader upgrade demo-small judges-short soak-short
+	$(MAKE) --no-print-directory fmt deny lint unit reader image upgrade demo-small judges-short soak-short
 	@echo 'make test: everything passed'
 
 setup-test:
@@ -66,6 +66,10 @@ unit: program
 
 reader: program
 	PYTHON=$(CARRACK_CACHE)/reader/bin/python tests/reader/run.sh
+
+# What the builder of the image promises, of the development build.
+image: program
+	PYTHONDONTWRITEBYTECODE=1 python3 charts/image/test_build.py
 
 # What earlier releases wrote serves today's program.
 upgrade: program

@@ -60,8 +60,9 @@ const ROOMS: &[(&str, &[&str])] = &[
 /// Rooms that turn bytes into values and back: no runtime, no files, no client, so that their tests are plain.
 const PURE: &[&str] = &["format", "codec", "chunker", "keys", "id", "error", "limits", "secret"];
 const NOT_IN_PURE: &[&str] = &["tokio::", "std::fs", "aws_sdk", "aws_config", "std::net", "std::process"];
-/// What belongs to the terminal alone.
-const ONLY_IN_CLI: &[&str] = &["clap::", "indicatif::", "anyhow::", "println!", "eprintln!"];
+/// What belongs to the terminal alone, and to the pod.
+const ONLY_IN_CLI: &[&str] =
+    &["clap::", "indicatif::", "anyhow::", "println!", "eprintln!", "carrack_proto::"];
 
 #[test]
 fn rooms_use_only_what_the_table_allows() {

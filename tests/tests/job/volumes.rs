@@ -91,9 +91,10 @@ fn from_device_to_device() {
     let read = |device: &LoopDevice| fs::read(device.path()).expect("reads");
     assert!(read(&source) == read(&target), "the devices differ");
 
-    let told = place.run(Task::Restore(to(volume(&small))), 15);
+    let told = place.run(Task::Restore(to(volume(&small))), 2);
     assert!(told.message.contains(small.path().to_str().expect("UTF-8")), "{told:?}");
-    // A device does not fit into a directory, nor a tree onto a device.
+    // A device does not fit into a directory, nor a tree onto a device, be it one file only.
+    fs::write(place.path("data/only"), "x").expect("writes");
     place.run(Task::Restore(to(directory(&place.path("data")))), 2);
     place.backup(place.password(), 0);
     place.run(Task::Restore(to(volume(&target))), 2);

@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use carrack_mover::{
     error::{Error, ErrorKind, Result},
-    format::{records::Snapshot, session::SessionName},
+    format::{
+        records::{Snapshot, SourceKind},
+        session::SessionName,
+    },
     monitor::unescape_path,
     repo::{Repository, SnapshotFilter},
 };
 use carrack_proto::{
-    BackupOutput, BackupTask, ConnectOutput, Job, MaintainOutput, MaintainTask, Output, RestoreOutput,
+    BackupOutput, BackupTask, ConnectOutput, Job, MaintainOutput, MaintainTask, Output, Place, RestoreOutput,
     RestoreTask, Source, Task,
 };
 use serde::Serialize;
@@ -139,6 +142,7 @@ impl<'j> Tasks<'j> {
         place::require(&task.target.place)?;
         let repository = self.open().await?;
         let snapshot = choose(&repository, task).await?;
+        require_same_kind(&snapshot, &task.target.place)?;
         let session = snapshot.session.to_string();
         let words = plan::restore(task, &session, &root(&snapshot)?);
         let outcome = self.verb(&words, Some(repository)).await?;
@@ -212,6 +216,21 @@ async fn choose(repository: &Repository, task: &RestoreTask) -> Result<Snapshot>
             .with_hint("leave them out, or ask for latest"));
     }
     repository.find_snapshot(&task.snapshot, &filter).await
+}
+
+/// A verb would write the only file of a tree onto a device: people do that on purpose, and programs by mistake.
+fn require_same_kind(snapshot: &Snapshot, place: &Place) -> Result<()> {
+    let (holds, wanted) = match (snapshot.source, place) {
+        (SourceKind::Block, Place::Directory(_)) => ("a device", "a raw block volume"),
+        (SourceKind::Files | SourceKind::Stdin, Place::Device(_)) => ("files", "a volume with a file system"),
+        _ => return Ok(()),
+    };
+    let path = place.path();
+    Err(Error::invalid(format!(
+        "snapshot {} holds {holds}, and {path} is no place for that",
+        snapshot.session
+    ))
+    .with_hint(format!("restore it to {wanted}")))
 }
 
 /// The directory of a snapshot that becomes the target: its only source, or all of it if it has several.
