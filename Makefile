@@ -23,7 +23,8 @@ help:
 	  'make soak        work on two repositories at random for SOAK_HOURS (default 1), with everything that can be killed' \
 	  'make cluster     real Kubernetes on this machine, as root (CLUSTERS=1|2, LEVEL=control-plane|full); prints what to export' \
 	  'make cluster-down  end exactly that' \
-	  'make advisories  check dependencies against the public advisory database' \
+	  'make chart       the chart, the kinds and the YAML of the operator guide at a real API server, as root' \
+  'make advisories  check dependencies against the public advisory database' \
 	  'make clean       remove everything that was built or cached here'
 
 build:
@@ -134,6 +135,12 @@ cluster:
 
 cluster-down:
 	@cargo run -q --locked -p carrack-cluster --bin cluster -- down $(CLUSTER_DIRECTORY)
+
+# charts/test.sh says what else it takes.
+chart:
+	@tests/setup.sh cluster
+	cargo build --locked -p carrack-controller -p carrack-cluster
+	charts/test.sh
 
 clean:
 	cargo clean
