@@ -9,7 +9,7 @@ CARGO_DENY := $(CARRACK_CACHE)/tools/bin/cargo-deny
 TEST_TREE ?= /usr/include
 
 .PHONY: help build demo test setup-test fmt lint program unit reader deny advisories demo-small upgrade judges judges-short \
-  soak soak-short bench fuzz mutants coverage image cluster cluster-down clean
+  soak soak-short bench fuzz mutants coverage image cluster cluster-down chart clean
 
 help:
 	@printf '%s\n' 'make build       release build of carrack into target/release' \
@@ -24,7 +24,7 @@ help:
 	  'make cluster     real Kubernetes on this machine, as root (CLUSTERS=1|2, LEVEL=control-plane|full); prints what to export' \
 	  'make cluster-down  end exactly that' \
 	  'make chart       the chart, the kinds and the YAML of the operator guide at a real API server, as root' \
-  'make advisories  check dependencies against the public advisory database' \
+	  'make advisories  check dependencies against the public advisory database' \
 	  'make clean       remove everything that was built or cached here'
 
 build:
