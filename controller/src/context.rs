@@ -56,13 +56,9 @@ impl Context {
         };
         let reporter = Reporter { controller: MANAGER.into(), instance: std::env::var("POD_NAME").ok() };
         let recorder = Recorder::new(client.clone(), reporter);
-        Ok(Self {
-            client,
-            settings: Arc::new(settings),
-            cluster: cluster.into(),
-            slots: Arc::default(),
-            recorder,
-        })
+        let slots = Arc::<Slots>::default();
+        let metrics = Arc::new(Metrics::new(slots.clone()));
+        Ok(Self { client, settings: Arc::new(settings), cluster: cluster.into(), slots, metrics, recorder })
     }
 
     /// The time.

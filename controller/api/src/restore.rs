@@ -83,7 +83,7 @@ pub struct RestoreSource {
     pub backup: Option<String>,
     /// A snapshot of the repository.
     #[serde(default, rename = "snapshotID", skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = "^[0-9a-f]{8,64}$"))]
+    #[schemars(regex(pattern = "^[0-9a-f-]{8,64}$"))]
     pub snapshot_id: Option<String>,
     /// The snapshots of a volume, of which one is taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -4,6 +4,8 @@ mod apply;
 mod decide;
 mod forget;
 mod observe;
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 

@@ -101,20 +101,19 @@ pub async fn apply(context: &Context, pod: &MoverPod<'_>) -> Result<Pod> {
     objects::apply(&pods, &pod.build(&context.settings.image, &context.settings.image_pull_policy)).await
 }
 
-/// Deletes a pod and its secret, the secret last; true if both are gone.
+/// Deletes a pod and its secret; true once the pod is gone. A pod that still ends has read its secret already.
 pub async fn clean_up(context: &Context, name: &str) -> Result<bool> {
     let namespace = &context.settings.namespace;
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
-    if let Some(pod) = objects::find(&pods, name).await? {
-        if pod.metadata.deletion_timestamp.is_none() {
-            objects::delete(&pods, &pod, None).await?;
-        }
-        return Ok(false);
+    let pod = objects::find(&pods, name).await?;
+    if let Some(pod) = pod.as_ref().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
+        objects::delete(&pods, pod, None).await?;
     }
     let secrets: Api<Secret> = Api::namespaced(context.client.clone(), namespace);
-    let Some(secret) = objects::find(&secrets, &secret_name(name)).await? else { return Ok(true) };
-    objects::delete(&secrets, &secret, None).await?;
-    Ok(false)
+    if let Some(secret) = objects::find(&secrets, &secret_name(name)).await? {
+        objects::delete(&secrets, &secret, None).await?;
+    }
+    Ok(pod.is_none())
 }
 
 impl MoverPod<'_> {

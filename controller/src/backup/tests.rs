@@ -1,0 +1,290 @@
+use carrack_controller_api::{
+    BackupPhase as Phase, BackupType, ClaimRef, DataMoverBackup, DataMoverBackupSpec, DataMoverBackupStatus,
+    DataMoverType, DataMoverTypeSpec, DeletionPolicy, Location, RepositoryRef, finalizer, reason,
+};
+use carrack_proto::{BackupOutput, JobResult, Outcome, Output};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::{
+    decide::{Decision, Step, decide},
+    observe::{Observed, Origin},
+};
+use crate::{
+    access::{Access, Resolution, SecretData},
+    bundle::Bundle,
+    error::Obstacle,
+    pod::{Lost, PodState},
+    snapshot::kinds::{
+        VolumeSnapshot, VolumeSnapshotContent, VolumeSnapshotContentSpec, VolumeSnapshotContentStatus,
+        VolumeSnapshotSpec, VolumeSnapshotStatus,
+    },
+};
+
+fn now() -> Timestamp {
+    "2026-11-29T12:00:00Z".parse().expect("a time")
+}
+
+fn ready() -> Resolution {
+    Resolution::Ready(Box::new(Access {
+        mover_type: DataMoverType::new("standard", DataMoverTypeSpec::default()),
+        repository: RepositoryRef { name: "main".into(), ..RepositoryRef::default() },
+        repository_id: "id".into(),
+        location: Location::default(),
+        credentials: SecretData::new(),
+        key: SecretData::new(),
+    }))
+}
+
+/// A backup that was accepted, in a phase, with nothing else there.
+fn seen(phase: Phase) -> Observed {
+    let spec = DataMoverBackupSpec {
+        backup_type: BackupType::Claim,
+        source_claim_ref: ClaimRef { name: "data".into(), namespace: None },
+        ..DataMoverBackupSpec::default()
+    };
+    let mut backup = DataMoverBackup::new("nightly", spec);
+    backup.metadata.finalizers = Some(vec![finalizer::CLEAN_UP.into()]);
+    backup.status = Some(DataMoverBackupStatus {
+        phase,
+        accepted_timestamp: (phase != Phase::Pending).then(|| Time(now())),
+        ..DataMoverBackupStatus::default()
+    });
+    Observed {
+        now: now(),
+        backup,
+        resolution: ready(),
+        origin: Ok(Origin {
+            claim: "data".into(),
+            snapshot_class: Some("class".into()),
+            ..Origin::default()
+        }),
+        snapshot: None,
+        content: None,
+        temporary: None,
+        bundle: None,
+        pod: PodState::Missing,
+        progress: None,
+        slot: true,
+        clean: false,
+    }
+}
+
+fn with_snapshot(mut seen: Observed) -> Observed {
+    let mut snapshot = VolumeSnapshot::new("snapshot", VolumeSnapshotSpec::default());
+    snapshot.status =
+        Some(VolumeSnapshotStatus { ready_to_use: Some(true), ..VolumeSnapshotStatus::default() });
+    let mut content = VolumeSnapshotContent::new("content", VolumeSnapshotContentSpec::default());
+    content.status = Some(VolumeSnapshotContentStatus {
+        snapshot_handle: Some("handle".into()),
+        ..VolumeSnapshotContentStatus::default()
+    });
+    seen.snapshot = Some(snapshot);
+    seen.content = Some(content);
+    seen
+}
+
+fn result(outcome: Outcome, exit_code: u8, snapshot: Option<&str>) -> PodState {
+    let output = snapshot
+        .map(|id| Output::Backup(BackupOutput { snapshot: Some(id.into()), ..BackupOutput::default() }));
+    let problems = u64::from(outcome == Outcome::Partial);
+    let result = JobResult {
+        version: 1,
+        outcome,
+        exit_code,
+        message: "words".into(),
+        next: Some("do this".into()),
+        problems,
+        first_problems: vec![],
+        output,
+    };
+    PodState::Finished { result: Box::new(result), node: None, started: None }
+}
+
+fn next(seen: &Observed) -> Decision {
+    decide(seen).expect("it is ours")
+}
+
+fn reason_of(decision: &Decision) -> &str {
+    decision
+        .status
+        .conditions
+        .iter()
+        .find(|found| found.type_ == "Succeeded")
+        .map_or("", |found| found.reason.as_str())
+}
+
+#[test]
+fn what_is_somebody_elses_is_not_touched_in_any_phase() {
+    for phase in [Phase::Pending, Phase::Running, Phase::Completed] {
+        let mut seen = seen(phase);
+        seen.resolution = Resolution::Foreign;
+        seen.backup.spec.cancel = true;
+        assert!(decide(&seen).is_none());
+    }
+}
+
+#[test]
+fn a_wait_for_a_slot_is_no_time_out() {
+    let mut seen = seen(Phase::Pending);
+    seen.slot = false;
+    seen.now = now() + SignedDuration::from_hours(1000);
+    let decision = next(&seen);
+    assert_eq!((decision.status.phase, decision.steps), (Phase::Pending, vec![]));
+    assert_eq!(decision.status.conditions[0].reason, reason::QUEUED);
+}
+
+#[test]
+fn the_way_goes_from_snapshot_over_volume_and_keys_to_the_pod() {
+    let mut first = seen(Phase::Pending);
+    first.backup.metadata.finalizers = None;
+    let decision = next(&first);
+    assert_eq!(decision.steps, [Step::Hold, Step::MakeSnapshot], "held before anything is made");
+    assert_eq!(decision.status.phase, Phase::Snapshotting);
+
+    let mut exposed = with_snapshot(seen(Phase::Snapshotting));
+    exposed.bundle = Some(Bundle::Working);
+    let decision = next(&exposed);
+    assert_eq!((decision.status.phase, decision.steps), (Phase::Preparing, vec![Step::Expose]));
+
+    exposed.bundle = Some(Bundle::Ready(vec![]));
+    assert_eq!(next(&exposed).steps, [Step::Expose, Step::Start]);
+
+    exposed.pod = PodState::Running { node: Some("node".into()), since: now() };
+    let decision = next(&exposed);
+    assert_eq!((decision.status.phase, decision.status.node.as_deref()), (Phase::Running, Some("node")));
+}
+
+#[test]
+fn preparation_has_its_limit_and_says_what_was_in_the_way() {
+    let mut late = with_snapshot(seen(Phase::Preparing));
+    late.pod = PodState::Waiting { since: now(), because: Some("ErrImagePull: no such image".into()) };
+    let decision = next(&late);
+    assert_eq!(decision.status.message.as_deref(), Some("ErrImagePull: no such image"));
+    late.backup.status = Some(decision.status);
+    late.now = now() + SignedDuration::from_mins(31);
+    let decision = next(&late);
+    assert_eq!((decision.status.phase, reason_of(&decision)), (Phase::Failed, reason::TIMED_OUT));
+    assert!(decision.status.message.expect("a message").contains("no such image"));
+}
+
+#[test]
+fn a_result_is_kept_before_anything_is_deleted() {
+    let cases = [
+        (result(Outcome::Completed, 0, Some("id")), Phase::Completed, reason::SUCCEEDED),
+        (result(Outcome::Partial, 3, Some("id")), Phase::PartiallyCompleted, reason::PARTIAL),
+        (result(Outcome::Completed, 0, None), Phase::Failed, reason::MOVER_FAILED),
+        (result(Outcome::Failed, 13, None), Phase::Failed, reason::DENIED),
+        (result(Outcome::Failed, 14, None), Phase::Failed, reason::CORRUPT),
+    ];
+    for (pod, phase, why) in cases {
+        let mut done = seen(Phase::Running);
+        done.pod = pod;
+        let decision = next(&done);
+        assert_eq!((decision.status.phase, reason_of(&decision)), (phase, why));
+        assert_eq!(decision.steps, [], "{phase:?}");
+        assert_eq!(decision.status.snapshot_id.is_some(), phase != Phase::Failed);
+        let mut after = done;
+        after.backup.status = Some(decision.status);
+        assert_eq!(next(&after).steps, [Step::Sweep]);
+        after.clean = true;
+        assert!(
+            next(&after)
+                .status
+                .conditions
+                .iter()
+                .any(|found| found.type_ == "CleanedUp" && found.status == "True")
+        );
+    }
+}
+
+#[test]
+fn a_lost_pod_and_an_absent_store_are_tried_again_but_not_for_ever() {
+    let lost = || PodState::Lost(Lost { message: "killed for its memory".into(), node: None });
+    for pod in [
+        lost,
+        || PodState::Missing,
+        || result(Outcome::Failed, 12, None),
+        || result(Outcome::Cancelled, 130, None),
+    ] {
+        let mut again = with_snapshot(seen(Phase::Running));
+        again.bundle = Some(Bundle::Ready(vec![]));
+        for time in 1..=5 {
+            again.pod = pod();
+            let decision = next(&again);
+            assert_eq!((decision.status.phase, decision.status.retries), (Phase::Preparing, Some(time)));
+            again.backup.status = Some(decision.status);
+            again.pod = PodState::Missing;
+            assert_eq!(next(&again).steps, [Step::Expose], "it waits a little first");
+            again.now += SignedDuration::from_secs(300);
+            assert_eq!(next(&again).steps, [Step::Expose, Step::Start]);
+            again.backup.status.as_mut().expect("a status").phase = Phase::Running;
+        }
+        again.pod = pod();
+        assert_eq!(next(&again).status.phase, Phase::Failed);
+    }
+}
+
+#[test]
+fn cancel_stops_the_pod_first_and_is_too_late_after_a_result() {
+    for phase in [Phase::Pending, Phase::Snapshotting, Phase::Preparing] {
+        let mut early = seen(phase);
+        early.backup.spec.cancel = true;
+        assert_eq!(next(&early).status.phase, Phase::Canceled);
+    }
+    let mut running = seen(Phase::Running);
+    running.backup.spec.cancel = true;
+    running.pod = PodState::Running { node: None, since: now() };
+    let decision = next(&running);
+    assert_eq!(
+        (decision.status.phase, decision.steps),
+        (Phase::Canceling, vec![Step::Stop { at_once: false }])
+    );
+    running.backup.status = Some(decision.status);
+    running.pod = PodState::Ending { deadline: now() };
+    assert_eq!(next(&running).steps, [], "it has its time");
+    running.now += SignedDuration::from_secs(31);
+    assert_eq!(next(&running).steps, [Step::Stop { at_once: true }], "its node is lost");
+    running.pod = result(Outcome::Completed, 0, Some("id"));
+    assert_eq!(next(&running).status.phase, Phase::Completed);
+    running.pod = PodState::Missing;
+    assert_eq!(next(&running).status.phase, Phase::Canceled);
+}
+
+#[test]
+fn a_deleted_backup_is_stopped_cleaned_up_and_then_let_go() {
+    let mut gone = seen(Phase::Running);
+    gone.backup.metadata.deletion_timestamp = Some(Time(now()));
+    gone.pod = PodState::Running { node: None, since: now() };
+    assert_eq!(next(&gone).steps, [Step::Stop { at_once: false }]);
+    gone.pod = PodState::Missing;
+    let decision = next(&gone);
+    assert_eq!(decision.status.phase, Phase::Canceled);
+    gone.backup.status = Some(decision.status);
+    assert_eq!(next(&gone).steps, [Step::Sweep]);
+    gone.clean = true;
+    assert_eq!(next(&gone).steps, [Step::LetGo]);
+    gone.backup.spec.deletion_policy = DeletionPolicy::Delete;
+    assert_eq!(next(&gone).steps, [Step::LetGo], "no snapshot was written");
+    gone.backup.status.as_mut().expect("a status").snapshot_id = Some("id".into());
+    assert_eq!(next(&gone).steps, [Step::Forget, Step::LetGo]);
+    gone.backup.metadata.finalizers = None;
+    assert!(decide(&gone).is_none());
+}
+
+#[test]
+fn an_obstacle_is_waited_for_or_ends_it() {
+    let mut blocked = seen(Phase::Pending);
+    blocked.origin = Err(Obstacle::passing(reason::CLAIM_NOT_FOUND, "there is no claim"));
+    let decision = next(&blocked);
+    assert_eq!(
+        (decision.status.phase, decision.status.message.as_deref()),
+        (Phase::Pending, Some("there is no claim"))
+    );
+    blocked.origin = Err(Obstacle::lasting(reason::NO_SNAPSHOT_CLASS, "no class"));
+    let decision = next(&blocked);
+    assert_eq!((decision.status.phase, reason_of(&decision)), (Phase::Failed, reason::NO_SNAPSHOT_CLASS));
+    let mut lost = seen(Phase::Snapshotting);
+    lost.origin = Err(Obstacle::passing(reason::CLAIM_NOT_FOUND, "the claim was deleted"));
+    assert_eq!(next(&lost).status.phase, Phase::Failed, "it was there when the backup began");
+}

@@ -1,0 +1,12 @@
+//! Carrack in real clusters, for tests: its image, its kinds, its controller as an ordinary process that can be killed, and
+//! what there is to look at.
+
+mod cluster;
+mod install;
+mod volume;
+mod wait;
+
+pub use cluster::{Ends, Kubernetes};
+pub use install::{Carrack, NAMESPACE, Site};
+pub use volume::{Contents, fill};
+pub use wait::until;
