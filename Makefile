@@ -130,8 +130,7 @@ LEVEL ?= full
 CLUSTER_DIRECTORY ?= /tmp/carrack-cluster
 cluster:
 	@tests/setup.sh cluster
-	cargo build --locked -p carrack-cluster
-	@target/debug/cluster up $(CLUSTER_DIRECTORY) --clusters $(CLUSTERS) --level $(LEVEL)
+	@cargo run -q --locked -p carrack-cluster --bin cluster -- up $(CLUSTER_DIRECTORY) --clusters $(CLUSTERS) --level $(LEVEL)
 
 cluster-down:
 	@cargo run -q --locked -p carrack-cluster --bin cluster -- down $(CLUSTER_DIRECTORY)
