@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -74,8 +74,7 @@ pub fn sweep() -> Result<()> {
 pub(crate) fn end(directory: &Path, network: &Network, with_logs: bool) -> Result<()> {
     let cgroups = Cgroups::of(&network.name())?;
     cgroups.kill_all()?;
-    unmount_below(directory)?;
-    detach_loops(directory)?;
+    release_volumes(directory)?;
     network.remove()?;
     cgroups.remove()?;
     remove_links(directory)?;
@@ -85,8 +84,9 @@ pub(crate) fn end(directory: &Path, network: &Network, with_logs: bool) -> Resul
     register::forget(network)
 }
 
-fn unmount_below(directory: &Path) -> Result<()> {
-    // One is hidden behind another if they have the same point, so it takes rounds.
+/// Unmounts everything and detaches all loop devices. Devices hold on to the mounts in which their files are, and mounts
+/// to their devices, so it takes rounds.
+fn release_volumes(directory: &Path) -> Result<()> {
     let gone = wait_until(UNMOUNT_LIMIT, || {
         let mut left = false;
         for mount in mounts()?.iter().rev().filter(|mount| mount.point.starts_with(directory)) {
@@ -94,20 +94,25 @@ fn unmount_below(directory: &Path) -> Result<()> {
             // Busy ones are tried again.
             unmount(&mount.point, UnmountFlags::empty()).ok();
         }
+        for device in loops(directory)? {
+            left = true;
+            run(Command::new("losetup").arg("--detach").arg(device)).ok();
+        }
         Ok(!left)
     });
-    gone.with_context(|| format!("unmount what is mounted below {}", directory.display()))
+    gone.with_context(|| format!("unmount and detach what is below {}", directory.display()))
 }
 
-fn detach_loops(directory: &Path) -> Result<()> {
+/// The loop devices with files in the directory.
+fn loops(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
     for entry in fs::read_dir("/sys/block").context("read /sys/block")?.flatten() {
         let file = fs::read_to_string(entry.path().join("loop/backing_file")).unwrap_or_default();
         if Path::new(file.trim_end()).starts_with(directory) {
-            let device = Path::new("/dev").join(entry.file_name());
-            run(Command::new("losetup").arg("--detach").arg(device))?;
+            found.push(Path::new("/dev").join(entry.file_name()));
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 fn remove_links(directory: &Path) -> Result<()> {

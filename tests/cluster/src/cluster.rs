@@ -118,13 +118,19 @@ impl Cluster {
         self.ledger.stop(&self.full(part))
     }
 
-    /// Starts a part that does not run, as it was started at first, and waits until it is ready.
+    /// Starts a part that does not run, as it was started at first, and waits until it is ready. With a CSI driver, its
+    /// companions are started again, some of which end when the driver does.
     ///
     /// # Errors
     ///
     /// It ends, or is not ready within two minutes; the error has the end of its log.
     pub fn start(&self, part: &str) -> Result<()> {
-        self.ledger.start(&self.full(part))
+        self.ledger.start(&self.full(part))?;
+        for companion in self.companions_of(part) {
+            self.kill(&companion)?;
+            self.ledger.start(&self.full(&companion))?;
+        }
+        Ok(())
     }
 
     /// [`Self::stop`], then [`Self::start`].

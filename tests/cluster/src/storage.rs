@@ -49,6 +49,14 @@ impl Cluster {
         Ok(self.part(part, program("carrack-test-csi")?, &arguments, Probe::Socket(socket)))
     }
 
+    /// The parts that talk to the driver which the part `driver` is; none if it is no driver.
+    pub(crate) fn companions_of(&self, driver: &str) -> Vec<String> {
+        let Some(suffix) = driver.strip_prefix("csi-driver") else { return Vec::new() };
+        let names =
+            ["csi-provisioner", "csi-resizer", "csi-snapshotter"].map(|name| format!("{name}{suffix}"));
+        self.parts().into_iter().filter(|part| names.contains(part)).collect()
+    }
+
     /// A program that turns objects of Kubernetes into calls of the driver.
     fn companion(&self, name: &str, suffix: &str, driver: &str, more: &[&str]) -> Result<Part> {
         let socket = self.folder.join("csi").join(driver).join("csi.sock");

@@ -169,6 +169,11 @@ fn uses_everything(bed: &Bed) -> Result<()> {
         cluster.wait_for(&format!("volumesnapshot/{snapshot}"), "jsonpath={.status.readyToUse}=true", 60)?;
     }
     cluster.apply(include_str!("restored.yaml"))?;
+    cluster.wait_for("pod/holder", "condition=Ready", 60)?;
+    for part in ["csi-driver", "containerd", "kubelet"] {
+        cluster.kill(part)?;
+        cluster.start(part)?;
+    }
     succeeds(cluster, "changer", limit)?;
     succeeds(cluster, "reader", limit)?;
     let read = logs(cluster, "reader")?;
@@ -207,8 +212,6 @@ fn uses_everything(bed: &Bed) -> Result<()> {
     ])?;
     succeeds(other, "client", limit)?;
 
-    cluster.kill("kubelet")?;
-    cluster.start("kubelet")?;
     cluster.wait_for(&format!("node/{}", cluster.node()), "condition=Ready", 60)
 }
 
