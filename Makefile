@@ -9,7 +9,7 @@ CARGO_DENY := $(CARRACK_CACHE)/tools/bin/cargo-deny
 TEST_TREE ?= /usr/include
 
 .PHONY: help build demo test setup-test fmt lint program unit reader deny advisories demo-small upgrade judges judges-short \
-  soak soak-short bench fuzz mutants coverage image cluster cluster-down chart clean
+  soak soak-short bench fuzz mutants coverage image cluster cluster-down chart csi clean
 
 help:
 	@printf '%s\n' 'make build       release build of carrack into target/release' \
@@ -23,6 +23,7 @@ help:
 	  'make soak        work on two repositories at random for SOAK_HOURS (default 1), with everything that can be killed' \
 	  'make cluster     real Kubernetes on this machine, as root (CLUSTERS=1|2, LEVEL=control-plane|full); prints what to export' \
 	  'make cluster-down  end exactly that' \
+	  'make csi         csi-sanity judges the storage driver of the test clusters, as root' \
 	  'make chart       the chart, the kinds and the YAML of the operator guide at a real API server, as root' \
 	  'make advisories  check dependencies against the public advisory database' \
 	  'make clean       remove everything that was built or cached here'
@@ -38,7 +39,7 @@ demo:
 
 # In the order of what fails fastest.
 test: setup-test
-	$(MAKE) --no-print-directory fmt deny lint unit reader image upgrade demo-small judges-short soak-short
+	$(MAKE) --no-print-directory fmt deny lint unit reader image chart csi upgrade demo-small judges-short soak-short
 	@echo 'make test: everything passed'
 
 setup-test:
@@ -136,10 +137,13 @@ cluster-down:
 	@cargo run -q --locked -p carrack-cluster --bin cluster -- down $(CLUSTER_DIRECTORY)
 
 # charts/test.sh says what else it takes.
-chart:
-	@tests/setup.sh cluster
-	cargo build --locked -p carrack-controller -p carrack-cluster
+chart: setup-test program
 	charts/test.sh
+
+# The judge of storage drivers, and the tests of the driver that the clusters of the tests have.
+csi: setup-test
+	tests/cluster/csi-sanity.sh
+	cd tests/cluster/csi-driver && go test ./...
 
 clean:
 	cargo clean

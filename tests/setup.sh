@@ -166,7 +166,7 @@ install_tool() { # install_tool CRATE VERSION
 case "$stage" in
 build | mutants | coverage) want_build ;;
 demo) want_demo ;;
-test) want_test ;;
+test) want_test; want_cluster ;;
 cluster) want_cluster ;;
 judges) want_judges ;;
 *) fail "unknown stage $stage" "tests/setup.sh build|demo|test|cluster|judges|mutants|coverage" ;;
@@ -174,7 +174,6 @@ esac
 install_missing
 need_rust
 case "$stage" in
-cluster) build_cluster ;;
 judges) install_tool fsx 0.3.2 ;;
 mutants) install_tool cargo-mutants 27.1.0 ;;
 coverage)
@@ -187,3 +186,4 @@ if [ "$stage" = test ] || [ "$stage" = judges ]; then
     make_environment tools tests/tools-requirements.txt
     build_servers
 fi
+if [ "$stage" = test ] || [ "$stage" = cluster ]; then build_cluster; fi

@@ -134,6 +134,9 @@ pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>) -> anyhow::Result
     let listener = tokio::net::TcpListener::bind(address)
         .await
         .with_context(|| format!("{address} cannot be listened on"))?;
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(%address, "metrics are served");
+    }
     axum::serve(listener, router).await.context("metrics cannot be served any more")
 }
 

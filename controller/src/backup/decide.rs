@@ -242,7 +242,11 @@ fn run(seen: &Observed, mut status: Status) -> Decision {
         }
         PodState::Lost(lost) => {
             status.node.clone_from(&lost.node);
-            try_again(seen, status, &Obstacle::passing(reason::POD_FAILED, lost.message.clone()))
+            // Once more: what else was on the node may have been to blame.
+            let hopeless = lost.will_recur && status.retries.is_some_and(|tried| tried > 0);
+            let obstacle =
+                Obstacle { reason: reason::POD_FAILED, message: lost.message.clone(), may_pass: !hopeless };
+            if hopeless { fail(seen, status, &obstacle) } else { try_again(seen, status, &obstacle) }
         }
         PodState::Missing => {
             try_again(seen, status, &Obstacle::passing(reason::POD_FAILED, "the mover pod was deleted"))

@@ -200,7 +200,8 @@ fn a_result_is_kept_before_anything_is_deleted() {
 
 #[test]
 fn a_lost_pod_and_an_absent_store_are_tried_again_but_not_for_ever() {
-    let lost = || PodState::Lost(Lost { message: "killed for its memory".into(), node: None });
+    let lost =
+        || PodState::Lost(Lost { message: "gone with its node".into(), node: None, will_recur: false });
     for pod in [
         lost,
         || PodState::Missing,
@@ -223,6 +224,21 @@ fn a_lost_pod_and_an_absent_store_are_tried_again_but_not_for_ever() {
         again.pod = pod();
         assert_eq!(next(&again).status.phase, Phase::Failed);
     }
+}
+
+#[test]
+fn what_would_end_the_same_way_is_tried_once_more_only() {
+    let mut hungry = seen(Phase::Running);
+    hungry.pod =
+        PodState::Lost(Lost { message: "killed for its memory".into(), node: None, will_recur: true });
+    let decision = next(&hungry);
+    assert_eq!((decision.status.phase, decision.status.retries), (Phase::Preparing, Some(1)));
+    hungry.backup.status = Some(decision.status);
+    let decision = next(&hungry);
+    assert_eq!(
+        (decision.status.phase, decision.status.message.as_deref()),
+        (Phase::Failed, Some("killed for its memory"))
+    );
 }
 
 #[test]

@@ -53,6 +53,8 @@ pub struct Lost {
     pub message: String,
     /// Where.
     pub node: Option<String>,
+    /// Whether another pod would end the same way.
+    pub will_recur: bool,
 }
 
 impl PodState {
@@ -76,10 +78,8 @@ impl PodState {
                 .collect::<Vec<_>>()
                 .join(": ");
             let why = if why.is_empty() { "it gave no reason".to_owned() } else { why };
-            return Self::Lost(Lost {
-                message: format!("the mover pod ended before the mover did: {why}"),
-                node,
-            });
+            let message = format!("the mover pod ended before the mover did: {why}");
+            return Self::Lost(Lost { message, node, will_recur: false });
         }
         if let Some(deadline) = &pod.metadata.deletion_timestamp {
             return Self::Ending { deadline: deadline.0 };
@@ -103,7 +103,7 @@ impl PodState {
         } else {
             format!("the mover ended without a result ({reason}, exit code {})", ended.exit_code)
         };
-        Self::Lost(Lost { message, node })
+        Self::Lost(Lost { message, node, will_recur: reason == "OOMKilled" })
     }
 
     /// Whether a process may still be at work.

@@ -85,15 +85,17 @@ pub(super) fn next(seen: &Observed, status: &carrack_controller_api::DataMoverRe
         let goes = temporary.metadata.deletion_timestamp.is_some();
         return if goes { Next::Wait } else { Next::Step(Step::DropClaim) };
     }
-    let Some(destination) = &seen.destination else {
+    let given = is_given(seen, volume);
+    if seen.destination.is_none() {
         return if seen.restore.spec.new_volume.is_some() {
-            Next::Step(Step::MakeDestination)
+            // Given by name first: the claim finds its volume in the moment in which it is made.
+            Next::Step(if given { Step::MakeDestination } else { Step::Give })
         } else {
             let message = format!("PersistentVolumeClaim {claim} was deleted while its volume was filled");
             Next::Broken(Obstacle::lasting(reason::CLAIM_NOT_FOUND, message))
         };
-    };
-    if !is_given(volume, destination) {
+    }
+    if !given {
         return Next::Step(Step::Give);
     }
     match (is_bound(seen, volume), volume.annotations().contains_key(annotation::RECLAIM_POLICY)) {
@@ -103,10 +105,13 @@ pub(super) fn next(seen: &Observed, status: &carrack_controller_api::DataMoverRe
     }
 }
 
-fn is_given(volume: &PersistentVolume, destination: &PersistentVolumeClaim) -> bool {
-    let reference = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
-    reference
-        .is_some_and(|found| found.uid == destination.metadata.uid && found.name == destination.metadata.name)
+/// Whether the volume is the destination's: of this very claim, or of the one of its name that is still to be made.
+fn is_given(seen: &Observed, volume: &PersistentVolume) -> bool {
+    let Some(found) = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref()) else { return false };
+    let named = found.name.as_deref() == Some(&seen.restore.spec.destination_claim_ref.name)
+        && found.namespace == seen.restore.metadata.namespace;
+    let uid = seen.destination.as_ref().and_then(|claim| claim.metadata.uid.as_ref());
+    named && (found.uid.is_none() || found.uid.as_ref() == uid)
 }
 
 fn is_bound(seen: &Observed, volume: &PersistentVolume) -> bool {
@@ -159,12 +164,12 @@ pub(super) async fn take(context: &Context, owner: &Owner, seen: &Observed, step
 }
 
 async fn give(volumes: &Api<PersistentVolume>, volume: &str, seen: &Observed) -> Result<()> {
-    let Some(destination) = &seen.destination else { return Ok(()) };
+    let uid = seen.destination.as_ref().and_then(|claim| claim.metadata.uid.clone());
     let patch = json!({
         "metadata": { "annotations": { "pv.kubernetes.io/bound-by-controller": null } },
         "spec": { "claimRef": {
-            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "name": destination.name_any(),
-            "namespace": destination.namespace(), "uid": destination.uid(), "resourceVersion": null,
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "name": seen.restore.spec.destination_claim_ref.name,
+            "namespace": seen.restore.metadata.namespace, "uid": uid, "resourceVersion": null,
         } },
     });
     objects::change(volumes, volume, patch).await.map(drop)

@@ -134,7 +134,11 @@ impl Carrack<'_> {
                 "--cluster-name",
             ])
             .arg(self.cluster.name())
+            // Whatever is free: two controllers run on this machine.
+            .args(["--metrics-address", "127.0.0.1:0"])
             .env("KUBECONFIG", self.cluster.kubeconfig())
+            // Who starts again in the same pod leads at once, as in a cluster.
+            .env("POD_NAME", "test")
             .env("CARRACK_LOG", "debug,hyper=info,tower=info,kube=info,rustls=info,h2=info")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
