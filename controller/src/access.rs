@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use carrack_controller_api::{
-    ClusterRepository, DataMoverType, Location, MOVER_PROVISIONER, Repository, RepositoryKind, RepositoryRef,
-    RepositoryStatus, annotation, condition as conditions, reason,
+    ClaimRef, ClusterRepository, DataMoverType, Location, MOVER_PROVISIONER, Repository, RepositoryKind,
+    RepositoryRef, RepositoryStatus, annotation, condition as conditions, reason,
 };
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt as _, api::ListParams};
@@ -237,6 +237,13 @@ async fn secret(
             Err(Obstacle::passing(reason::SECRET_NOT_FOUND, message))
         }
     })
+}
+
+/// A reference into another namespace, which nobody may make: the rights in one say nothing of the other.
+pub fn other_namespace(field: &str, reference: &ClaimRef, own: &str) -> Option<Obstacle> {
+    let other = reference.namespace.as_deref().filter(|namespace| *namespace != own)?;
+    let message = format!("{field} is in namespace {other}, and this object in {own}: make the object there");
+    Some(Obstacle::invalid(message))
 }
 
 fn shown(reference: &RepositoryRef, namespace: &str) -> String {

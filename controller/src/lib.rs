@@ -7,11 +7,6 @@
 //!
 //! Everything that was made for a request carries its uid as a label, and the request a finalizer, until all of it is gone.
 
-#![allow(
-    missing_docs,
-    reason = "the library exists for the program and its tests; what others use is in carrack-controller-api"
-)]
-
 pub mod access;
 pub mod backup;
 pub mod bundle;

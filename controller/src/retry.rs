@@ -14,6 +14,8 @@ pub const LIMIT: u32 = 5;
 const DELAY: SignedDuration = SignedDuration::from_secs(5);
 /// How often is looked at what no watch tells of.
 pub const SOON: Duration = Duration::from_millis(400);
+/// How often a request that waits for a slot looks again.
+pub const QUEUE: Duration = Duration::from_secs(3);
 /// How often progress is asked for.
 pub const PROGRESS: Duration = Duration::from_secs(2);
 /// How often is looked at what a person must put right.

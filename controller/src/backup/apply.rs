@@ -7,7 +7,7 @@ use kube::{Api, ResourceExt as _};
 
 use super::{
     decide::{Decision, Step},
-    observe::{Observed, Origin, name, pod_name},
+    observe::{Observed, Origin, lent_name, name, pod_name},
 };
 use crate::{
     access::{Access, Resolution},
@@ -67,18 +67,18 @@ async fn expose(context: &Context, owner: &Owner, seen: &Observed) -> Result<()>
     else {
         return Ok(());
     };
-    let (name, namespace) = (name(owner), &context.settings.namespace);
-    let Some(lent) = snapshot::borrowed_content(owner, &name, namespace, content) else { return Ok(()) };
+    let (lent_name, namespace) = (lent_name(owner), &context.settings.namespace);
+    let Some(lent) = snapshot::borrowed_content(owner, &lent_name, namespace, content) else { return Ok(()) };
     objects::apply(&Api::all(context.client.clone()), &lent).await?;
-    let borrowed =
-        snapshot::borrowed_snapshot(owner, &name, namespace, lent.spec.volume_snapshot_class_name.clone());
+    let class = lent.spec.volume_snapshot_class_name.clone();
+    let borrowed = snapshot::borrowed_snapshot(owner, &lent_name, namespace, class);
     objects::apply(&Api::<VolumeSnapshot>::namespaced(context.client.clone(), namespace), &borrowed).await?;
     let mut shape = origin.shape.clone();
     shape.size = snapshot::size(snapshot, Some(shape.size).filter(|&size| size > 0));
-    let claim = snapshot::temporary_claim(owner, &name, namespace, &shape, &access.mover_type.spec);
-    objects::apply(&Api::<PersistentVolumeClaim>::namespaced(context.client.clone(), namespace), &claim)
-        .await
-        .map(drop)
+    let names = snapshot::Names { claim: name(owner), snapshot: lent_name };
+    let claim = snapshot::temporary_claim(owner, &names, namespace, &shape, &access.mover_type.spec);
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), namespace);
+    objects::apply(&claims, &claim).await.map(drop)
 }
 
 async fn start(context: &Context, owner: &Owner, seen: &Observed) -> Result<()> {

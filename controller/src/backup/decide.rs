@@ -101,7 +101,7 @@ fn begin(seen: &Observed, mut status: Status) -> Decision {
         let message = "waits for a free slot: as many movers run as the DataMoverType allows";
         mark(seen, &mut status, conditions::ACCEPTED, Some(false), reason::QUEUED, message);
         status.message = Some(message.into());
-        return Decision { status, again: Some(Duration::from_secs(1)), ..Decision::default() };
+        return Decision { status, again: Some(retry::QUEUE), ..Decision::default() };
     }
     accept(seen, &mut status, access, origin);
     prepare(seen, status)

@@ -67,6 +67,11 @@ pub(super) fn name(owner: &Owner) -> String {
     format!("backup-{}", owner.uid)
 }
 
+/// Name of what is lent to Carrack's namespace. Another one: the claim may be in that namespace too.
+pub(super) fn lent_name(owner: &Owner) -> String {
+    format!("lent-{}", owner.uid)
+}
+
 /// Name of the pod of this try.
 pub(super) fn pod_name(owner: &Owner, retries: u32) -> String {
     format!("backup-{}-{retries}", owner.uid)
@@ -146,6 +151,12 @@ async fn look_at_source(context: &Context, owner: &Owner, seen: &mut Observed) -
         .and_then(|found| found.status.as_ref()?.bound_volume_snapshot_content_name.clone());
     if let Some(bound) = bound {
         seen.content = objects::find(&Api::all(context.client.clone()), &bound).await?;
+    }
+    if let Some(obstacle) =
+        access::other_namespace("spec.sourceClaimRef", &spec.source_claim_ref, &owner.namespace)
+    {
+        seen.origin = Err(obstacle);
+        return Ok(());
     }
     seen.origin = match &seen.snapshot {
         Some(_) if !given => claim_of(context, owner, access, &spec.source_claim_ref.name, false).await?,

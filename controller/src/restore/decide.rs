@@ -13,7 +13,7 @@ use kube::ResourceExt as _;
 
 use super::{handover, observe::Observed};
 use crate::{
-    access::{Access, Resolution},
+    access::{self, Access, Resolution},
     condition,
     error::Obstacle,
     pod::{self, PodState},
@@ -107,7 +107,7 @@ fn begin(seen: &Observed, mut status: Status) -> Decision {
         let message = "waits for a free slot: as many movers run as the DataMoverType allows";
         mark(seen, &mut status, conditions::ACCEPTED, Some(false), reason::QUEUED, message);
         status.message = Some(message.into());
-        return Decision { status, again: Some(Duration::from_secs(1)), ..Decision::default() };
+        return Decision { status, again: Some(retry::QUEUE), ..Decision::default() };
     }
     accept(seen, &mut status, access);
     prepare(seen, status)
@@ -133,6 +133,12 @@ fn accept(seen: &Observed, status: &mut Status, access: &Access) {
 pub(super) fn destination_obstacle(seen: &Observed) -> Option<Obstacle> {
     let spec = &seen.restore.spec;
     let name = &spec.destination_claim_ref.name;
+    let own = seen.restore.metadata.namespace.as_deref().unwrap_or_default();
+    if let Some(obstacle) =
+        access::other_namespace("spec.destinationClaimRef", &spec.destination_claim_ref, own)
+    {
+        return Some(obstacle);
+    }
     match &seen.destination {
         Some(claim) if volume_of(claim).is_some() => Some(Obstacle::lasting(
             reason::DESTINATION_IN_USE,

@@ -4,6 +4,8 @@ mod apply;
 mod decide;
 mod handover;
 mod observe;
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 

@@ -112,10 +112,19 @@ pub struct VolumeShape {
     pub size: u64,
 }
 
+/// Names of a temporary volume's claim and of the snapshot that it is made from.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// The claim.
+    pub claim: String,
+    /// The snapshot.
+    pub snapshot: String,
+}
+
 /// The claim of the temporary volume that is made from the borrowed snapshot.
 pub fn temporary_claim(
     owner: &Owner,
-    name: &str,
+    names: &Names,
     namespace: &str,
     shape: &VolumeShape,
     mover_type: &DataMoverTypeSpec,
@@ -135,11 +144,15 @@ pub fn temporary_claim(
         data_source: Some(TypedLocalObjectReference {
             api_group: Some("snapshot.storage.k8s.io".into()),
             kind: "VolumeSnapshot".into(),
-            name: name.into(),
+            name: names.snapshot.clone(),
         }),
         ..PersistentVolumeClaimSpec::default()
     };
-    PersistentVolumeClaim { metadata: metadata(owner, name, Some(namespace)), spec: Some(spec), status: None }
+    PersistentVolumeClaim {
+        metadata: metadata(owner, &names.claim, Some(namespace)),
+        spec: Some(spec),
+        status: None,
+    }
 }
 
 fn metadata(owner: &Owner, name: &str, namespace: Option<&str>) -> ObjectMeta {

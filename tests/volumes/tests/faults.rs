@@ -1,6 +1,6 @@
 //! What goes wrong under way: each ends in the right phase with a reason a person can act on, and nothing is left behind.
 
-use std::{fs, thread::sleep, time::Duration};
+use std::{fs, io::Write as _, thread::sleep, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use carrack_cluster::{Bed, DRIVER, Level, Options};
@@ -41,13 +41,15 @@ impl Test<'_> {
             "head -c 12000000 /dev/urandom > /data/random; echo kept > /data/small; sync",
         )?;
         type Scenario<'a> = (&'static str, fn(&Test<'a>) -> Result<()>);
-        let scenarios: [Scenario<'_>; 12] = [
+        let scenarios: [Scenario<'_>; 14] = [
             ("the type of somebody else", Self::foreign),
             ("no class for snapshots", Self::no_snapshot_class),
             ("a claim that is not there", Self::no_claim),
             ("the controller is killed in each phase of a backup", Self::backup_survives_the_controller),
             ("the controller is killed in each phase of a restore", Self::restore_survives_the_controller),
             ("cancel in each phase", Self::cancel),
+            ("the API server stops for ten seconds", Self::api_server_stops),
+            ("ten volumes at once, three at a time", Self::ten_at_once),
             ("the mover pod is killed", Self::mover_killed),
             ("the object store stops for a while", Self::store_stops),
             ("too little memory", Self::out_of_memory),
@@ -59,7 +61,7 @@ impl Test<'_> {
             let start = std::time::Instant::now();
             scenario(self).with_context(|| format!("scenario: {name}"))?;
             self.here.nothing_is_left().with_context(|| format!("after scenario: {name}"))?;
-            eprintln!("{name}: {:.1} s", start.elapsed().as_secs_f64());
+            writeln!(std::io::stderr(), "{name}: {:.1} s", start.elapsed().as_secs_f64())?;
         }
         Ok(())
     }
@@ -135,6 +137,15 @@ impl Test<'_> {
     }
 
     fn no_claim(&self) -> Result<()> {
+        self.here.apply(&[json!({ "apiVersion": "carrack.dev/v1alpha1", "kind": "DataMoverBackup",
+            "metadata": { "name": "stranger", "namespace": "default" },
+            "spec": { "type": "PVC", "sourceClaimRef": { "name": "data", "namespace": "shop" } } })])?;
+        let ends = self.here.ends("datamoverbackup", "default", "stranger", 60)?;
+        ensure!(
+            ends.reason() == "Invalid" && ends.text("message").contains("namespace shop"),
+            "{}",
+            ends.status
+        );
         self.backup("nothing", "standard", "nothing")?;
         until("it says what is missing", 30, || {
             let status =
@@ -237,6 +248,68 @@ impl Test<'_> {
             ensure!(self.here.get("pvc", "shop", &name)?.is_none(), "a claim was made for what was canceled");
         }
         self.slow_snapshots(false)
+    }
+
+    fn api_server_stops(&self) -> Result<()> {
+        let outage = || {
+            self.here.0.kill("kube-apiserver")?;
+            sleep(Duration::from_secs(10));
+            self.here.0.start("kube-apiserver")
+        };
+        self.slow_snapshots(true)?;
+        for phase in ["Snapshotting", "Running"] {
+            let name = format!("outage-{}", phase.to_lowercase());
+            self.change()?;
+            self.backup(&name, SLOW, "data")?;
+            self.phase("datamoverbackup", &name, &[phase])?;
+            outage()?;
+            self.ends("datamoverbackup", &name, "Completed")
+                .with_context(|| format!("without API server in {phase}"))?;
+        }
+        self.restore("outage-binding", SLOW)?;
+        self.phase("datamoverrestore", "outage-binding", &["Binding"])?;
+        outage()?;
+        self.ends("datamoverrestore", "outage-binding", "Completed")
+            .context("without API server in Binding")?;
+        self.slow_snapshots(false)
+    }
+
+    fn ten_at_once(&self) -> Result<()> {
+        let mut narrow = mover_type("narrow", "main", "256Mi");
+        narrow["spec"]["concurrency"] = json!({ "perCluster": 3, "perNode": 10 });
+        let names: Vec<String> = (0..10).map(|number| format!("many-{number}")).collect();
+        let claim = |name: &String| {
+            json!({ "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": { "name": name, "namespace": "shop" },
+            "spec": { "storageClassName": "carrack-btrfs", "accessModes": ["ReadWriteOnce"],
+                "resources": { "requests": { "storage": "100Mi" } } } })
+        };
+        self.here.apply(&[narrow])?;
+        self.here.apply(&names.iter().map(claim).collect::<Vec<_>>())?;
+        for name in &names {
+            self.backup(name, "narrow", name)?;
+        }
+        let mut most = 0;
+        until("all ten are done", 240, || {
+            let text = self.here.0.kubectl(&["get", "datamoverbackups", "-n", "shop", "-o", "json"])?;
+            let list: Value = serde_json::from_str(&text)?;
+            let of_ten = |found: &&Value| found["spec"]["dataMoverType"] == "narrow";
+            let phases: Vec<Value> = list["items"]
+                .as_array()
+                .map(Vec::as_slice)
+                .unwrap_or_default()
+                .iter()
+                .filter(of_ten)
+                .map(|found| found["status"]["phase"].clone())
+                .collect();
+            let at_work =
+                |phase: &&Value| ["Snapshotting", "Preparing", "Running"].iter().any(|name| **phase == *name);
+            most = most.max(phases.iter().filter(at_work).count());
+            ensure!(most <= 3, "{most} at once: {phases:?}");
+            Ok(phases.iter().filter(|phase| **phase == "Completed").count() == 10)
+        })?;
+        ensure!(most >= 2, "they ran one after the other");
+        names.iter().try_for_each(|name| self.ends("datamoverbackup", name, "Completed").map(drop))
     }
 
     fn mover_killed(&self) -> Result<()> {
