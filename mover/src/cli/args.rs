@@ -86,7 +86,7 @@ pub(crate) struct GlobalArgs {
 }
 
 /// Which repository, and what opens it.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Debug, Clone, Default, PartialEq, Args)]
 #[command(next_help_heading = REPOSITORY)]
 pub(crate) struct RepositoryArgs {
     /// Repository: a directory or s3://bucket/prefix [env: CARRACK_REPOSITORY]
@@ -118,7 +118,7 @@ pub(crate) struct RepositoryArgs {
 }
 
 /// How to reach the store. Credentials come from the environment, profiles, a web identity or the instance.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Debug, Clone, Default, PartialEq, Args)]
 #[command(next_help_heading = STORE)]
 pub(crate) struct StoreArgs {
     /// S3: base URL of a service that is not AWS [env: CARRACK_S3_ENDPOINT, AWS_ENDPOINT_URL_S3]
@@ -182,7 +182,7 @@ pub(crate) struct FromStoreArgs {
 }
 
 /// What the engine may use.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Debug, Clone, Default, PartialEq, Args)]
 #[command(next_help_heading = ENGINE)]
 pub(crate) struct EngineArgs {
     /// Memory to keep to [default: 256MiB, least: 64MiB] [env: CARRACK_MEMORY]

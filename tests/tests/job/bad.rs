@@ -33,6 +33,12 @@ fn what_is_no_job_is_told() {
         assert_eq!((told.outcome, told.output), (Outcome::Failed, None));
     }
     assert!(!place.path("repository").exists());
+    // What stands in the job is not said twice.
+    place.write(&job);
+    for option in [&["-r", "/elsewhere"][..], &["--threads", "2"], &["--region", "east"]] {
+        let printed = ended(place.command_to("result").args(option), 2);
+        assert!(place.told(&printed, 2).message.contains("stand in the job"));
+    }
     fs::remove_file(place.path("job.json")).expect("removes");
     let printed = ended(&mut place.command_to("result"), 10);
     assert!(place.told(&printed, 10).message.contains("job.json"));
@@ -42,7 +48,7 @@ fn what_is_no_job_is_told() {
 fn where_the_result_cannot_go_nothing_is_done() {
     let place = Place::new();
     let job = place.job(place.password(), Task::Connect { initialise: true });
-    drop(place.command(&job));
+    place.write(&job);
     let printed = ended(&mut place.command_to("absent/result"), 10);
     assert!(printed.err.contains("absent/result") && !place.path("repository").exists(), "{}", printed.err);
 }

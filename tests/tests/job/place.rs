@@ -76,16 +76,19 @@ impl Place {
 
     /// The command that a pod runs, with nothing in its environment but credentials.
     pub(crate) fn command(&self, job: &Job) -> Command {
-        let text = serde_json::to_string(job).expect("JSON");
-        self.command_of(&text)
-    }
-
-    pub(crate) fn command_of(&self, text: &str) -> Command {
-        fs::write(self.path("job.json"), text).expect("writes");
+        self.write(job);
         self.command_to("result")
     }
 
-    /// The last job once more, with a file of its own for the result.
+    pub(crate) fn write(&self, job: &Job) {
+        self.write_text(&serde_json::to_string(job).expect("JSON"));
+    }
+
+    fn write_text(&self, text: &str) {
+        fs::write(self.path("job.json"), text).expect("writes");
+    }
+
+    /// The job that was written last, with a file of its own for the result.
     pub(crate) fn command_to(&self, result: &str) -> Command {
         // Whoever runs the tests may have signals ignored, as nohup does, and programs inherit that.
         let mut command = Command::new("/usr/bin/env");
@@ -132,7 +135,8 @@ impl Place {
 
     /// Runs what is not a job.
     pub(crate) fn run_text(&self, text: &str, code: i32) -> JobResult {
-        let printed = ended(&mut self.command_of(text), code);
+        self.write_text(text);
+        let printed = ended(&mut self.command_to("result"), code);
         self.told(&printed, code)
     }
 

@@ -5,11 +5,17 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use carrack_mover::error::Result;
+use carrack_mover::error::{Error, Result};
 use clap::Args;
 
 use self::{report::Report, tasks::Tasks};
-use crate::cli::{context::Context, exit::Outcome, record::Record, signals};
+use crate::cli::{
+    args::{EngineArgs, GlobalArgs, RepositoryArgs, StoreArgs},
+    context::Context,
+    exit::Outcome,
+    record::Record,
+    signals,
+};
 
 mod place;
 mod plan;
@@ -41,7 +47,7 @@ pub(crate) async fn run(context: &Context, args: &JobArgs) -> Result<Outcome> {
     let record = Arc::new(Record::default());
     let report = Report::open(args.result.as_deref(), &context.output, &record)?;
     let mut output = None;
-    let done = match read::job(&args.file) {
+    let done = match refuse_options(&context.global).and_then(|()| read::job(&args.file)) {
         Ok(job) => Tasks::new(context, &record, &job).run(&mut output).await.map_err(signals::explain),
         Err(error) => Err(error),
     };
@@ -49,4 +55,16 @@ pub(crate) async fn run(context: &Context, args: &JobArgs) -> Result<Outcome> {
     context.begin_graceful();
     report.write(report::result(&done, output, &record));
     done
+}
+
+/// Two that say where the repository is would have to agree.
+fn refuse_options(global: &GlobalArgs) -> Result<()> {
+    let GlobalArgs { repository, store, engine, output: _ } = global;
+    if (repository, store, engine)
+        == (&RepositoryArgs::default(), &StoreArgs::default(), &EngineArgs::default())
+    {
+        return Ok(());
+    }
+    Err(Error::invalid("repository, keys, store and resources stand in the job, and options name them too")
+        .with_hint("leave those options out"))
 }

@@ -26,6 +26,7 @@ use crate::cli::{
     context::Context,
     dispatch, engine,
     exit::Outcome,
+    password::{self, Ask},
     record::Record,
 };
 
@@ -80,7 +81,8 @@ impl<'j> Tasks<'j> {
         let (mut context, command) = self.prepare(words)?;
         context.opened = opened;
         self.context.cancel.check()?;
-        self.context.output.message("step", &Step { arguments: words })?;
+        // A reader that is gone is no reason to end a backup: the result is what counts.
+        drop(self.context.output.message("step", &Step { arguments: words }));
         Box::pin(dispatch(&context, command)).await
     }
 
@@ -94,6 +96,9 @@ impl<'j> Tasks<'j> {
             id: repository.format().repository.to_hex(),
             initialised: false,
         };
+        let place = self.prepare(&plan::init())?.0.config()?.place;
+        // A key that is not there does not mean that the repository is not.
+        drop(password::obtain(&place.secret, &place.url, Ask::Once)?);
         match self.open().await {
             Ok(repository) => return Ok(is_there(repository)),
             Err(error) if initialise && error.kind() == ErrorKind::NotFound => {}
