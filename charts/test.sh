@@ -282,6 +282,8 @@ kubectl config --kubeconfig="$work/account.kubeconfig" set-credentials "$user" \
 KUBECONFIG=$work/account.kubeconfig CARRACK_CLUSTER_NAME=production CARRACK_METRICS_ADDRESS=127.0.0.1:0 \
     "$controller" run >"$work/controller.log" 2>&1 &
 running=$!
+expect 'the controller asks to lead' kubectl wait --for=create --timeout=60s \
+    --namespace carrack lease/carrack-controller
 expect 'the controller leads' kubectl wait --for='jsonpath={.spec.holderIdentity}' --timeout=60s \
     lease/carrack-controller --namespace=carrack
 expect 'the controller says how far the repository of the guide is' kubectl wait \

@@ -30,6 +30,16 @@ impl Error {
     }
 }
 
+impl Error {
+    /// What the API server refused, in words: rights, pod security, quotas, policies. Waiting does not change it, a person
+    /// does.
+    pub fn refusal(&self) -> Option<String> {
+        let Self::Api { what, source } = self else { return None };
+        let kube::Error::Api(status) = &**source else { return None };
+        (status.code == 403 || status.code == 422).then(|| format!("{what}: {}", status.message))
+    }
+}
+
 /// What a person must put right before a request can go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Obstacle {

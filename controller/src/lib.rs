@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod movertype;
 pub mod objects;
 pub mod owners;
+pub mod plugin;
 pub mod pod;
 pub mod populator;
 pub mod repository;

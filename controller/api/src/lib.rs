@@ -32,18 +32,42 @@ pub use restore::{
 };
 pub use shared::{ClaimRef, NamespacedSecret, RepositoryKind, RepositoryRef, SecretRef};
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
 use kube::CustomResourceExt as _;
 
 /// All kinds, as the API server is given them.
 pub fn custom_resource_definitions() -> Vec<CustomResourceDefinition> {
-    vec![
+    let mut definitions = vec![
         ClusterRepository::crd(),
         Repository::crd(),
         DataMoverType::crd(),
         DataMoverBackup::crd(),
         DataMoverRestore::crd(),
-    ]
+    ];
+    let schemas = definitions.iter_mut().flat_map(|definition| &mut definition.spec.versions);
+    for schema in schemas.filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut()) {
+        sign(schema);
+    }
+    definitions
+}
+
+/// The API server knows no format without a sign, and warns of each at every install. That a number is not negative is a
+/// rule of its own.
+fn sign(schema: &mut JSONSchemaProps) {
+    if let Some(format) = &mut schema.format
+        && format.starts_with("uint")
+    {
+        *format = if format == "uint64" || format == "uint32" { "int64".into() } else { "int32".into() };
+    }
+    schema.properties.iter_mut().flatten().for_each(|(_, below)| sign(below));
+    if let Some(JSONSchemaPropsOrBool::Schema(below)) = &mut schema.additional_properties {
+        sign(below);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(below)) = &mut schema.items {
+        sign(below);
+    }
 }
 
 #[cfg(test)]

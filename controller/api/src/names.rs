@@ -95,6 +95,8 @@ pub mod reason {
     pub const DESTINATION_IN_USE: &str = "DestinationInUse";
     /// What to restore does not exist.
     pub const SOURCE_NOT_FOUND: &str = "SourceNotFound";
+    /// The API server refused what was to be read or made: rights, pod security, quotas, policies.
+    pub const REFUSED: &str = "Refused";
     /// A field says something that cannot be.
     pub const INVALID: &str = "Invalid";
 }

@@ -1,13 +1,12 @@
 //! A backup that is deleted with the policy *Delete* takes its snapshot out of the repository.
 
-use carrack_controller_api::DataMoverBackupStatus;
 use carrack_proto::{Job, Outcome, Task, VERSION};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 
 use super::observe::Observed;
 use crate::{
-    access::Resolution,
+    access::{Access, Resolution},
     context::Context,
     error::Result,
     objects,
@@ -18,11 +17,19 @@ use crate::{
 pub(super) async fn forget(context: &Context, owner: &Owner, seen: &Observed) -> Result<bool> {
     let status = seen.backup.status.clone().unwrap_or_default();
     let Some(snapshot) = status.snapshot_id.clone() else { return Ok(true) };
+    let access = match &seen.resolution {
+        Resolution::Ready(access) if status.repository_id.as_ref() == Some(&access.repository_id) => access,
+        Resolution::Ready(_) | Resolution::Blocked(_) | Resolution::Foreign => {
+            stays(context, seen, "its repository is not the one of the mover type any more, or not ready")
+                .await;
+            return Ok(true);
+        }
+    };
     let name = format!("forget-{}", owner.uid);
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &context.settings.namespace);
     match PodState::of(objects::find(&pods, &name).await?.as_ref()) {
         PodState::Missing => {
-            start(context, owner, seen, name, snapshot, &status).await?;
+            start(context, owner, access, name, snapshot).await?;
             Ok(false)
         }
         PodState::Finished { result, .. } => {
@@ -40,18 +47,18 @@ pub(super) async fn forget(context: &Context, owner: &Owner, seen: &Observed) ->
     }
 }
 
+async fn stays(context: &Context, seen: &Observed, why: &str) {
+    let note = format!("the snapshot stays until the rules of the repository forget it: {why}");
+    context.tell(&seen.backup, true, carrack_controller_api::reason::MOVER_FAILED, &note).await;
+}
+
 async fn start(
     context: &Context,
     owner: &Owner,
-    seen: &Observed,
+    access: &Access,
     name: String,
     snapshot: String,
-    status: &DataMoverBackupStatus,
 ) -> Result<()> {
-    let Resolution::Ready(access) = &seen.resolution else { return Ok(()) };
-    if status.repository_id.as_ref() != Some(&access.repository_id) {
-        return Ok(());
-    }
     let key = KeyFile::Repository(access.key.clone());
     let files = JobFiles {
         job: Job {

@@ -50,18 +50,37 @@ async fn reconcile(backup: Arc<DataMoverBackup>, context: Arc<Context>) -> Resul
         context.slots.release(&backup.uid().unwrap_or_default());
         return Ok(Action::await_change());
     };
-    let mut seen = observe::observe(&context, &backup).await?;
-    let Some(mut decision) = decide::decide(&seen) else { return Ok(Action::await_change()) };
-    apply::apply(&context, &mut seen, &decision).await?;
+    let decision = match step(&context, &backup).await {
+        Ok(Some(decision)) => decision,
+        Ok(None) => return Ok(Action::await_change()),
+        Err(error) => refused(&backup, error)?,
+    };
+    report(&context, &api, &backup, &decision).await?;
+    Ok(decision.again.map_or_else(Action::await_change, Action::requeue))
+}
+
+/// Looks, decides, and does; nothing for what is somebody else's.
+async fn step(context: &Context, backup: &DataMoverBackup) -> Result<Option<decide::Decision>> {
+    let mut seen = observe::observe(context, backup).await?;
+    let Some(mut decision) = decide::decide(&seen) else { return Ok(None) };
+    apply::apply(context, &mut seen, &decision).await?;
     if seen.clean
         && let Some(next) = decide::decide(&seen)
     {
         // Nothing is left: that is reported, or the request let go, at once.
-        apply::apply(&context, &mut seen, &next).await?;
+        apply::apply(context, &mut seen, &next).await?;
         decision = next;
     }
-    report(&context, &api, &backup, &decision).await?;
-    Ok(decision.again.map_or_else(Action::await_change, Action::requeue))
+    Ok(Some(decision))
+}
+
+/// What the API server refused is said where people look, and tried again.
+fn refused(backup: &DataMoverBackup, error: Error) -> Result<decide::Decision> {
+    let Some(message) = error.refusal() else { return Err(error) };
+    tracing::warn!(message, "refused");
+    let mut status = backup.status.clone().unwrap_or_default();
+    status.message = Some(message);
+    Ok(decide::Decision { status, again: Some(crate::retry::LATER), ..decide::Decision::default() })
 }
 
 /// Writes the status, if it says anything new, and tells of what people wait for.

@@ -238,13 +238,15 @@ impl MoverPod<'_> {
         variables
     }
 
-    /// Root within the container, without what root may do: only what reading or giving away files of others needs.
+    /// Root within the container, without what root may do: only what reading or giving away files of others needs, and
+    /// nothing that the pod security level *baseline* refuses. `DAC_READ_SEARCH` would read as well, but opens files by
+    /// handle, which is a way out of a container; and what is only read is mounted read-only.
     fn security(&self) -> SecurityContext {
         let added: &[&str] = match &self.volume {
             None => &[],
             Some(volume) if volume.mode == VolumeMode::Block => &[],
-            Some(volume) if volume.read_only => &["DAC_READ_SEARCH"],
-            Some(_) => &["CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "MKNOD", "SETFCAP"],
+            Some(volume) if volume.read_only => &["DAC_OVERRIDE"],
+            Some(_) => &["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP"],
         };
         let user = if self.volume.is_some() { 0 } else { 65532 };
         SecurityContext {

@@ -115,6 +115,9 @@ async fn reconcile<R: AnyRepository>(repository: Arc<R>, context: Arc<Context>) 
     let owner = Owner::of(&repository);
     let held = repository.finalizers().iter().any(|found| found == finalizer::CLEAN_UP);
     if repository.meta().deletion_timestamp.is_some() {
+        let name = Name { namespace: owner.namespace.clone(), name: owner.name.clone() };
+        context.metrics.repository_ready.remove(&name);
+        context.metrics.repository_maintained.remove(&name);
         if held && sweep(&context, &owner, None).await? {
             objects::hold(&api, &repository, finalizer::CLEAN_UP, false).await?;
         }
@@ -125,7 +128,14 @@ async fn reconcile<R: AnyRepository>(repository: Arc<R>, context: Arc<Context>) 
     }
     let before = repository.settled().status.unwrap_or_default();
     let mut status = RepositoryStatus { observed_generation: repository.meta().generation, ..before.clone() };
-    let again = look_after(&context, &owner, &repository, &mut status).await?;
+    let again = match look_after(&context, &owner, &repository, &mut status).await {
+        Ok(again) => again,
+        Err(error) => {
+            let Some(message) = error.refusal() else { return Err(error) };
+            not_ready(&context, &mut status, &Obstacle::passing(reason::REFUSED, message));
+            HOLD_OFF
+        }
+    };
     count(&context, &owner, &status);
     if status != before {
         objects::report(&api, &repository.name_any(), &status).await?;

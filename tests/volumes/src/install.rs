@@ -149,6 +149,16 @@ impl Carrack<'_> {
         Ok(())
     }
 
+    /// What `kubectl carrack` prints for these arguments.
+    ///
+    /// # Errors
+    ///
+    /// It does not end well.
+    pub fn plugin(&self, arguments: &[&str]) -> Result<String> {
+        let plugin = self.controller.with_file_name("kubectl-carrack");
+        run(Command::new(plugin).args(arguments).arg("--kubeconfig").arg(self.cluster.kubeconfig()))
+    }
+
     /// Kills the controller, as a crash does.
     ///
     /// # Errors

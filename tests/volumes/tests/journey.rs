@@ -31,6 +31,7 @@ fn journey(bed: &Bed, one: &Carrack<'_>, two: &Carrack<'_>) -> Result<()> {
     given_snapshot(here, there).context("a snapshot that exists")?;
     block(here, there).context("a raw block volume")?;
     populated(here).context("a claim that is filled")?;
+    from_the_terminal(one).context("kubectl carrack")?;
     here.nothing_is_left().context("cluster one")?;
     there.nothing_is_left().context("cluster two")
 }
@@ -140,6 +141,31 @@ fn populated(here: Kubernetes<'_>) -> Result<()> {
         "cat /data/many/file-9; ls /data | grep -v lost | wc -l; ls /data/later 2>&1 || true",
     )?;
     ensure!(found.starts_with("file 9 9 9\n5\n") && found.contains("No such file"), "{found:?}");
+    Ok(())
+}
+
+/// The plugin makes the same objects, waits, and says how they ended.
+fn from_the_terminal(one: &Carrack<'_>) -> Result<()> {
+    let said = one.plugin(&["backup", "data", "-n", "shop", "--as-name", "typed"])?;
+    ensure!(
+        said.contains("datamoverbackup.carrack.dev/typed created") && said.contains("snapshot "),
+        "{said}"
+    );
+    let listed = one.plugin(&["ls", "-n", "shop"])?;
+    ensure!(listed.lines().any(|line| line.contains("typed") && line.contains("Completed")), "{listed}");
+    let said =
+        one.plugin(&["restore", "typed", "--to", "typed", "--storage-class", "carrack-xfs", "-n", "shop"])?;
+    ensure!(said.contains("datamoverrestore.carrack.dev/"), "{said}");
+    let state = one.plugin(&["status", "-A"])?;
+    ensure!(
+        state.lines().any(|line| line.contains("ClusterRepository") && line.contains("Ready")),
+        "{state}"
+    );
+    let error = one
+        .plugin(&["backup", "nowhere", "-n", "shop", "--mover-type", ""])
+        .expect_err("refused")
+        .to_string();
+    ensure!(error.contains("the backup was refused"), "{error}");
     Ok(())
 }
 
