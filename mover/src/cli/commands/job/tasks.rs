@@ -188,7 +188,8 @@ impl<'j> Tasks<'j> {
 
     async fn forget(&self, snapshot: &str, output: &mut Option<Output>) -> Result<Outcome> {
         let session: SessionName = snapshot.parse().map_err(|error: Error| {
-            error.context(format!("snapshot {snapshot:?}")).with_hint("give the full name of its session")
+            Error::invalid(format!("the job cannot be done: {error}"))
+                .with_hint("give the full name of the snapshot's session")
         })?;
         let repository = self.open().await?;
         let list = repository.snapshots().await?;
