@@ -127,7 +127,7 @@ fn what_cannot_be_read_is_counted_and_named() {
     for number in 0..40 {
         let path = place.path("data").join(format!("{}{number:02}", "\u{1b}[31m\"ü".repeat(20)));
         fs::write(&path, "secret").expect("writes");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0)).expect("sets");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).expect("sets");
     }
     for path in [".", "data", "password"] {
         chown(place.path(path), Some(NOBODY), Some(NOBODY)).expect("gives away");

@@ -175,6 +175,11 @@ impl Carrack<'_> {
         Ok(())
     }
 
+    /// The id of the controller's process; none if it does not run.
+    pub fn process_id(&self) -> Option<u32> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Child::id)
+    }
+
     /// Where the controller writes its log.
     pub fn log(&self) -> PathBuf {
         self.cluster.log("carrack-controller")

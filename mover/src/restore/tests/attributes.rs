@@ -64,6 +64,17 @@ async fn a_target_with_contents_keeps_its_own_attributes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_is_taken_over_gets_them_whatever_it_holds() {
+    let (sample, target) = (private(), directory());
+    fs::write(target.path().join("mine"), "mine").unwrap();
+    let options = RestoreOptions { take_over: true, ..part(target.path(), "top/inner") };
+    let (report, problems) = run(&sample, &options).await;
+    assert_eq!((report.target_attributes, problems), (Some(TargetAttributes::Restored), vec![]));
+    assert_eq!(look(target.path()), (0o700, 1_700_000_000));
+    assert!(target.path().join("mine").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_whole_snapshot_says_nothing_of_the_target() {
     let (sample, target) = (private(), directory());
     let before = look(target.path()).0;

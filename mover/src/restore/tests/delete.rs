@@ -179,3 +179,24 @@ fn a_batch_counts_files_without_contents_and_what_they_carry() {
     batch.file(task(1 << 16));
     assert!(batch.size() >= 3 * FILE_BYTES + (2 << 16));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_an_empty_directory_nothing_stays_but_what_the_file_system_has_made() {
+    let sample = of_entries(vec![entry("d", Kind::Directory, Content::default(), 0)]);
+    for dry_run in [true, false] {
+        let target = directory();
+        fs::create_dir_all(target.path().join("lost+found")).unwrap();
+        fs::create_dir_all(target.path().join("stray/lost+found")).unwrap();
+        let mut options = RestoreOptions { delete: true, dry_run, ..RestoreOptions::to(target.path()) };
+        options.selection.path = b"d".to_vec();
+        let (report, problems) = run(&sample, &options).await;
+        assert_eq!((report.deleted, problems), (2, vec![]));
+        assert_eq!(target.path().join("stray").exists(), dry_run);
+        assert!(target.path().join("lost+found").exists());
+    }
+    // A file of that name is anybody's.
+    let target = directory();
+    fs::write(target.path().join("lost+found"), "mine").unwrap();
+    run(&sample, &RestoreOptions { delete: true, ..RestoreOptions::to(target.path()) }).await;
+    assert_eq!(names(target.path()), BTreeSet::from(["d".to_owned()]));
+}
