@@ -1,7 +1,8 @@
 //! One controller leads: the others wait for its lease to run out.
 //!
-//! Who leads renews the lease long before it ends, and who cannot renew it in time ends the program: two that lead at the
-//! same time would share out the same slots twice. What they write is safe even then, for each step is applied to what is.
+//! Who leads renews the lease long before it ends, and who cannot renew it in time stops all work and asks to lead anew: two
+//! that lead at the same time would share out the same slots twice. What they write is safe even then, for each step is
+//! applied to what is there.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! The controllers together.
 
-use std::io::Write as _;
+use std::{io::Write as _, time::Duration};
 
 use anyhow::Context as _;
 use carrack_controller_api::{
@@ -17,6 +17,9 @@ use crate::{
     metrics, movertype, populator, repository, restore,
 };
 
+/// How long after a failure to list what is under way that is tried again.
+const AGAIN: Duration = Duration::from_secs(2);
+
 /// Prints the kinds as a list that kubectl takes. JSON is YAML.
 pub fn print_kinds() -> anyhow::Result<()> {
     let list = serde_json::json!({
@@ -32,12 +35,20 @@ pub async fn until_stopped(context: Context) -> anyhow::Result<()> {
     let stop = stop_signal()?;
     let candidate = Candidate::new(&context);
     let work = async {
-        candidate.lead().await?;
-        occupy(&context).await?;
-        tracing::info!(cluster = %context.cluster, namespace = context.settings.namespace, "controllers run");
-        tokio::select! {
-            () = controllers(&context) => anyhow::bail!("the controllers ended by themselves"),
-            lost = candidate.keep() => anyhow::bail!("this controller leads no more: {lost}"),
+        loop {
+            candidate.lead().await?;
+            context.slots.forget_all();
+            // An API server that went away again is asked again, as a leader anew.
+            if let Err(error) = occupy(&context).await {
+                tracing::warn!(%error, "what is under way cannot be listed, it is tried again");
+                tokio::time::sleep(AGAIN).await;
+                continue;
+            }
+            tracing::info!(cluster = %context.cluster, namespace = context.settings.namespace, "controllers run");
+            tokio::select! {
+                () = controllers(&context) => anyhow::bail!("the controllers ended by themselves"),
+                lost = candidate.keep() => tracing::warn!("this controller leads no more, and asks to lead again: {lost}"),
+            }
         }
     };
     tokio::select! {

@@ -64,6 +64,11 @@ impl Slots {
         });
     }
 
+    /// Nobody is under way, as far as is known.
+    pub fn forget_all(&self) {
+        self.with(|requests| *requests = Requests::default());
+    }
+
     /// How many are taken.
     pub fn taken(&self) -> usize {
         self.with(|requests| requests.taken.len())
