@@ -2,6 +2,7 @@
 //! nothing is left without an owner.
 
 use carrack_controller_api::label;
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Secret};
 use kube::{Api, ResourceExt as _, api::ListParams};
 use serde_json::json;
@@ -13,6 +14,9 @@ use crate::{
     pod::Owner,
     snapshot::kinds::{VolumeSnapshot, VolumeSnapshotContent},
 };
+
+/// How long a storage may be at work on a snapshot before that is deleted all the same.
+const CUT_LIMIT: SignedDuration = SignedDuration::from_mins(5);
 
 /// Deletes what there is, as far as it can go now; true if nothing is left.
 ///
@@ -81,18 +85,43 @@ async fn snapshots(context: &Context, owner: &Owner) -> Result<bool> {
     }
     let beside: Api<VolumeSnapshot> = Api::namespaced(context.client.clone(), &owner.namespace);
     for snapshot in chosen(&beside, owner).await? {
-        // A class that retains would leave at the storage what nobody knows of.
+        clean = false;
         let status = snapshot.status.as_ref();
-        if let Some(name) = status.and_then(|status| status.bound_volume_snapshot_content_name.as_deref())
-            && let Some(content) = objects::find(&contents, name).await?
-            && content.spec.deletion_policy != "Delete"
-        {
-            objects::change(&contents, name, json!({ "spec": { "deletionPolicy": "Delete" } })).await?;
+        let bound = status.and_then(|status| status.bound_volume_snapshot_content_name.as_deref());
+        let content = match bound {
+            Some(name) => objects::find(&contents, name).await?,
+            None => None,
+        };
+        if is_being_cut(context, &snapshot, content.as_ref()) {
+            continue;
+        }
+        // A class that retains would leave at the storage what nobody knows of.
+        if let Some(content) = content.filter(|content| content.spec.deletion_policy != "Delete") {
+            objects::change(
+                &contents,
+                &content.name_any(),
+                json!({ "spec": { "deletionPolicy": "Delete" } }),
+            )
+            .await?;
         }
         end(&beside, &snapshot).await?;
-        clean = false;
     }
     Ok(clean)
+}
+
+/// Whether the storage is at work on a snapshot. To delete it meanwhile is what leaks: the snapshotter may forget one or the
+/// other. It has its time.
+fn is_being_cut(
+    context: &Context,
+    snapshot: &VolumeSnapshot,
+    content: Option<&VolumeSnapshotContent>,
+) -> bool {
+    let failed = snapshot.status.as_ref().is_some_and(|status| status.error.is_some());
+    let cut = content
+        .and_then(|content| content.status.as_ref())
+        .is_some_and(|status| status.snapshot_handle.is_some());
+    let age = snapshot.creation_timestamp().map(|made| context.now().duration_since(made.0));
+    !failed && !cut && age.is_some_and(|age| age < CUT_LIMIT)
 }
 
 async fn kind_is_served(contents: &Api<VolumeSnapshotContent>) -> Result<bool> {

@@ -13,6 +13,9 @@ pub(crate) const SERVICES: &str = "10.96.0.0/16";
 /// Seconds until a condition that is a matter of moments counts as failed.
 const MOMENTS: u32 = 60;
 
+/// Tests break things often: five minutes between two tries, as is usual, are longer than a test.
+pub(crate) const RETRY: &str = "--retry-interval-max=5s";
+
 impl Cluster {
     /// Starts the control plane and waits until it serves.
     pub(crate) fn start_control_plane(&self) -> Result<()> {
@@ -101,7 +104,7 @@ impl Cluster {
         Ok(self.part(
             "snapshot-controller",
             program("snapshot-controller")?,
-            &[self.kubeconfig_of(ADMIN)],
+            &[self.kubeconfig_of(ADMIN), RETRY.to_owned()],
             Probe::Runs,
         ))
     }

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::authority::ADMIN;
 use crate::cluster::Cluster;
+use crate::control_plane::RETRY;
 use crate::machine::{tell, wait_until};
 use crate::part::{Part, Probe};
 use crate::programs::program;
@@ -24,7 +25,7 @@ impl Cluster {
             self.csi_driver("csi-driver", DRIVER, &[])?,
             self.companion("csi-provisioner", "", DRIVER, &PROVISIONER)?,
             self.companion("csi-resizer", "", DRIVER, &[])?,
-            self.companion("csi-snapshotter", "", DRIVER, &["--extra-create-metadata"])?,
+            self.companion("csi-snapshotter", "", DRIVER, &["--extra-create-metadata", RETRY])?,
         ];
         let name = NO_SNAPSHOTS_DRIVER;
         parts.push(self.csi_driver("csi-driver-nosnapshots", name, &["--no-snapshots"])?);
@@ -85,4 +86,4 @@ impl Cluster {
 }
 
 /// Volumes say where they are, and drivers hear for whom they make them.
-const PROVISIONER: [&str; 2] = ["--feature-gates=Topology=true", "--extra-create-metadata"];
+const PROVISIONER: [&str; 3] = ["--feature-gates=Topology=true", "--extra-create-metadata", RETRY];
