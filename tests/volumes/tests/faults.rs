@@ -41,14 +41,13 @@ impl Test<'_> {
             "head -c 12000000 /dev/urandom > /data/random; echo kept > /data/small; sync",
         )?;
         type Scenario<'a> = (&'static str, fn(&Test<'a>) -> Result<()>);
-        let scenarios: [Scenario<'_>; 14] = [
+        let scenarios: [Scenario<'_>; 13] = [
             ("the type of somebody else", Self::foreign),
             ("no class for snapshots", Self::no_snapshot_class),
             ("a claim that is not there", Self::no_claim),
             ("the controller is killed in each phase of a backup", Self::backup_survives_the_controller),
             ("the controller is killed in each phase of a restore", Self::restore_survives_the_controller),
             ("cancel in each phase", Self::cancel),
-            ("the API server stops for ten seconds", Self::api_server_stops),
             ("ten volumes at once, three at a time", Self::ten_at_once),
             ("the mover pod is killed", Self::mover_killed),
             ("the object store stops for a while", Self::store_stops),
@@ -247,30 +246,6 @@ impl Test<'_> {
                 .with_context(|| format!("canceled in {phase}"))?;
             ensure!(self.here.get("pvc", "shop", &name)?.is_none(), "a claim was made for what was canceled");
         }
-        self.slow_snapshots(false)
-    }
-
-    fn api_server_stops(&self) -> Result<()> {
-        let outage = || {
-            self.here.0.kill("kube-apiserver")?;
-            sleep(Duration::from_secs(10));
-            self.here.0.start("kube-apiserver")
-        };
-        self.slow_snapshots(true)?;
-        for phase in ["Snapshotting", "Running"] {
-            let name = format!("outage-{}", phase.to_lowercase());
-            self.change()?;
-            self.backup(&name, SLOW, "data")?;
-            self.phase("datamoverbackup", &name, &[phase])?;
-            outage()?;
-            self.ends("datamoverbackup", &name, "Completed")
-                .with_context(|| format!("without API server in {phase}"))?;
-        }
-        self.restore("outage-binding", SLOW)?;
-        self.phase("datamoverrestore", "outage-binding", &["Binding"])?;
-        outage()?;
-        self.ends("datamoverrestore", "outage-binding", "Completed")
-            .context("without API server in Binding")?;
         self.slow_snapshots(false)
     }
 
