@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use carrack_controller_api::{annotation, reason};
-use carrack_proto::{Job, Output, Place, SealKey, Source, Task};
+use carrack_proto::{Output, Place, SealKey, Source, Task};
 use k8s_openapi::{
     ByteString,
     api::core::v1::{Pod, Secret},
@@ -81,15 +81,6 @@ pub async fn ensure(context: &Context, owner: &Owner, access: &Access, source: &
     }
 }
 
-/// What keeps the pod that makes the keys, if anything can be seen.
-pub async fn hindrance(context: &Context, owner: &Owner) -> Result<Option<String>> {
-    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &context.settings.namespace);
-    Ok(match PodState::of(objects::find(&pods, &pod_name(owner)).await?.as_ref()) {
-        PodState::Waiting { because, .. } => because,
-        _ => None,
-    })
-}
-
 fn pod_name(owner: &Owner) -> String {
     format!("bundle-{}", owner.uid)
 }
@@ -132,32 +123,16 @@ async fn start(context: &Context, owner: &Owner, access: &Access, source: &Sourc
         }
     };
     let key = KeyFile::Repository(access.key.clone());
-    let files = JobFiles {
-        job: Job {
-            version: carrack_proto::VERSION,
-            repository: pod::access(&access.location),
-            keys: pod::keys(&key),
-            resources: pod::resources(&access.mover_type.spec),
-            task: Task::Bundle { source: source.clone(), seal_key_file: SEAL_KEY_PATH.into() },
-        },
-        key,
-        credentials: access.credentials.clone(),
-        certificate_authority: access.location.certificate_authority.clone(),
-        seal: Some(seal),
-    };
-    let made = MoverPod {
-        name: pod_name(owner),
-        owner,
-        task: "bundle",
-        mover_type: &access.mover_type.spec,
-        volume: None,
-        files,
-    };
+    let task = Task::Bundle { source: source.clone(), seal_key_file: SEAL_KEY_PATH.into() };
+    let mover_type = &access.mover_type.spec;
+    let mut files = JobFiles::new(&access.location, &access.credentials, key, mover_type, task);
+    files.seal = Some(seal);
+    let made = MoverPod { name: pod_name(owner), owner, task: "bundle", mover_type, volume: None, files };
     pod::apply(context, &made).await.map(drop)
 }
 
-/// Deletes pod and secret; true if both are gone.
-pub async fn clean_up(context: &Context, owner: &Owner) -> Result<bool> {
+/// Deletes the pod that made the keys, and its secret; true once the pod is gone.
+async fn clean_up(context: &Context, owner: &Owner) -> Result<bool> {
     pod::clean_up(context, &pod_name(owner)).await
 }
 

@@ -1,7 +1,8 @@
 //! Conditions in a status.
 
+use carrack_controller_api::condition;
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 
 /// Longest message of a condition that the API server takes, in characters.
 const MESSAGE_LIMIT: usize = 32_768;
@@ -43,4 +44,12 @@ pub fn set(
 /// Whether a condition is true.
 pub fn is_true(conditions: &[Condition], kind: &str) -> bool {
     conditions.iter().any(|found| found.type_ == kind && found.status == "True")
+}
+
+/// Whether an object that came to its end needs nothing more: all is cleaned up, and nobody has changed it since. A start with
+/// thousands of them asks nothing of the API server for them.
+pub fn rests(metadata: &ObjectMeta, known: &[Condition], observed_generation: Option<i64>) -> bool {
+    is_true(known, condition::CLEANED_UP)
+        && metadata.deletion_timestamp.is_none()
+        && metadata.generation == observed_generation
 }

@@ -13,6 +13,7 @@ pub mod bundle;
 pub mod condition;
 pub mod context;
 pub mod error;
+pub mod figures;
 pub mod lease;
 pub mod metrics;
 pub mod movertype;

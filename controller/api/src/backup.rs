@@ -201,7 +201,7 @@ pub struct DataMoverBackupStatus {
     /// How often a mover pod was lost and started again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retries: Option<u32>,
-    /// `Accepted`, `SnapshotReady`, `MoverStarted`, `Succeeded`, `CleanedUp`.
+    /// `Accepted`, `SnapshotReady`, `MoverStarted`, `Succeeded`, `CleanedUp`, `Forgotten`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -181,12 +181,6 @@ pub struct DataMoverTypeStatus {
     /// Generation of the object that this speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Mover pods that run now.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub running: Option<u32>,
-    /// Requests that wait for a slot.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub queued: Option<u32>,
     /// `Ready`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]

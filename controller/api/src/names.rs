@@ -51,6 +51,8 @@ pub mod condition {
     pub const MOVER_STARTED: &str = "MoverStarted";
     /// Of backups and restores: the end is reached; the status says which.
     pub const SUCCEEDED: &str = "Succeeded";
+    /// Of backups that are deleted with the policy *Delete*: the snapshot is forgotten, or why it stays.
+    pub const FORGOTTEN: &str = "Forgotten";
     /// Of backups and restores: nothing that was made for it is left.
     pub const CLEANED_UP: &str = "CleanedUp";
 }

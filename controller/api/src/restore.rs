@@ -194,9 +194,6 @@ pub struct DataMoverRestoreStatus {
     /// The volume that holds what was restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume_name: Option<String>,
-    /// What the volume's reclaim policy was before the hand-over.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reclaim_policy: Option<String>,
     /// How far the mover is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<BackupProgress>,

@@ -1,8 +1,8 @@
 //! Does what was decided.
 
 use carrack_controller_api::{DataMoverBackup, finalizer};
-use carrack_proto::{BackupTask, Job, Task, VERSION};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use carrack_proto::{BackupTask, Task};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::{Api, ResourceExt as _};
 
 use super::{
@@ -20,8 +20,8 @@ use crate::{
     sweep::sweep,
 };
 
-/// Takes the steps; false if one of them must be waited for before the rest may follow.
-pub(super) async fn apply(context: &Context, seen: &mut Observed, decision: &Decision) -> Result<bool> {
+/// Takes the steps.
+pub(super) async fn apply(context: &Context, seen: &mut Observed, decision: &Decision) -> Result<()> {
     let owner = Owner::of(&seen.backup);
     for step in &decision.steps {
         match step {
@@ -33,16 +33,17 @@ pub(super) async fn apply(context: &Context, seen: &mut Observed, decision: &Dec
             Step::MakeSnapshot => make_snapshot(context, &owner, seen).await?,
             Step::Expose => expose(context, &owner, seen).await?,
             Step::Start => start(context, &owner, seen).await?,
-            Step::Stop { at_once } => stop(context, &owner, seen, *at_once).await?,
+            Step::Stop { at_once } => pod::stop(context, &pod_name(&owner, tries(seen)), *at_once).await?,
             Step::Sweep => seen.clean = sweep(context, &owner, None).await?,
-            Step::Forget => {
-                if !super::forget::forget(context, &owner, seen).await? {
-                    return Ok(false);
-                }
-            }
+            Step::Forget => super::forget::start(context, &owner, seen).await?,
         }
     }
-    Ok(true)
+    Ok(())
+}
+
+/// How often a mover was lost before this try.
+fn tries(seen: &Observed) -> u32 {
+    seen.backup.status.as_ref().and_then(|status| status.retries).unwrap_or(0)
 }
 
 async fn hold(context: &Context, seen: &Observed, held: bool) -> Result<()> {
@@ -87,9 +88,8 @@ async fn start(context: &Context, owner: &Owner, seen: &Observed) -> Result<()> 
     else {
         return Ok(());
     };
-    let tries = seen.backup.status.as_ref().and_then(|status| status.retries).unwrap_or(0);
     let made = MoverPod {
-        name: pod_name(owner, tries),
+        name: pod_name(owner, tries(seen)),
         owner,
         task: "backup",
         mover_type: &access.mover_type.spec,
@@ -108,7 +108,6 @@ fn files(
     bundle: Vec<u8>,
 ) -> JobFiles {
     let config = &seen.backup.spec.config;
-    let key = KeyFile::Bundle(bundle);
     let task = BackupTask {
         source: bundle::source(&context.cluster, &owner.namespace, &origin.claim, origin.shape.mode.place()),
         tags: pod::list(config, "tags"),
@@ -116,27 +115,6 @@ fn files(
         cloned: true,
         force: config.get("force").is_some_and(|value| value == "true"),
     };
-    JobFiles {
-        job: Job {
-            version: VERSION,
-            repository: pod::access(&access.location),
-            keys: pod::keys(&key),
-            resources: pod::resources(&access.mover_type.spec),
-            task: Task::Backup(task),
-        },
-        key,
-        credentials: access.credentials.clone(),
-        certificate_authority: access.location.certificate_authority.clone(),
-        seal: None,
-    }
-}
-
-/// Asks the pod of this try to stop; the mover comes to a safe point by itself.
-async fn stop(context: &Context, owner: &Owner, seen: &Observed, at_once: bool) -> Result<()> {
-    let tries = seen.backup.status.as_ref().and_then(|status| status.retries).unwrap_or(0);
-    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &context.settings.namespace);
-    match objects::find(&pods, &pod_name(owner, tries)).await? {
-        Some(pod) => objects::delete(&pods, &pod, at_once.then_some(0)).await,
-        None => Ok(()),
-    }
+    let key = KeyFile::Bundle(bundle);
+    JobFiles::new(&access.location, &access.credentials, key, &access.mover_type.spec, Task::Backup(task))
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use carrack_controller_api::{
-    BackupPhase as Phase, BackupProgress, BackupType, DataMoverBackupStatus as Status,
+    BackupPhase as Phase, BackupType, DataMoverBackupStatus as Status, DeletionPolicy,
     condition as conditions, reason,
 };
 use carrack_proto::{JobResult, Outcome, Output};
@@ -17,6 +17,7 @@ use crate::{
     bundle::Bundle,
     condition,
     error::Obstacle,
+    figures::{self, signed},
     pod::{self, PodState},
     retry::{self, LATER, PROGRESS, SOON},
     snapshot,
@@ -231,12 +232,8 @@ fn run(seen: &Observed, mut status: Status) -> Decision {
             }
             status.node.clone_from(node);
             status.start_timestamp.get_or_insert(Time(*since));
-            if let Some(progress) = &seen.progress {
-                let total = progress.total_bytes.unwrap_or(progress.bytes_done).max(progress.bytes_done);
-                status.progress = Some(BackupProgress {
-                    bytes_done: signed(progress.bytes_done),
-                    total_bytes: signed(total),
-                });
+            if let Some(said) = &seen.progress {
+                status.progress = Some(figures::progress(said));
             }
             Decision { status, again: Some(PROGRESS), ..Decision::default() }
         }
@@ -271,15 +268,10 @@ fn finish(seen: &Observed, mut status: Status, result: &JobResult) -> Decision {
         status.logical_bytes = Some(signed(output.logical_bytes));
         status.added_bytes = Some(signed(output.added_bytes));
         status.stored_bytes = Some(signed(output.stored_bytes));
-        let all = signed(output.logical_bytes);
-        status.progress = Some(BackupProgress { bytes_done: all, total_bytes: all });
+        status.progress = Some(figures::complete(output.logical_bytes));
     }
     status.skipped = Some(signed(result.problems));
-    status.first_skipped = result
-        .first_problems
-        .iter()
-        .map(|problem| format!("{}: {}", problem.item, problem.message))
-        .collect();
+    status.first_skipped = figures::first_problems(result);
     // A snapshot that is not there cannot be restored, whatever else was said.
     let snapshot = status.snapshot_id.is_some();
     match result.outcome {
@@ -410,13 +402,43 @@ fn leave(seen: &Observed, status: Status) -> Decision {
     if !status.phase.is_final() {
         return cancel(seen, status, "stopped: the backup was deleted");
     }
-    if !seen.clean {
-        return Decision { steps: vec![Step::Sweep], status, again: Some(SOON) };
+    let known = status.conditions.iter().any(|found| found.type_ == conditions::FORGOTTEN);
+    if seen.backup.spec.deletion_policy == DeletionPolicy::Delete && status.snapshot_id.is_some() && !known {
+        return forget(seen, status);
     }
-    let forget = seen.backup.spec.deletion_policy == carrack_controller_api::DeletionPolicy::Delete
-        && status.snapshot_id.is_some();
-    let steps = if forget { vec![Step::Forget, Step::LetGo] } else { vec![Step::LetGo] };
-    Decision { steps, status, again: Some(SOON) }
+    let step = if seen.clean { Step::LetGo } else { Step::Sweep };
+    Decision { steps: vec![step], status, again: Some(SOON) }
+}
+
+/// The snapshot goes before the rest does: what forgets it is a pod of this backup too. A repository that is gone must not
+/// hold the backup for ever.
+fn forget(seen: &Observed, mut status: Status) -> Decision {
+    let stays = match &seen.resolution {
+        Resolution::Ready(access) if status.repository_id.as_ref() == Some(&access.repository_id) => None,
+        _ => Some("its repository is not that of the mover type any more, or not ready"),
+    };
+    let (done, why) = match (&seen.forgets, stays) {
+        (_, Some(why)) => (false, why.to_owned()),
+        (PodState::Missing, None) => {
+            return Decision { steps: vec![Step::Forget], status, again: Some(PROGRESS) };
+        }
+        (PodState::Finished { result, .. }, None) => {
+            (result.outcome == Outcome::Completed, result.message.clone())
+        }
+        (PodState::Lost(lost), None) => (false, lost.message.clone()),
+        (PodState::Waiting { .. } | PodState::Running { .. } | PodState::Ending { .. }, None) => {
+            return Decision { status, again: Some(PROGRESS), ..Decision::default() };
+        }
+    };
+    let reason = if done { reason::SUCCEEDED } else { reason::MOVER_FAILED };
+    let message = if done {
+        "the snapshot is forgotten".to_owned()
+    } else {
+        format!("the snapshot stays until the rules of the repository forget it: {why}")
+    };
+    mark(seen, &mut status, conditions::FORGOTTEN, Some(done), reason, &message);
+    status.message = Some(message);
+    Decision { status, again: Some(Duration::ZERO), ..Decision::default() }
 }
 
 fn mark(seen: &Observed, status: &mut Status, kind: &str, value: Option<bool>, reason: &str, message: &str) {
@@ -429,8 +451,4 @@ fn mark(seen: &Observed, status: &mut Status, kind: &str, value: Option<bool>, r
         seen.backup.metadata.generation,
         seen.now,
     );
-}
-
-fn signed(bytes: u64) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
 }

@@ -18,6 +18,7 @@ use kube::{
 };
 
 use crate::{
+    condition,
     context::Context,
     error::{Error, Result},
     metrics::{Ended, Volume},
@@ -43,6 +44,12 @@ fn failed(_backup: Arc<DataMoverBackup>, error: &Error, _context: Arc<Context>) 
 }
 
 async fn reconcile(backup: Arc<DataMoverBackup>, context: Arc<Context>) -> Result<Action> {
+    if let Some(status) = &backup.status
+        && condition::rests(&backup.metadata, &status.conditions, status.observed_generation)
+    {
+        remember(&context, &backup, status);
+        return Ok(Action::await_change());
+    }
     let api: Api<DataMoverBackup> =
         Api::namespaced(context.client.clone(), &backup.namespace().unwrap_or_default());
     // What the watch shows may be older than what we wrote ourselves, and a step must not be taken twice.

@@ -43,6 +43,8 @@ pub(super) struct Observed {
     pub pod: PodState,
     /// What it said last.
     pub progress: Option<Progress>,
+    /// The pod that forgets its snapshot; looked at only when it is deleted.
+    pub forgets: PodState,
     /// Whether a slot is its own.
     pub slot: bool,
     /// Whether nothing is left of it; looked at only after its end.
@@ -93,6 +95,7 @@ pub(super) async fn observe(context: &Context, backup: &DataMoverBackup) -> Resu
         bundle: None,
         pod: PodState::Missing,
         progress: None,
+        forgets: PodState::Missing,
         slot: false,
         clean: false,
     };
@@ -102,6 +105,9 @@ pub(super) async fn observe(context: &Context, backup: &DataMoverBackup) -> Resu
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &context.settings.namespace);
     let this = pod_name(&owner, status.retries.unwrap_or(0));
     seen.pod = PodState::of(objects::find(&pods, &this).await?.as_ref());
+    if backup.metadata.deletion_timestamp.is_some() {
+        seen.forgets = super::forget::state(context, &owner).await?;
+    }
     if status.phase.is_final() || backup.metadata.deletion_timestamp.is_some() || backup.spec.cancel {
         return Ok(seen);
     }

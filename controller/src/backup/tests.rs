@@ -65,6 +65,7 @@ fn seen(phase: Phase) -> Observed {
         bundle: None,
         pod: PodState::Missing,
         progress: None,
+        forgets: PodState::Missing,
         slot: true,
         clean: false,
     }
@@ -282,8 +283,23 @@ fn a_deleted_backup_is_stopped_cleaned_up_and_then_let_go() {
     assert_eq!(next(&gone).steps, [Step::LetGo]);
     gone.backup.spec.deletion_policy = DeletionPolicy::Delete;
     assert_eq!(next(&gone).steps, [Step::LetGo], "no snapshot was written");
-    gone.backup.status.as_mut().expect("a status").snapshot_id = Some("id".into());
-    assert_eq!(next(&gone).steps, [Step::Forget, Step::LetGo]);
+    let status = gone.backup.status.as_mut().expect("a status");
+    status.snapshot_id = Some("id".into());
+    status.repository_id = Some("id".into());
+    gone.clean = false;
+    assert_eq!(next(&gone).steps, [Step::Forget], "before the sweep, which would take its pod away");
+    gone.forgets = PodState::Running { node: None, since: now() };
+    assert_eq!(next(&gone).steps, []);
+    gone.forgets = result(Outcome::Completed, 0, None);
+    let decision = next(&gone);
+    assert!(
+        decision.status.conditions.iter().any(|found| found.type_ == "Forgotten" && found.status == "True")
+    );
+    gone.backup.status = Some(decision.status);
+    gone.forgets = PodState::Missing;
+    assert_eq!(next(&gone).steps, [Step::Sweep], "once");
+    gone.clean = true;
+    assert_eq!(next(&gone).steps, [Step::LetGo]);
     gone.backup.metadata.finalizers = None;
     assert!(decide(&gone).is_none());
 }

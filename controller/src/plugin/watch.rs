@@ -10,6 +10,7 @@ use carrack_controller_api::{BackupPhase, BackupProgress, DataMoverBackup, DataM
 use kube::Api;
 
 use super::say;
+use crate::objects::Object;
 
 /// How often it is looked at.
 const EVERY: Duration = Duration::from_millis(500);
@@ -21,67 +22,66 @@ struct Seen {
     progress: Option<BackupProgress>,
     /// The exit code, once it has come to its end.
     ended: Option<u8>,
+    /// What came out of it.
+    outcome: Option<String>,
 }
 
 /// Watches a backup; the exit code says how it ended.
 pub(super) async fn backup(api: &Api<DataMoverBackup>, name: &str) -> anyhow::Result<u8> {
-    let mut line = Line::default();
-    loop {
-        let status = api
-            .get(name)
-            .await
-            .context("the backup cannot be looked at any more; it goes on")?
-            .status
-            .unwrap_or_default();
+    follow(api, name, |backup: DataMoverBackup| {
+        let status = backup.status.unwrap_or_default();
         let ended = status.phase.is_final().then_some(match status.phase {
             BackupPhase::Completed => 0,
             BackupPhase::PartiallyCompleted => 3,
             BackupPhase::Canceled => 130,
             _ => 1,
         });
-        let seen = Seen {
+        let (bytes, sent) = (status.logical_bytes.unwrap_or(0), status.stored_bytes.unwrap_or(0));
+        let outcome = status
+            .snapshot_id
+            .map(|snapshot| format!("snapshot {snapshot}: {bytes} bytes, {sent} of them sent"));
+        Seen {
             phase: format!("{:?}", status.phase),
             message: status.message,
             progress: status.progress,
             ended,
-        };
-        if let Some(code) = line.show(&seen)? {
-            let stored = status.stored_bytes.unwrap_or(0);
-            if let Some(snapshot) = status.snapshot_id {
-                say(&format!(
-                    "snapshot {snapshot}: {} bytes, {stored} of them sent",
-                    status.logical_bytes.unwrap_or(0)
-                ))?;
-            }
-            return Ok(code);
+            outcome,
         }
-        tokio::time::sleep(EVERY).await;
-    }
+    })
+    .await
 }
 
 /// Watches a restore; the exit code says how it ended.
 pub(super) async fn restore(api: &Api<DataMoverRestore>, name: &str) -> anyhow::Result<u8> {
-    let mut line = Line::default();
-    loop {
-        let status = api
-            .get(name)
-            .await
-            .context("the restore cannot be looked at any more; it goes on")?
-            .status
-            .unwrap_or_default();
+    follow(api, name, |restore: DataMoverRestore| {
+        let status = restore.status.unwrap_or_default();
         let ended = status.phase.is_final().then_some(match status.phase {
             RestorePhase::Completed => 0,
             RestorePhase::PartiallyCompleted => 3,
             RestorePhase::Canceled => 130,
             _ => 1,
         });
-        let seen = Seen {
+        Seen {
             phase: format!("{:?}", status.phase),
             message: status.message,
             progress: status.progress,
             ended,
-        };
+            outcome: None,
+        }
+    })
+    .await
+}
+
+/// Shows a request until its end.
+async fn follow<K: Object>(api: &Api<K>, name: &str, look: impl Fn(K) -> Seen) -> anyhow::Result<u8> {
+    let mut line = Line::default();
+    loop {
+        let found = api.get(name).await;
+        let seen = look(found.with_context(|| format!("{name} cannot be looked at any more; it goes on"))?);
         if let Some(code) = line.show(&seen)? {
+            if let Some(outcome) = &seen.outcome {
+                say(outcome)?;
+            }
             return Ok(code);
         }
         tokio::time::sleep(EVERY).await;

@@ -101,6 +101,15 @@ pub async fn apply(context: &Context, pod: &MoverPod<'_>) -> Result<Pod> {
     objects::apply(&pods, &pod.build(&context.settings.image, &context.settings.image_pull_policy)).await
 }
 
+/// Asks a pod to stop, if there is one; the mover comes to a safe point by itself. At once, if its node is lost.
+pub async fn stop(context: &Context, name: &str, at_once: bool) -> Result<()> {
+    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &context.settings.namespace);
+    match objects::find(&pods, name).await? {
+        Some(pod) => objects::delete(&pods, &pod, at_once.then_some(0)).await,
+        None => Ok(()),
+    }
+}
+
 /// Deletes a pod and its secret; true once the pod is gone. A pod that still ends has read its secret already.
 pub async fn clean_up(context: &Context, name: &str) -> Result<bool> {
     let namespace = &context.settings.namespace;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use carrack_controller_api::{DataMoverTypeSpec, Location};
-use carrack_proto::{Job, Keys, RepositoryAccess, Resources};
+use carrack_proto::{Job, Keys, RepositoryAccess, Resources, Task, VERSION};
 use k8s_openapi::{
     ByteString, api::core::v1::ResourceRequirements, apimachinery::pkg::api::resource::Quantity,
 };
@@ -44,6 +44,29 @@ pub struct JobFiles {
 }
 
 impl JobFiles {
+    /// The files for a task at a repository; without a seal.
+    pub fn new(
+        location: &Location,
+        credentials: &SecretData,
+        key: KeyFile,
+        mover_type: &DataMoverTypeSpec,
+        task: Task,
+    ) -> Self {
+        Self {
+            job: Job {
+                version: VERSION,
+                repository: access(location),
+                keys: keys(&key),
+                resources: resources(mover_type),
+                task,
+            },
+            key,
+            credentials: credentials.clone(),
+            certificate_authority: location.certificate_authority.clone(),
+            seal: None,
+        }
+    }
+
     /// The files by name.
     pub fn contents(&self) -> BTreeMap<String, ByteString> {
         let job = serde_json::to_vec_pretty(&self.job).unwrap_or_default();
@@ -95,7 +118,7 @@ fn credentials_file(secret: &SecretData) -> Vec<u8> {
 }
 
 /// What opens the repository, as the job names it.
-pub fn keys(key: &KeyFile) -> Keys {
+fn keys(key: &KeyFile) -> Keys {
     let at = |name: &str| format!("{JOB_DIRECTORY}/{name}");
     match key {
         KeyFile::Bundle(_) => Keys::WriterBundle(at("bundle.json")),
@@ -105,7 +128,7 @@ pub fn keys(key: &KeyFile) -> Keys {
 }
 
 /// Where the repository is, as the job names it.
-pub fn access(location: &Location) -> RepositoryAccess {
+fn access(location: &Location) -> RepositoryAccess {
     RepositoryAccess {
         url: location.url.clone(),
         endpoint: location.endpoint.clone(),
@@ -127,7 +150,7 @@ pub fn access(location: &Location) -> RepositoryAccess {
 }
 
 /// What the process may use: of memory three quarters of the pod's limit, for the rest is the allocator's and the kernel's.
-pub fn resources(mover_type: &DataMoverTypeSpec) -> Resources {
+fn resources(mover_type: &DataMoverTypeSpec) -> Resources {
     let template = &mover_type.pod_template;
     Resources {
         memory_bytes: memory_limit(template.resources.as_ref()).map(|limit| limit / 4 * 3),

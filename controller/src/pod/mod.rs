@@ -4,10 +4,8 @@ mod build;
 mod files;
 mod state;
 
-pub use build::{MoverPod, PodVolume, VolumeMode, apply, clean_up, secret_name};
-pub use files::{
-    DATA_PATH, DEVICE_PATH, JobFiles, KeyFile, SEAL_KEY_PATH, access, bytes, keys, list, resources,
-};
+pub use build::{MoverPod, PodVolume, VolumeMode, apply, clean_up, secret_name, stop};
+pub use files::{DATA_PATH, DEVICE_PATH, JobFiles, KeyFile, SEAL_KEY_PATH, bytes, list};
 pub use state::{Lost, PodState, failure, progress};
 
 use std::collections::BTreeMap;

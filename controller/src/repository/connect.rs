@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use carrack_controller_api::{RepositoryStatus, condition as conditions, reason};
-use carrack_proto::{Job, JobResult, Output, Task, VERSION};
+use carrack_proto::{JobResult, Output, Task};
 use jiff::Timestamp;
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
 use kube::Api;
@@ -83,19 +83,7 @@ impl Work<'_> {
     async fn start(&self, name: &str, label: &'static str, task: Task) -> Result<()> {
         let key = KeyFile::Repository(self.key.clone());
         let spec = plain();
-        let files = JobFiles {
-            job: Job {
-                version: VERSION,
-                repository: pod::access(&self.settled.location),
-                keys: pod::keys(&key),
-                resources: pod::resources(&spec),
-                task,
-            },
-            key,
-            credentials: self.credentials.clone(),
-            certificate_authority: self.settled.location.certificate_authority.clone(),
-            seal: None,
-        };
+        let files = JobFiles::new(&self.settled.location, &self.credentials, key, &spec, task);
         let made = MoverPod {
             name: name.to_owned(),
             owner: self.owner,

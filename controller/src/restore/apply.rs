@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use carrack_controller_api::{DataMoverRestore, finalizer};
-use carrack_proto::{Job, RestoreTask, Target, Task, VERSION};
+use carrack_proto::{RestoreTask, Target, Task};
 use k8s_openapi::{
-    api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec, Pod, VolumeResourceRequirements},
+    api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements},
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
 use kube::{Api, ResourceExt as _};
@@ -43,7 +43,7 @@ pub(super) async fn apply(context: &Context, seen: &mut Observed, decision: &Dec
                 objects::apply(&claims, &claim(&owner, namespace, seen)).await?;
             }
             Step::Start => start(context, &owner, seen).await?,
-            Step::Stop { at_once } => stop(context, &owner, seen, *at_once).await?,
+            Step::Stop { at_once } => pod::stop(context, &pod_name(&owner, tries(seen)), *at_once).await?,
             Step::HandOver(step) => handover::take(context, &owner, seen, *step).await?,
             Step::Sweep => {
                 let spared = decision.status.volume_name.as_deref();
@@ -52,6 +52,11 @@ pub(super) async fn apply(context: &Context, seen: &mut Observed, decision: &Dec
         }
     }
     Ok(())
+}
+
+/// How often a mover was lost before this try.
+fn tries(seen: &Observed) -> u32 {
+    seen.restore.status.as_ref().and_then(|status| status.retries).unwrap_or(0)
 }
 
 async fn hold(context: &Context, seen: &Observed, held: bool) -> Result<()> {
@@ -111,9 +116,8 @@ fn claim(owner: &Owner, namespace: &str, seen: &Observed) -> PersistentVolumeCla
 
 async fn start(context: &Context, owner: &Owner, seen: &Observed) -> Result<()> {
     let (Resolution::Ready(access), Ok(source)) = (&seen.resolution, &seen.source) else { return Ok(()) };
-    let tries = seen.restore.status.as_ref().and_then(|status| status.retries).unwrap_or(0);
     let made = MoverPod {
-        name: pod_name(owner, tries),
+        name: pod_name(owner, tries(seen)),
         owner,
         task: "restore",
         mover_type: &access.mover_type.spec,
@@ -125,7 +129,6 @@ async fn start(context: &Context, owner: &Owner, seen: &Observed) -> Result<()> 
 
 fn files(seen: &Observed, access: &Access, source: &Source) -> JobFiles {
     let config = &seen.restore.spec.config;
-    let key = KeyFile::Repository(access.key.clone());
     let task = RestoreTask {
         snapshot: source.snapshot.clone(),
         host: source.host.clone(),
@@ -137,27 +140,6 @@ fn files(seen: &Observed, access: &Access, source: &Source) -> JobFiles {
         include: pod::list(config, "include"),
         exclude: pod::list(config, "exclude"),
     };
-    JobFiles {
-        job: Job {
-            version: VERSION,
-            repository: pod::access(&access.location),
-            keys: pod::keys(&key),
-            resources: pod::resources(&access.mover_type.spec),
-            task: Task::Restore(task),
-        },
-        key,
-        credentials: access.credentials.clone(),
-        certificate_authority: access.location.certificate_authority.clone(),
-        seal: None,
-    }
-}
-
-/// Asks the pod of this try to stop.
-async fn stop(context: &Context, owner: &Owner, seen: &Observed, at_once: bool) -> Result<()> {
-    let tries = seen.restore.status.as_ref().and_then(|status| status.retries).unwrap_or(0);
-    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &context.settings.namespace);
-    match objects::find(&pods, &pod_name(owner, tries)).await? {
-        Some(pod) => objects::delete(&pods, &pod, at_once.then_some(0)).await,
-        None => Ok(()),
-    }
+    let key = KeyFile::Repository(access.key.clone());
+    JobFiles::new(&access.location, &access.credentials, key, &access.mover_type.spec, Task::Restore(task))
 }

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use carrack_controller_api::{
-    BackupProgress, DataMoverRestoreStatus as Status, RestorePhase as Phase, condition as conditions,
-    finalizer, reason,
+    DataMoverRestoreStatus as Status, RestorePhase as Phase, condition as conditions, finalizer, reason,
 };
 use carrack_proto::{JobResult, Outcome, Output};
 use jiff::SignedDuration;
@@ -16,6 +15,7 @@ use crate::{
     access::{self, Access, Resolution},
     condition,
     error::Obstacle,
+    figures::{self, signed},
     pod::{self, PodState},
     retry::{self, LATER, PROGRESS, SOON},
 };
@@ -259,12 +259,8 @@ fn run(seen: &Observed, mut status: Status) -> Decision {
             }
             status.node.clone_from(node);
             status.start_timestamp.get_or_insert(Time(*since));
-            if let Some(progress) = &seen.progress {
-                let total = progress.total_bytes.unwrap_or(progress.bytes_done).max(progress.bytes_done);
-                status.progress = Some(BackupProgress {
-                    bytes_done: signed(progress.bytes_done),
-                    total_bytes: signed(total),
-                });
+            if let Some(said) = &seen.progress {
+                status.progress = Some(figures::progress(said));
             }
             Decision { status, again: Some(PROGRESS), ..Decision::default() }
         }
@@ -294,15 +290,10 @@ fn finish(seen: &Observed, mut status: Status, result: &JobResult) -> Decision {
         status.snapshot_id = Some(output.snapshot.clone()).filter(|id| !id.is_empty());
         status.files = Some(signed(output.files));
         status.restored_bytes = Some(signed(output.bytes));
-        let all = signed(output.bytes);
-        status.progress = Some(BackupProgress { bytes_done: all, total_bytes: all });
+        status.progress = Some(figures::complete(output.bytes));
     }
     status.skipped = Some(signed(result.problems));
-    status.first_skipped = result
-        .first_problems
-        .iter()
-        .map(|problem| format!("{}: {}", problem.item, problem.message))
-        .collect();
+    status.first_skipped = figures::first_problems(result);
     match result.outcome {
         Outcome::Completed | Outcome::Partial => {
             status.phase = Phase::Binding;
@@ -449,8 +440,4 @@ fn mark(seen: &Observed, status: &mut Status, kind: &str, value: Option<bool>, r
         seen.restore.metadata.generation,
         seen.now,
     );
-}
-
-fn signed(bytes: u64) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
 }

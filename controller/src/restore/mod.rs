@@ -18,6 +18,7 @@ use kube::{
 };
 
 use crate::{
+    condition,
     context::Context,
     error::{Error, Result},
     metrics::Ended,
@@ -43,6 +44,11 @@ fn failed(_restore: Arc<DataMoverRestore>, error: &Error, _context: Arc<Context>
 }
 
 async fn reconcile(restore: Arc<DataMoverRestore>, context: Arc<Context>) -> Result<Action> {
+    if let Some(status) = &restore.status
+        && condition::rests(&restore.metadata, &status.conditions, status.observed_generation)
+    {
+        return Ok(Action::await_change());
+    }
     let api: Api<DataMoverRestore> =
         Api::namespaced(context.client.clone(), &restore.namespace().unwrap_or_default());
     // What the watch shows may be older than what we wrote ourselves, and a step must not be taken twice.

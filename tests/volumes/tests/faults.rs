@@ -41,10 +41,11 @@ impl Test<'_> {
             "head -c 12000000 /dev/urandom > /data/random; echo kept > /data/small; sync",
         )?;
         type Scenario<'a> = (&'static str, fn(&Test<'a>) -> Result<()>);
-        let scenarios: [Scenario<'_>; 13] = [
+        let scenarios: [Scenario<'_>; 14] = [
             ("the type of somebody else", Self::foreign),
             ("no class for snapshots", Self::no_snapshot_class),
             ("a claim that is not there", Self::no_claim),
+            ("a backup is deleted with its snapshot", Self::deleted_with_snapshot),
             ("the controller is killed in each phase of a backup", Self::backup_survives_the_controller),
             ("the controller is killed in each phase of a restore", Self::restore_survives_the_controller),
             ("cancel in each phase", Self::cancel),
@@ -155,6 +156,21 @@ impl Test<'_> {
         })?;
         self.stop("datamoverbackup", "nothing")?;
         self.ends("datamoverbackup", "nothing", "Canceled").map(drop)
+    }
+
+    fn deleted_with_snapshot(&self) -> Result<()> {
+        self.here.apply(&[json!({ "apiVersion": "carrack.dev/v1alpha1", "kind": "DataMoverBackup",
+            "metadata": { "name": "brief", "namespace": "shop" },
+            "spec": { "type": "PVC", "sourceClaimRef": { "name": "data" }, "deletionPolicy": "Delete" } })])?;
+        let snapshot = self.ends("datamoverbackup", "brief", "Completed")?.text("snapshotID").to_owned();
+        self.here.0.kubectl(&["delete", "datamoverbackup", "-n", "shop", "brief", "--timeout=60s"])?;
+        self.here.apply(&[json!({ "apiVersion": "carrack.dev/v1alpha1", "kind": "DataMoverRestore",
+            "metadata": { "name": "brief", "namespace": "shop" },
+            "spec": { "destinationClaimRef": { "name": "brief" }, "source": { "snapshotID": snapshot },
+                "newVolume": { "storageClassName": "carrack-ext4", "resources": { "requests": { "storage": "400Mi" } } } } })])?;
+        let ends = self.ends("datamoverrestore", "brief", "Failed")?;
+        ensure!(ends.reason() == "SourceNotFound", "{}", ends.status);
+        Ok(())
     }
 
     fn stop(&self, kind: &str, name: &str) -> Result<()> {
