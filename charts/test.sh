@@ -25,7 +25,7 @@ for program in "$controller" "$cluster"; do
         exit 2
     }
 done
-"$root/tests/cluster/build.sh" helm
+"$root/tests/cluster/build.sh" kubernetes
 
 work=$(mktemp -d /tmp/carrack-chart-XXXXXX)
 bed='' running=''

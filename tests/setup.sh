@@ -65,6 +65,7 @@ want_cluster() {
     want xfsprogs mkfs.xfs
     want e2fsprogs mkfs.ext4
     want busybox-static busybox
+    want sqlite3 sqlite3
     want openssl openssl
     want curl curl
     want tar tar
@@ -146,7 +147,7 @@ build_servers() {
     CARRACK_CACHE=$cache tests/servers/build.sh minio
 }
 
-# Kubernetes and what belongs to it: 20 minutes on two processors, if nothing is there yet.
+# Kubernetes and what belongs to it: a quarter of an hour on two processors, if nothing is there yet.
 build_cluster() {
     build_servers
     need_go

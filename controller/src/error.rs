@@ -28,9 +28,13 @@ impl Error {
         let what = what.into();
         move |source| Self::Api { what, source: Box::new(source) }
     }
-}
 
-impl Error {
+    /// Whether somebody else was quicker.
+    pub fn is_conflict(&self) -> bool {
+        let Self::Api { source, .. } = self else { return false };
+        matches!(&**source, kube::Error::Api(status) if status.code == 409)
+    }
+
     /// What the API server refused, in words: rights, pod security, quotas, policies. Waiting does not change it, a person
     /// does.
     pub fn refusal(&self) -> Option<String> {

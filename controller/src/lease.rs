@@ -91,26 +91,35 @@ impl Candidate {
         }
     }
 
-    /// Takes or renews the lease; whoever holds it otherwise.
+    /// Takes or renews the lease; whoever holds it otherwise. That somebody wrote in between does not say that they hold it:
+    /// it is read again.
     async fn ask(&self) -> Result<Option<String>> {
+        match self.ask_once().await {
+            Err(error) if error.is_conflict() => self.ask_once().await,
+            answer => answer,
+        }
+    }
+
+    async fn ask_once(&self) -> Result<Option<String>> {
         let now = Timestamp::now();
         let Some(mut lease) = objects::find(&self.leases, NAME).await? else {
             let metadata = ObjectMeta { name: Some(NAME.into()), ..ObjectMeta::default() };
             let fresh = Lease { metadata, spec: Some(self.held(None, now)) };
             let made = self.leases.create(&PostParams::default(), &fresh).await;
-            return settled(made, "made");
+            return made.map(|_| None).map_err(Error::api(format!("Lease {NAME} cannot be made")));
         };
         let found = lease.spec.clone().unwrap_or_default();
         if let Some(other) = holder(&found, now).filter(|holder| *holder != self.name) {
             return Ok(Some(other));
         }
         lease.spec = Some(self.held(Some(found), now));
-        self.write(&lease).await
+        self.write(&lease).await.map(|()| None)
     }
 
-    async fn write(&self, lease: &Lease) -> Result<Option<String>> {
+    async fn write(&self, lease: &Lease) -> Result<()> {
         // With the version that was read: of two that write at once, one is refused.
-        settled(self.leases.replace(NAME, &PostParams::default(), lease).await, "written")
+        let written = self.leases.replace(NAME, &PostParams::default(), lease).await;
+        written.map(drop).map_err(Error::api(format!("Lease {NAME} cannot be written")))
     }
 
     fn held(&self, before: Option<LeaseSpec>, now: Timestamp) -> LeaseSpec {
@@ -133,15 +142,6 @@ fn holder(lease: &LeaseSpec, now: Timestamp) -> Option<String> {
     let holds =
         lease.lease_duration_seconds.map_or(HOLDS, |seconds| SignedDuration::from_secs(seconds.into()));
     (now < renewed + holds).then(|| lease.holder_identity.clone().filter(|name| !name.is_empty())).flatten()
-}
-
-fn settled(written: kube::Result<Lease>, verb: &str) -> Result<Option<String>> {
-    match written {
-        Ok(_) => Ok(None),
-        // Somebody was quicker, and is seen the next time.
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(Some("somebody who was quicker".into())),
-        Err(error) => Err(Error::api(format!("Lease {NAME} cannot be {verb}"))(error)),
-    }
 }
 
 #[cfg(test)]

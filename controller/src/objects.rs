@@ -35,6 +35,15 @@ pub async fn apply<K: Object>(api: &Api<K>, object: &K) -> Result<K> {
         .map_err(Error::api(named::<K>("applied", &name)))
 }
 
+/// Makes the object if there is none of its name. What others have added to one that is there stays, above all what it is
+/// bound to: in a field that is applied as a whole it would be lost.
+pub async fn ensure<K: Object>(api: &Api<K>, object: &K) -> Result<()> {
+    if find(api, &object.name_any()).await?.is_none() {
+        apply(api, object).await?;
+    }
+    Ok(())
+}
+
 /// Sets the status of an object, by server-side apply.
 pub async fn apply_status<K: Object>(api: &Api<K>, name: &str, status: &impl Serialize) -> Result<K> {
     let patch = serde_json::json!({

@@ -1,11 +1,13 @@
 #!/bin/sh
-# Builds the programs of the test cluster, each upstream from a Go module of its own (their dependencies conflict),
-# and puts links to them into CARRACK_CACHE/cluster/bin. What is there is not built again; it installs nothing.
+# Builds the programs of the test cluster and puts links to them into CARRACK_CACHE/cluster/bin. What is there is not
+# built again; it installs nothing. Whatever is made of Kubernetes' libraries is in one module, at versions that have
+# the same ones, so that they are compiled once: that is most of the work. runc needs a C compiler and csi-test another
+# CSI, so they have modules of their own.
 #
 #   tests/cluster/build.sh [part...]      default: all; csi-driver is our own, the others lie in modules/
 #
 # CARRACK_CACHE: the cache directory; default .cache in the root of the repository.
-# GOCACHE: Go's cache of compiled packages. Without it one is used that is deleted at the end: it grows to 11 GiB.
+# What Go compiles on the way lies below CARRACK_CACHE and is deleted after each part.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -17,20 +19,19 @@ mkdir -p "$cache/bin"
 for old in "$cache"/go-build.*; do
     kill -0 "${old##*.}" 2>/dev/null || rm -rf "$old"
 done
-if [ -z "${GOCACHE:-}" ]; then
-    GOCACHE=$cache/go-build.$$
-    trap 'rm -rf "$GOCACHE"' EXIT
-    trap 'exit 1' INT TERM HUP
-fi
-export GOCACHE
+scratch=$cache/go-build.$$
+trap 'rm -rf "$scratch"' EXIT
+trap 'exit 1' INT TERM HUP
+export GOCACHE="$scratch/cache" GOTMPDIR="$scratch/tmp"
 
 source_of() { # source_of PART
     if [ "$1" = csi-driver ]; then echo "$here/csi-driver"; else echo "$here/modules/$1"; fi
 }
 
 # Without a version, kubelet and kube-apiserver refuse each other. Without seccomp, runc fails every pod.
-settings() { # settings PART; sets cgo, tags and link
-    cgo=0 tags='' link='-s -w'
+# Nothing is inlined and nothing described for debuggers: a third less to wait, which the tests do not notice.
+settings() { # settings PART; sets cgo, tags, compile and link
+    cgo=0 tags='' compile='all=-l -dwarf=false' link='-s -w'
     case $1 in
     kubernetes)
         version=$(sed -n "s/^.*k8s.io\/kubernetes \(v[^ ]*\).*/\1/p" "$(source_of "$1")/go.mod")
@@ -45,7 +46,7 @@ key_of() { # key_of PART
     (
         cd "$(source_of "$1")"
         settings "$1"
-        echo "$cgo $tags $link"
+        echo "$cgo $tags $compile $link"
         if [ "$1" = csi-driver ]; then find . -name '*.go' -o -name 'go.*' | LC_ALL=C sort | xargs cat; else cat go.mod go.sum; fi
     ) | sha256sum | cut -c1-16
 }
@@ -58,10 +59,12 @@ compile() { # compile PART TARGET
     else
         packages=tool output=$2/
     fi
-    CGO_ENABLED=$cgo go build -trimpath -buildvcs=false -tags "$tags" -ldflags "$link" -o "$output" $packages
+    mkdir -p "$GOCACHE" "$GOTMPDIR"
+    CGO_ENABLED=$cgo go build -trimpath -buildvcs=false -tags "$tags" -gcflags "$compile" -ldflags "$link" \
+        -o "$output" $packages
     case $1 in
-    etcd) mv "$2/server" "$2/etcd" ;;
-    external-snapshotter)
+    kubernetes)
+        mv "$2/server" "$2/etcd"
         module=$(go list -m -f '{{.Dir}}' github.com/kubernetes-csi/external-snapshotter/client/v8)
         mkdir "$2/crd"
         cp "$module"/config/crd/snapshot.storage.k8s.io_*.yaml "$2/crd/"
@@ -86,6 +89,7 @@ build() { # build PART
         rm -rf "$cache/partial-$part".*
         mkdir "$cache/partial-$part.$$"
         (compile "$part" "$cache/partial-$part.$$")
+        rm -rf "$scratch"
         rm -rf "$cache/$part"-????????????????
         mv "$cache/partial-$part.$$" "$cache/$directory"
     fi

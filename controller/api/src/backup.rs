@@ -165,6 +165,9 @@ pub struct DataMoverBackupStatus {
     /// `Filesystem` or `Block`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume_mode: Option<String>,
+    /// Storage class of the volume; what its snapshot becomes meanwhile has it too, unless the type names another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_class_name: Option<String>,
     /// Size of the volume, which a restore needs at least.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume_bytes: Option<i64>,

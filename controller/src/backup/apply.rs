@@ -55,7 +55,7 @@ async fn hold(context: &Context, seen: &Observed, held: bool) -> Result<()> {
 async fn make_snapshot(context: &Context, owner: &Owner, seen: &Observed) -> Result<()> {
     let Ok(Origin { claim, snapshot_class: Some(class), .. }) = &seen.origin else { return Ok(()) };
     let api: Api<VolumeSnapshot> = Api::namespaced(context.client.clone(), &owner.namespace);
-    objects::apply(&api, &snapshot::of_claim(owner, &name(owner), claim, class)).await.map(drop)
+    objects::ensure(&api, &snapshot::of_claim(owner, &name(owner), claim, class)).await
 }
 
 /// Lends the handle to Carrack's namespace and claims the temporary volume; each only if it is not there.
@@ -70,16 +70,16 @@ async fn expose(context: &Context, owner: &Owner, seen: &Observed) -> Result<()>
     };
     let (lent_name, namespace) = (lent_name(owner), &context.settings.namespace);
     let Some(lent) = snapshot::borrowed_content(owner, &lent_name, namespace, content) else { return Ok(()) };
-    objects::apply(&Api::all(context.client.clone()), &lent).await?;
+    objects::ensure(&Api::all(context.client.clone()), &lent).await?;
     let class = lent.spec.volume_snapshot_class_name.clone();
     let borrowed = snapshot::borrowed_snapshot(owner, &lent_name, namespace, class);
-    objects::apply(&Api::<VolumeSnapshot>::namespaced(context.client.clone(), namespace), &borrowed).await?;
+    objects::ensure(&Api::<VolumeSnapshot>::namespaced(context.client.clone(), namespace), &borrowed).await?;
     let mut shape = origin.shape.clone();
     shape.size = snapshot::size(snapshot, Some(shape.size).filter(|&size| size > 0));
     let names = snapshot::Names { claim: name(owner), snapshot: lent_name };
     let claim = snapshot::temporary_claim(owner, &names, namespace, &shape, &access.mover_type.spec);
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), namespace);
-    objects::apply(&claims, &claim).await.map(drop)
+    objects::ensure(&claims, &claim).await
 }
 
 async fn start(context: &Context, owner: &Owner, seen: &Observed) -> Result<()> {

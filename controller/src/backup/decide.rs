@@ -114,6 +114,7 @@ fn accept(seen: &Observed, status: &mut Status, access: &Access, origin: &Origin
     status.repository_id = Some(access.repository_id.clone());
     status.identity = Some(origin.identity.clone());
     status.volume_mode = Some(origin.shape.mode.name().into());
+    status.storage_class_name.clone_from(&origin.shape.storage_class);
     status.accepted_timestamp = Some(Time(seen.now));
     status.phase = Phase::Snapshotting;
     status.message = None;

@@ -165,8 +165,8 @@ async fn look_at_source(context: &Context, owner: &Owner, seen: &mut Observed) -
         return Ok(());
     }
     seen.origin = match &seen.snapshot {
-        Some(_) if !given => claim_of(context, owner, access, &spec.source_claim_ref.name, false).await?,
-        None if !given => claim_of(context, owner, access, &spec.source_claim_ref.name, true).await?,
+        Some(_) if !given => Ok(snapshotted_claim(context, owner, &seen.backup).await?),
+        None if !given => claim_of(context, owner, access, &spec.source_claim_ref.name).await?,
         Some(snapshot) => given_snapshot(context, owner, snapshot).await?,
         None => {
             let message =
@@ -195,31 +195,20 @@ async fn look_at_source(context: &Context, owner: &Owner, seen: &mut Observed) -
     Ok(())
 }
 
-/// A claim of which a snapshot is made. Once there is one, the claim may go.
+/// A claim of which a snapshot is to be made.
 async fn claim_of(
     context: &Context,
     owner: &Owner,
     access: &access::Access,
     name: &str,
-    needs_class: bool,
 ) -> Result<Result<Origin, Obstacle>> {
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &owner.namespace);
     let Some(claim) = objects::find(&claims, name).await? else {
-        return Ok(if needs_class {
-            let message = format!(
-                "there is no PersistentVolumeClaim {}/{name}: make it, or name another",
-                owner.namespace
-            );
-            Err(Obstacle::passing(reason::CLAIM_NOT_FOUND, message))
-        } else {
-            // Of a claim that is gone nothing is known but what its snapshot says.
-            Ok(Origin { claim: name.to_owned(), ..Origin::default() })
-        });
+        let message =
+            format!("there is no PersistentVolumeClaim {}/{name}: make it, or name another", owner.namespace);
+        return Ok(Err(Obstacle::passing(reason::CLAIM_NOT_FOUND, message)));
     };
     let shape = shape(&claim);
-    if !needs_class {
-        return Ok(Ok(Origin { claim: name.to_owned(), shape, ..Origin::default() }));
-    }
     let driver = match driver_of(context, &claim).await? {
         Ok(driver) => driver,
         Err(obstacle) => return Ok(Err(obstacle)),
@@ -232,6 +221,22 @@ async fn claim_of(
         snapshot_class: Some(class),
         ..Origin::default()
     }))
+}
+
+/// A claim of which there is a snapshot. It may be gone: what the backup began with is in its status.
+async fn snapshotted_claim(context: &Context, owner: &Owner, backup: &DataMoverBackup) -> Result<Origin> {
+    let name = &backup.spec.source_claim_ref.name;
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &owner.namespace);
+    let status = backup.status.clone().unwrap_or_default();
+    let shape = objects::find(&claims, name).await?.map_or_else(
+        || VolumeShape {
+            storage_class: status.storage_class_name,
+            mode: VolumeMode::of(status.volume_mode.as_deref()),
+            size: 0,
+        },
+        |claim| shape(&claim),
+    );
+    Ok(Origin { claim: name.clone(), shape, ..Origin::default() })
 }
 
 /// A snapshot that somebody else made.

@@ -40,7 +40,7 @@ pub(super) async fn apply(context: &Context, seen: &mut Observed, decision: &Dec
             Step::Claim => {
                 let namespace = &context.settings.namespace;
                 let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), namespace);
-                objects::apply(&claims, &claim(&owner, namespace, seen)).await?;
+                objects::ensure(&claims, &claim(&owner, namespace, seen)).await?;
             }
             Step::Start => start(context, &owner, seen).await?,
             Step::Stop { at_once } => pod::stop(context, &pod_name(&owner, tries(seen)), *at_once).await?,

@@ -156,7 +156,7 @@ pub(super) async fn take(context: &Context, owner: &Owner, seen: &Observed, step
             let new = seen.restore.spec.new_volume.clone().unwrap_or_default();
             let made =
                 destination(&seen.restore.spec.destination_claim_ref.name, &owner.namespace, &new, volume);
-            objects::apply(&claims, &made).await.map(drop)
+            objects::ensure(&claims, &made).await
         }
         Step::Give => give(&volumes, &volume_name, seen).await,
         Step::Release => release(&volumes, volume).await,

@@ -52,16 +52,16 @@ impl Site {
     ///
     /// The cluster refuses something, or the controller does not start.
     pub fn install<'a>(&self, cluster: &'a Cluster) -> Result<Carrack<'a>> {
-        cluster.import_image(&self.archive)?;
-        self.install_without_image(cluster)
+        self.install_through(cluster, cluster.kubeconfig())
     }
 
-    /// The same for a cluster that runs no pods.
+    /// The same with a controller that reaches the cluster as this kubeconfig says.
     ///
     /// # Errors
     ///
     /// As for [`Self::install`].
-    pub fn install_without_image<'a>(&self, cluster: &'a Cluster) -> Result<Carrack<'a>> {
+    pub fn install_through<'a>(&self, cluster: &'a Cluster, kubeconfig: &Path) -> Result<Carrack<'a>> {
+        cluster.import_image(&self.archive)?;
         let kinds = run(Command::new(&self.controller).arg("crd"))?;
         cluster.apply(&kinds)?;
         for kind in
@@ -70,7 +70,12 @@ impl Site {
             cluster.wait_for(&format!("crd/{kind}.carrack.dev"), "condition=Established", 30)?;
         }
         cluster.kubectl(&["create", "namespace", NAMESPACE])?;
-        let carrack = Carrack { cluster, controller: self.controller.clone(), process: Mutex::default() };
+        let carrack = Carrack {
+            cluster,
+            controller: self.controller.clone(),
+            kubeconfig: kubeconfig.to_owned(),
+            process: Mutex::default(),
+        };
         carrack.start()?;
         Ok(carrack)
     }
@@ -100,6 +105,7 @@ fn run(command: &mut Command) -> Result<String> {
 pub struct Carrack<'a> {
     cluster: &'a Cluster,
     controller: PathBuf,
+    kubeconfig: PathBuf,
     process: Mutex<Option<Child>>,
 }
 
@@ -136,7 +142,7 @@ impl Carrack<'_> {
             .arg(self.cluster.name())
             // Whatever is free: two controllers run on this machine.
             .args(["--metrics-address", "127.0.0.1:0"])
-            .env("KUBECONFIG", self.cluster.kubeconfig())
+            .env("KUBECONFIG", &self.kubeconfig)
             // Who starts again in the same pod leads at once, as in a cluster.
             .env("POD_NAME", "test")
             .env("CARRACK_LOG", "debug,hyper=info,tower=info,kube=info,rustls=info,h2=info")

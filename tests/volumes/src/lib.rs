@@ -2,11 +2,13 @@
 //! what there is to look at.
 
 mod cluster;
+mod faulty;
 mod install;
 mod volume;
 mod wait;
 
 pub use cluster::{Ends, Kubernetes};
+pub use faulty::{Fault, FaultyServer};
 pub use install::{Carrack, NAMESPACE, Site};
 pub use volume::{Contents, fill};
 pub use wait::until;

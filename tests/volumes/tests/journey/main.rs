@@ -1,5 +1,7 @@
 //! The mission, on real parts: a volume of one cluster comes to another one, on other storage.
 
+mod busy;
+
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -30,8 +32,10 @@ fn journey(bed: &Bed, one: &Carrack<'_>, two: &Carrack<'_>) -> Result<()> {
     incremental(here).context("incremental")?;
     given_snapshot(here, there).context("a snapshot that exists")?;
     block(here, there).context("a raw block volume")?;
+    busy::database(bed, here, there).context("a database")?;
     populated(here).context("a claim that is filled")?;
     from_the_terminal(one).context("kubectl carrack")?;
+    busy::together(one, two).context("two clusters and maintenance")?;
     here.nothing_is_left().context("cluster one")?;
     there.nothing_is_left().context("cluster two")
 }

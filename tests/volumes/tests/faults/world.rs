@@ -1,0 +1,69 @@
+//! What a backup needs goes away under way.
+
+use super::*;
+
+impl Test<'_> {
+    pub(super) fn store_stops(&self) -> Result<()> {
+        self.change()?;
+        self.backup("patient", SLOW, "data")?;
+        self.phase("datamoverbackup", "patient", &["Running"])?;
+        self.bed.kill_minio()?;
+        sleep(Duration::from_secs(10));
+        self.bed.start_minio_again()?;
+        self.ends("datamoverbackup", "patient", "Completed").map(drop)
+    }
+
+    pub(super) fn credentials_revoked(&self) -> Result<()> {
+        let minio = self.bed.minio().context("the object store")?;
+        let secret = |key: &str| {
+            json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "store", "namespace": NAMESPACE },
+            "stringData": { "AWS_ACCESS_KEY_ID": minio.access_key, "AWS_SECRET_ACCESS_KEY": key } })
+        };
+        self.here.apply(&[secret("revoked")])?;
+        self.backup("revoked", "standard", "data")?;
+        let ends = self.ends("datamoverbackup", "revoked", "Failed")?;
+        ensure!(ends.reason() == "Denied", "{}", ends.status);
+        self.here.apply(&[secret(minio.secret_key)])?;
+        self.backup("allowed", "standard", "data")?;
+        self.ends("datamoverbackup", "allowed", "Completed").map(drop)
+    }
+
+    pub(super) fn namespace_deleted(&self) -> Result<()> {
+        self.here.workload("gone", "data", "carrack-btrfs", false)?;
+        self.here.shell("gone", "data", "head -c 20000000 /dev/urandom > /data/random; sync")?;
+        self.here.apply(&[json!({ "apiVersion": "carrack.dev/v1alpha1", "kind": "DataMoverBackup",
+            "metadata": { "name": "gone", "namespace": "gone" },
+            "spec": { "type": "PVC", "sourceClaimRef": { "name": "data" }, "dataMoverType": SLOW } })])?;
+        self.here.wait_for_phase("datamoverbackup", "gone", "gone", &["Running"], 90)?;
+        self.here.0.kubectl(&["delete", "namespace", "gone", "--timeout=120s"]).map(drop)
+    }
+
+    /// What the snapshot holds is backed up, though the claim and its volume are gone.
+    pub(super) fn claim_deleted(&self) -> Result<()> {
+        self.here.workload("shop", "brief", "carrack-xfs", false)?;
+        self.here.shell("shop", "brief", "echo last words > /data/words; sync")?;
+        self.slow_snapshots(true)?;
+        self.backup("orphan", "standard", "brief")?;
+        self.phase("datamoverbackup", "orphan", &["Snapshotting"])?;
+        until("the snapshot is there", 30, || {
+            Ok(self
+                .here
+                .0
+                .kubectl(&["get", "volumesnapshots", "-n", "shop", "-o", "name"])?
+                .contains("backup-"))
+        })?;
+        self.here.0.kubectl(&["delete", "pod", "brief", "-n", "shop", "--grace-period=0", "--force"])?;
+        self.here.0.kubectl(&["delete", "pvc", "brief", "-n", "shop", "--timeout=90s"])?;
+        self.ends("datamoverbackup", "orphan", "Completed")?;
+        self.slow_snapshots(false)?;
+        self.here.apply(&[json!({ "apiVersion": "carrack.dev/v1alpha1", "kind": "DataMoverRestore",
+            "metadata": { "name": "orphan", "namespace": "shop" },
+            "spec": { "destinationClaimRef": { "name": "brief" }, "source": { "backup": "orphan" },
+                "newVolume": { "storageClassName": "carrack-xfs" } } })])?;
+        self.ends("datamoverrestore", "orphan", "Completed")?;
+        self.here.use_claim("shop", "brief", false)?;
+        let words = self.here.shell("shop", "brief", "cat /data/words")?;
+        ensure!(words == "last words\n", "{words:?}");
+        Ok(())
+    }
+}
