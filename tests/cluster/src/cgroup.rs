@@ -55,23 +55,19 @@ impl Cgroups {
     /// Kills everything in it.
     pub(crate) fn kill_all(&self) -> Result<()> {
         let first = self.first()?;
-        let emptied = wait_until(END_LIMIT, || {
-            let mut processes = Vec::new();
-            collect(first, &mut processes)?;
-            for (pid, folder) in &processes {
-                signal_if(*pid, Signal::KILL, || members(folder).contains(pid))?;
-            }
-            Ok(processes.is_empty())
-        });
+        let emptied = wait_until(END_LIMIT, || kill_members(first));
         emptied.with_context(|| format!("end the processes in {}", first.display()))
     }
 
     /// Removes every folder.
     pub(crate) fn remove(&self) -> Result<()> {
         for folder in &self.folders {
-            // Processes that have ended may keep it busy for a moment.
-            wait_until(END_LIMIT, || remove_tree(folder))
-                .with_context(|| format!("remove the cgroup {}", folder.display()))?;
+            // Processes that have ended may keep it busy for a moment, and one whose starter was killed just before it
+            // entered comes when all others are gone.
+            wait_until(END_LIMIT, || {
+                Ok(remove_tree(folder)? || (kill_members(folder)? && remove_tree(folder)?))
+            })
+            .with_context(|| format!("remove the cgroup {}", folder.display()))?;
         }
         Ok(())
     }
@@ -118,6 +114,16 @@ fn folders_in(folder: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(found)
+}
+
+/// Kills whatever is in a folder or below it; whether nothing was.
+fn kill_members(folder: &Path) -> Result<bool> {
+    let mut processes = Vec::new();
+    collect(folder, &mut processes)?;
+    for (pid, folder) in &processes {
+        signal_if(*pid, Signal::KILL, || members(folder).contains(pid))?;
+    }
+    Ok(processes.is_empty())
 }
 
 fn collect(folder: &Path, processes: &mut Vec<(i32, PathBuf)>) -> Result<()> {

@@ -16,7 +16,8 @@ pub fn until(what: &str, seconds: u64, mut holds: impl FnMut() -> Result<bool>) 
     let start = Instant::now();
     while !holds().with_context(|| format!("wait until {what}"))? {
         ensure!(start.elapsed() < Duration::from_secs(seconds), "not within {seconds} s: {what}");
-        sleep(Duration::from_millis(50));
+        // Each look is a process: more often, and the looking is what the machine does.
+        sleep(Duration::from_millis(200));
     }
     Ok(())
 }
