@@ -131,8 +131,10 @@ impl Watcher {
         self.world.clock.monotonic().saturating_sub(self.started)
     }
 
+    /// What the engine says that it does; until it says something, what it was asked for.
     fn phase_name(&self) -> String {
-        self.phase.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        if phase.is_empty() { self.what.to_owned() } else { phase.clone() }
     }
 
     fn status(&self) -> Status {
@@ -161,13 +163,13 @@ impl Watcher {
     fn show(&self) {
         let status = self.status();
         if let Some(bar) = &self.bar {
-            bar.set_message(sentence(self.what, &status, true));
+            bar.set_message(sentence(&status, true));
             bar.tick();
         } else if self.output.is_json() {
             // A reader that is gone is no reason to end a backup: the result is what counts.
             drop(self.output.message("status", &status));
         } else {
-            self.output.note(sentence(self.what, &status, false));
+            self.output.note(sentence(&status, false));
         }
     }
 }
@@ -235,7 +237,7 @@ fn remaining(elapsed: f64, share: f64) -> Option<f64> {
 const CELLS: usize = 20;
 
 /// One line for people: share, bytes, rate, time left, how much of it was new.
-fn sentence(what: &str, status: &Status, bar: bool) -> String {
+fn sentence(status: &Status, bar: bool) -> String {
     let elapsed = Duration::from_secs_f64(status.seconds_elapsed);
     let mut parts = Vec::new();
     if let Some(share) = status.percent_done {
@@ -263,6 +265,5 @@ fn sentence(what: &str, status: &Status, bar: bool) -> String {
     if status.error_count > 0 {
         parts.push(units::count(status.error_count, "problem", "problems"));
     }
-    let name = if status.phase.is_empty() { what } else { &status.phase };
-    format!("{name}: {}", parts.join("  "))
+    format!("{}: {}", status.phase, parts.join("  "))
 }

@@ -1,12 +1,14 @@
 //! Carrack in real clusters, for tests: its image, its kinds, its controller as an ordinary process that can be killed, and
 //! what there is to look at.
 
+mod bed;
 mod cluster;
 mod faulty;
 mod install;
 mod volume;
 mod wait;
 
+pub use bed::start;
 pub use cluster::{Ends, Kubernetes};
 pub use faulty::{Fault, FaultyServer};
 pub use install::{Carrack, NAMESPACE, Site};

@@ -6,14 +6,13 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use carrack_cluster::{Bed, Level, Options};
-use carrack_volume_tests::{Carrack, Contents, Kubernetes, Site, fill};
+use carrack_volume_tests::{Carrack, Contents, Kubernetes, Site, fill, start};
 use serde_json::json;
 
 #[test]
 fn volumes_move_between_clusters() {
     let directory = tempfile::TempDir::with_prefix("carrack-bed-").expect("a directory");
-    let bed =
-        Bed::start(Options { clusters: 2, ..Options::new(Level::Full, directory.path()) }).expect("starts");
+    let bed = start(Options { clusters: 2, ..Options::new(Level::Full, directory.path()) }).expect("starts");
     let site = Site::new(&bed).expect("programs and image");
     let one = site.install(bed.cluster(0).expect("one")).expect("installed");
     let two = site.install(bed.cluster(1).expect("two")).expect("installed");

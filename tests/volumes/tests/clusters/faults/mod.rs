@@ -9,7 +9,7 @@ use std::{fs, io::Write as _, thread::sleep, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use carrack_cluster::{Bed, DRIVER, Level, Options};
-use carrack_volume_tests::{Carrack, Ends, Kubernetes, NAMESPACE, Site, until};
+use carrack_volume_tests::{Carrack, Ends, Kubernetes, NAMESPACE, Site, start, until};
 use serde_json::{Value, json};
 
 /// A backup that takes some seconds while the mover runs.
@@ -18,7 +18,7 @@ const SLOW: &str = "slow";
 #[test]
 fn every_fault_ends_in_the_right_phase_and_leaves_nothing() {
     let directory = tempfile::TempDir::with_prefix("carrack-bed-").expect("a directory");
-    let bed = Bed::start(Options::new(Level::Full, directory.path())).expect("starts");
+    let bed = start(Options::new(Level::Full, directory.path())).expect("starts");
     let site = Site::new(&bed).expect("programs and image");
     let carrack = site.install(bed.cluster(0).expect("one")).expect("installed");
     let test = Test { bed: &bed, carrack: &carrack, here: carrack.kubernetes() };

@@ -5,7 +5,7 @@ use std::{io::Write as _, thread::sleep, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use carrack_cluster::{Bed, DRIVER, Level, Options};
-use carrack_volume_tests::{Carrack, Ends, Fault, FaultyServer, Kubernetes, Site};
+use carrack_volume_tests::{Carrack, Ends, Fault, FaultyServer, Kubernetes, Site, start};
 use serde_json::{Value, json};
 
 /// How long the API server is away.
@@ -14,7 +14,7 @@ const OUTAGE: Duration = Duration::from_secs(10);
 #[test]
 fn faults_of_the_api_server_change_no_end() {
     let directory = tempfile::TempDir::with_prefix("carrack-bed-").expect("a directory");
-    let bed = Bed::start(Options::new(Level::Full, directory.path())).expect("starts");
+    let bed = start(Options::new(Level::Full, directory.path())).expect("starts");
     let site = Site::new(&bed).expect("programs and image");
     let cluster = bed.cluster(0).expect("one");
     let server = FaultyServer::start(cluster, directory.path()).expect("stands before the API server");
