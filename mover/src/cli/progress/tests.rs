@@ -3,6 +3,7 @@ use super::*;
 #[test]
 fn a_sentence_says_how_far_and_how_long() {
     let status = Status {
+        phase: "backing up".into(),
         seconds_elapsed: 10.0,
         seconds_remaining: Some(30.0),
         percent_done: Some(0.25),
@@ -13,11 +14,17 @@ fn a_sentence_says_how_far_and_how_long() {
         ..Status::default()
     };
     assert_eq!(
-        sentence("backup", &status, true),
-        "backup: [=====               ]  25 %  1.00 GiB of 4.00 GiB  3 entries  102 MiB/s  30 s left  50 % new"
+        sentence(&status, true),
+        "backing up: [=====               ]  25 %  1.00 GiB of 4.00 GiB  3 entries  102 MiB/s  30 s left  50 % new"
     );
-    let unknown = Status { seconds_elapsed: 1.0, bytes_done: 17, error_count: 1, ..Status::default() };
-    assert_eq!(sentence("backup", &unknown, false), "backup: 17 B  17 B/s  1 problem");
+    let unknown = Status {
+        phase: "backup".into(),
+        seconds_elapsed: 1.0,
+        bytes_done: 17,
+        error_count: 1,
+        ..Status::default()
+    };
+    assert_eq!(sentence(&unknown, false), "backup: 17 B  17 B/s  1 problem");
 }
 
 #[test]
