@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use carrack_cluster::{Cluster, image::BUSYBOX};
 use serde_json::{Value, json};
 
-use crate::{install::NAMESPACE, wait::until};
+use crate::{install::NAMESPACE, look, wait::until};
 
 /// A cluster, with what tests ask of it.
 #[derive(Clone, Copy, Debug)]
@@ -53,9 +53,7 @@ impl Kubernetes<'_> {
     ///
     /// The cluster does not answer.
     pub fn get(&self, kind: &str, namespace: &str, name: &str) -> Result<Option<Value>> {
-        let text =
-            self.0.kubectl(&["get", kind, name, "-n", namespace, "-o", "json", "--ignore-not-found"])?;
-        if text.trim().is_empty() { Ok(None) } else { Ok(Some(serde_json::from_str(&text)?)) }
+        look::one(self.0, kind, namespace, name)
     }
 
     /// Waits until an object has a phase, or one of several.
@@ -182,13 +180,7 @@ impl Kubernetes<'_> {
             ("pv", None),
         ];
         for (kind, namespace) in lists {
-            let mut arguments = vec!["get", kind, "-o", "json"];
-            match namespace {
-                Some(namespace) => arguments.extend(["-n", namespace]),
-                None => arguments.push("--all-namespaces"),
-            }
-            let list: Value = serde_json::from_str(&self.0.kubectl(&arguments)?)?;
-            for object in list["items"].as_array().map(Vec::as_slice).unwrap_or_default() {
+            for object in look::all(self.0, kind, namespace)? {
                 let name = object["metadata"]["name"].as_str().unwrap_or_default();
                 let labelled = object["metadata"]["labels"]["carrack.dev/owner-uid"].is_string();
                 let temporary = object["spec"]["claimRef"]["namespace"] == NAMESPACE;

@@ -5,6 +5,7 @@ mod bed;
 mod cluster;
 mod faulty;
 mod install;
+mod look;
 mod volume;
 mod wait;
 

@@ -99,7 +99,7 @@ pub(super) fn together(one: &Carrack<'_>, two: &Carrack<'_>) -> Result<()> {
         }
         Ok(beside)
     })?;
-    until("the repository was maintained", 180, || {
+    until("the repository was maintained", 600, || {
         let repository = here.get("clusterrepository", "", "main")?.context("the repository")?;
         Ok(repository["status"]["lastMaintenance"].is_string())
     })?;
