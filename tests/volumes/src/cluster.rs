@@ -1,7 +1,9 @@
 //! What tests ask of a cluster.
 
+use std::fs;
+
 use anyhow::{Context, Result, bail, ensure};
-use carrack_cluster::{Cluster, image::BUSYBOX};
+use carrack_cluster::{Cluster, DRIVER, image::BUSYBOX};
 use serde_json::{Value, json};
 
 use crate::{install::NAMESPACE, look, wait::until};
@@ -162,6 +164,24 @@ impl Kubernetes<'_> {
         self.apply(&[json!({ "apiVersion": "carrack.dev/v1alpha1", "kind": "DataMoverBackup",
             "metadata": { "name": name, "namespace": namespace },
             "spec": { "type": "PVC", "sourceClaimRef": { "name": claim } } })])
+    }
+
+    /// Snapshots and volumes take two seconds more from now on, so that each phase can be hit; or no longer.
+    ///
+    /// # Errors
+    ///
+    /// The driver's file cannot be written.
+    pub fn slow_storage(&self, slow: bool) -> Result<()> {
+        let path = self.0.faults(DRIVER);
+        if slow {
+            let text = r#"{"createSnapshot":{"delaySeconds":2},"createVolume":{"delaySeconds":2}}"#;
+            let fresh = path.with_extension("new");
+            fs::write(&fresh, text)?;
+            fs::rename(fresh, path)?;
+        } else if path.exists() {
+            fs::remove_file(path)?;
+        }
+        Ok(())
     }
 
     /// Everything that could have been left behind by backups and restores, and was not there before any of them.

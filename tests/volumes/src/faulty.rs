@@ -23,11 +23,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use kube::{
-    Client, Config,
-    client::Body,
-    config::{KubeConfigOptions, Kubeconfig},
-};
+use kube::{Client, client::Body};
 use serde_json::json;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -36,6 +32,8 @@ use tokio::{
     task::JoinSet,
     time::sleep,
 };
+
+use crate::look;
 
 /// How long a watch lives if watches break.
 const WATCH_LIVES: Duration = Duration::from_millis(700);
@@ -72,11 +70,7 @@ impl FaultyServer {
     /// There is no port, or the cluster's kubeconfig cannot be used.
     pub fn start(cluster: &Cluster, directory: &Path) -> Result<Self> {
         let runtime = Runtime::new().context("a runtime")?;
-        let read = Kubeconfig::read_from(cluster.kubeconfig())?;
-        let client = runtime.block_on(async {
-            let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?;
-            anyhow::Ok(Client::try_from(config)?)
-        })?;
+        let client = runtime.block_on(look::client(cluster))?;
         let address =
             std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("a free port")?.local_addr()?;
         let (fault, faults) = watch::channel(Fault::None);

@@ -19,7 +19,7 @@ use serde_json::Value;
 use tokio::runtime::Runtime;
 
 /// Group with version and plural of the kinds that tests look at, by the names that kubectl takes.
-const KINDS: [(&[&str], &str, &str); 11] = [
+const KINDS: [(&[&str], &str, &str); 10] = [
     (&["pod", "pods"], "/api/v1", "pods"),
     (&["pvc"], "/api/v1", "persistentvolumeclaims"),
     (&["pv"], "/api/v1", "persistentvolumes"),
@@ -30,7 +30,6 @@ const KINDS: [(&[&str], &str, &str); 11] = [
     (&["datamoverrestore", "datamoverrestores"], "/apis/carrack.dev/v1alpha1", "datamoverrestores"),
     (&["datamovertype"], "/apis/carrack.dev/v1alpha1", "datamovertypes"),
     (&["clusterrepository"], "/apis/carrack.dev/v1alpha1", "clusterrepositories"),
-    (&["repository"], "/apis/carrack.dev/v1alpha1", "repositories"),
 ];
 /// Those without a namespace.
 const OF_CLUSTERS: [&str; 4] =
@@ -44,6 +43,13 @@ struct Looking {
 static LOOKING: LazyLock<Option<Looking>> =
     LazyLock::new(|| Some(Looking { runtime: Runtime::new().ok()?, clients: Mutex::default() }));
 
+/// A client with all rights.
+pub(crate) async fn client(cluster: &Cluster) -> Result<Client> {
+    let read = Kubeconfig::read_from(cluster.kubeconfig())?;
+    let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?;
+    Ok(Client::try_from(config)?)
+}
+
 /// What is at a path; none if there is nothing.
 fn read(cluster: &Cluster, path: &str) -> Result<Option<Value>> {
     let looking = LOOKING.as_ref().context("a runtime")?;
@@ -53,9 +59,7 @@ fn read(cluster: &Cluster, path: &str) -> Result<Option<Value>> {
         let client = match known {
             Some(client) => client,
             None => {
-                let read = Kubeconfig::read_from(&kubeconfig)?;
-                let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?;
-                let client = Client::try_from(config)?;
+                let client = client(cluster).await?;
                 let mut clients = looking.clients.lock().unwrap_or_else(PoisonError::into_inner);
                 clients.insert(kubeconfig, client.clone());
                 client

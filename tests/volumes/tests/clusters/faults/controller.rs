@@ -4,7 +4,7 @@ use super::*;
 
 impl Test<'_> {
     pub(super) fn backup_survives_the_controller(&self) -> Result<()> {
-        self.slow_snapshots(true)?;
+        self.here.slow_storage(true)?;
         for phase in ["Snapshotting", "Preparing", "Running", "Completed"] {
             let name = format!("killed-{}", phase.to_lowercase());
             self.change()?;
@@ -15,7 +15,7 @@ impl Test<'_> {
             self.carrack.start()?;
             self.ends("datamoverbackup", &name, "Completed").with_context(|| format!("killed in {phase}"))?;
         }
-        self.slow_snapshots(false)
+        self.here.slow_storage(false)
     }
 
     fn restore(&self, name: &str, mover_type: &str) -> Result<()> {
@@ -27,7 +27,7 @@ impl Test<'_> {
     }
 
     pub(super) fn restore_survives_the_controller(&self) -> Result<()> {
-        self.slow_snapshots(true)?;
+        self.here.slow_storage(true)?;
         for phase in ["Preparing", "Running", "Binding", "Completed"] {
             let name = format!("restored-{}", phase.to_lowercase());
             self.restore(&name, SLOW)?;
@@ -45,7 +45,7 @@ impl Test<'_> {
             self.ends("datamoverrestore", &name, "Completed")
                 .with_context(|| format!("killed in {phase}"))?;
         }
-        self.slow_snapshots(false)?;
+        self.here.slow_storage(false)?;
         self.here.use_claim("shop", "restored-binding", false)?;
         let sums = |pod: &str| self.here.shell("shop", pod, "sha256sum < /data/random; cat /data/small");
         let (before, after) = (sums("data")?, sums("restored-binding")?);
@@ -54,7 +54,7 @@ impl Test<'_> {
     }
 
     pub(super) fn cancel(&self) -> Result<()> {
-        self.slow_snapshots(true)?;
+        self.here.slow_storage(true)?;
         for phase in ["Snapshotting", "Preparing", "Running"] {
             let name = format!("canceled-{}", phase.to_lowercase());
             self.change()?;
@@ -73,7 +73,7 @@ impl Test<'_> {
                 .with_context(|| format!("canceled in {phase}"))?;
             ensure!(self.here.get("pvc", "shop", &name)?.is_none(), "a claim was made for what was canceled");
         }
-        self.slow_snapshots(false)
+        self.here.slow_storage(false)
     }
 
     pub(super) fn ten_at_once(&self) -> Result<()> {
@@ -131,7 +131,7 @@ impl Test<'_> {
 
     /// A claim that names a backup never binds to less than all of it.
     pub(super) fn populator_survives_the_controller(&self) -> Result<()> {
-        self.slow_snapshots(true)?;
+        self.here.slow_storage(true)?;
         self.here.apply(&[json!({ "apiVersion": "v1", "kind": "PersistentVolumeClaim",
             "metadata": { "name": "filled", "namespace": "shop" },
             "spec": { "storageClassName": "carrack-ext4", "accessModes": ["ReadWriteOnce"],
@@ -149,7 +149,7 @@ impl Test<'_> {
             ensure!(phase != "Preparing" || claim["status"]["phase"] == "Pending", "{claim}");
             self.carrack.start()?;
         }
-        self.slow_snapshots(false)?;
+        self.here.slow_storage(false)?;
         self.here.use_claim("shop", "filled", false)?;
         let sum = |pod: &str| self.here.shell("shop", pod, "sha256sum < /data/random; cat /data/small");
         let (before, after) = (sum("restored-binding")?, sum("filled")?);

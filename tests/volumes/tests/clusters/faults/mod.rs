@@ -5,10 +5,10 @@ mod movers;
 mod requests;
 mod world;
 
-use std::{fs, io::Write as _, thread::sleep, time::Duration};
+use std::{io::Write as _, thread::sleep, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use carrack_cluster::{Bed, DRIVER, Level, Options};
+use carrack_cluster::{Bed, Level, Options};
 use carrack_volume_tests::{Carrack, Ends, Kubernetes, NAMESPACE, Site, start, until};
 use serde_json::{Value, json};
 
@@ -111,20 +111,6 @@ impl Test<'_> {
     fn stop(&self, kind: &str, name: &str) -> Result<()> {
         let patch = r#"{"spec":{"cancel":true}}"#;
         self.here.0.kubectl(&["patch", kind, "-n", "shop", name, "--type=merge", "-p", patch]).map(drop)
-    }
-
-    /// Snapshots take a moment, so that the phase can be hit.
-    fn slow_snapshots(&self, slow: bool) -> Result<()> {
-        let path = self.here.0.faults(DRIVER);
-        if slow {
-            let text = r#"{"createSnapshot":{"delaySeconds":2},"createVolume":{"delaySeconds":2}}"#;
-            let fresh = path.with_extension("new");
-            fs::write(&fresh, text)?;
-            fs::rename(fresh, path)?;
-        } else if path.exists() {
-            fs::remove_file(path)?;
-        }
-        Ok(())
     }
 }
 

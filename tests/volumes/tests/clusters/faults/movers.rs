@@ -49,7 +49,7 @@ impl Test<'_> {
         let eviction = json!({ "apiVersion": "policy/v1", "kind": "Eviction",
             "metadata": { "name": pod, "namespace": NAMESPACE } });
         let file = self.bed.directory().join("eviction.json");
-        fs::write(&file, eviction.to_string())?;
+        std::fs::write(&file, eviction.to_string())?;
         let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}/eviction");
         self.here.0.kubectl(&["create", "--raw", &path, "-f", &file.display().to_string()])?;
         let ends = self.ends("datamoverbackup", "evicted", "Completed")?;

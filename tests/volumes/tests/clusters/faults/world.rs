@@ -42,7 +42,7 @@ impl Test<'_> {
     pub(super) fn claim_deleted(&self) -> Result<()> {
         self.here.workload("shop", "brief", "carrack-xfs", false)?;
         self.here.shell("shop", "brief", "echo last words > /data/words; sync")?;
-        self.slow_snapshots(true)?;
+        self.here.slow_storage(true)?;
         self.backup("orphan", "standard", "brief")?;
         self.phase("datamoverbackup", "orphan", &["Snapshotting"])?;
         until("the snapshot is there", 30, || {
@@ -55,7 +55,7 @@ impl Test<'_> {
         self.here.0.kubectl(&["delete", "pod", "brief", "-n", "shop", "--grace-period=0", "--force"])?;
         self.here.0.kubectl(&["delete", "pvc", "brief", "-n", "shop", "--timeout=90s"])?;
         self.ends("datamoverbackup", "orphan", "Completed")?;
-        self.slow_snapshots(false)?;
+        self.here.slow_storage(false)?;
         self.here.apply(&[json!({ "apiVersion": "carrack.dev/v1alpha1", "kind": "DataMoverRestore",
             "metadata": { "name": "orphan", "namespace": "shop" },
             "spec": { "destinationClaimRef": { "name": "brief" }, "source": { "backup": "orphan" },
