@@ -112,9 +112,11 @@ func attachFree(file *os.File, mode int) (string, error) {
 		return "", err
 	}
 	defer device.Close()
+	// Past the page cache of the file: what the file system above caches is not cached and copied a second time.
 	config := unix.LoopConfig{Fd: uint32(file.Fd())}
+	config.Info.Flags = unix.LO_FLAGS_DIRECT_IO
 	if mode == os.O_RDONLY {
-		config.Info.Flags = unix.LO_FLAGS_READ_ONLY
+		config.Info.Flags |= unix.LO_FLAGS_READ_ONLY
 	}
 	copy(config.Info.File_name[:len(config.Info.File_name)-1], file.Name())
 	return name, unix.IoctlLoopConfigure(int(device.Fd()), &config)
