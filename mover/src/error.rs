@@ -33,6 +33,8 @@ pub enum ErrorKind {
     Cancelled,
     /// A disk or a quota is full.
     NoSpace,
+    /// Not all could be done, and all or nothing was asked for.
+    Incomplete,
     /// An invariant of the engine does not hold.
     Internal,
 }

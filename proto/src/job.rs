@@ -165,6 +165,9 @@ pub struct BackupTask {
     /// Whether to read everything, as if there were no earlier snapshot.
     #[serde(default)]
     pub force: bool,
+    /// Whether nothing is written if anything could not be read.
+    #[serde(default)]
+    pub strict: bool,
 }
 
 /// Bring a snapshot back.
@@ -193,6 +196,9 @@ pub struct RestoreTask {
     /// Patterns of what is not.
     #[serde(default)]
     pub exclude: Vec<String>,
+    /// Whether it has failed if anything could not be restored.
+    #[serde(default)]
+    pub strict: bool,
 }
 
 /// Where a restore writes.

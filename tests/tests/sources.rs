@@ -4,8 +4,12 @@
 
 use std::{
     fs,
-    os::unix::fs::symlink,
+    io::Write as _,
+    os::unix::fs::{PermissionsExt as _, chown, symlink},
     path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use carrack_tests::program::{Printed, Program, ended};
@@ -127,4 +131,66 @@ fn a_snapshot_names_who_made_it() {
     let user = snapshots(&carrack.run(["snapshots", "--json"], 0))[0]["username"].clone();
     let user = user.as_str().expect("a name");
     assert!(users.lines().any(|line| line.starts_with(&format!("{user}:"))), "{user}");
+}
+
+#[test]
+fn all_or_nothing_writes_no_snapshot_of_a_part() {
+    let carrack = Program::as_nobody(assert_cmd::cargo::cargo_bin("carrack")).expect("a repository");
+    let source = carrack.path("source");
+    fs::create_dir_all(source.join("private")).expect("makes");
+    fs::write(source.join("file"), b"contents").expect("writes");
+    fs::set_permissions(source.join("private"), fs::Permissions::from_mode(0o700)).expect("sets");
+    let place = source.display().to_string();
+    let refused = carrack.run(["backup", "--strict", &place], 16);
+    assert!(refused.err.contains("private") && refused.err.contains("no snapshot is written"), "{refused:?}");
+    assert!(snapshots(&carrack.run(["snapshots", "--json"], 0)).is_empty());
+    carrack.run(["backup", &place], 3);
+    fs::remove_dir(source.join("private")).expect("removes");
+    carrack.run(["backup", "--strict", &place], 0);
+    assert_eq!(snapshots(&carrack.run(["snapshots", "--json"], 0)).len(), 2);
+}
+
+/// Starts a command as root of a user namespace that knows the first 65536 users, as that of a pod.
+fn in_user_namespace(command: &Command) -> Output {
+    let mut inside = Command::new("unshare");
+    inside.args(["--user", "sh", "-c", "read go && exec \"$@\"", "sh"]);
+    inside.arg(command.get_program()).args(command.get_args()).env_clear();
+    inside.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let pipes = inside.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = pipes.spawn().expect("unshare of util-linux");
+    let own = fs::read_link("/proc/self/ns/user").expect("a namespace");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while fs::read_link(format!("/proc/{}/ns/user", child.id())).is_ok_and(|other| other == own) {
+        assert!(Instant::now() < deadline, "it has no namespace of its own");
+        sleep(Duration::from_millis(5));
+    }
+    for map in ["uid_map", "gid_map"] {
+        fs::write(format!("/proc/{}/{map}", child.id()), "0 0 65536").expect("root may map");
+    }
+    child.stdin.take().expect("a pipe").write_all(b"go\n").expect("it reads");
+    child.wait_with_output().expect("it ends")
+}
+
+#[test]
+fn owners_that_a_user_namespace_hides_are_named() {
+    assert!(rustix::process::getuid().is_root(), "run as root: it makes files of other owners");
+    let (carrack, place) = prepared();
+    let source = place.join("src").display().to_string();
+    let backup = |arguments: &[&str]| {
+        let words = ["backup"].iter().chain(arguments).chain([&source.as_str()]);
+        let output = in_user_namespace(&carrack.command(words));
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    chown(place.join("src/file"), Some(1000), Some(1000)).expect("gives away");
+    assert_eq!(backup(&["--strict"]), (Some(0), String::new()), "all of them are known");
+    chown(place.join("src/file"), Some(100_000), Some(1000)).expect("gives away");
+    let (code, said) = backup(&[]);
+    assert!(code == Some(3) && said.contains("src/file names somebody whom this user namespace"), "{said}");
+    let (code, said) = backup(&["--strict"]);
+    assert!(code == Some(16) && said.contains("no snapshot is written"), "{said}");
+    chown(place.join("src/file"), Some(1000), Some(1000)).expect("gives away");
+    let rights = ["-m", "u:100000:r", &format!("{source}/below")].map(str::to_owned);
+    assert!(Command::new("setfacl").args(rights).status().expect("the package acl").success());
+    let (code, said) = backup(&["--strict"]);
+    assert!(code == Some(16) && said.contains("list of rights"), "{said}");
 }

@@ -94,7 +94,12 @@ impl Dispatcher<'_> {
         for event in walk.by_ref() {
             self.cancel.check()?;
             match event {
-                WalkEvent::Entry(walked) => self.meet(Met::Walked(walked))?,
+                WalkEvent::Entry(walked) => {
+                    if let Some(problem) = source::attributes::hidden_owner(&walked) {
+                        self.report(problem);
+                    }
+                    self.meet(Met::Walked(walked))?;
+                }
                 WalkEvent::Problem(problem) => self.report(problem),
             }
             self.note_lost_parent();

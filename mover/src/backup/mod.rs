@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::{
     cancel::Cancel,
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     format::{
         records::{ProblemRecord, Snapshot, SourceKind, Statistics},
         session::{SessionKind, SessionName},
@@ -147,6 +147,9 @@ async fn finish(
         session.abandon("nothing had changed").await?;
         return Ok(BackupReport { snapshot: None, problems, doubts: 0, continued });
     }
+    if options.strict && problems > 0 {
+        return Err(incomplete(problems, noted.kept.problems().first()));
+    }
     noted.phase("committing");
     session.put_segment(&segment).await?;
     let mut snapshot = Snapshot {
@@ -182,6 +185,16 @@ async fn finish(
     copied::keep_record(&mut snapshot, &options.source);
     session.commit(&snapshot).await?;
     Ok(BackupReport { snapshot: Some(snapshot), problems, doubts: 0, continued })
+}
+
+/// Why there is no snapshot, though all of it was read that could be.
+fn incomplete(problems: u64, first: Option<&Problem>) -> Error {
+    let first = first.map(|problem| format!(", first of all {}: {}", problem.what, problem.message));
+    Error::new(
+        ErrorKind::Incomplete,
+        format!("no snapshot is written: not all could be read{}", first.unwrap_or_default()),
+    )
+    .with_hint(format!("put right what is named ({problems} in all), or leave --strict out"))
 }
 
 /// Problems that a snapshot lists; its statistics have the number of all.

@@ -119,6 +119,8 @@ pub struct BackupOptions {
     pub threads: usize,
     /// Commit nothing when nothing differs from the parent.
     pub skip_if_unchanged: bool,
+    /// Commit nothing when something could not be read.
+    pub strict: bool,
     /// Least time between two checkpoints, from which a retry goes on after a kill.
     pub checkpoint_interval: Duration,
 }
@@ -140,6 +142,7 @@ impl BackupOptions {
             ignore_inode: false,
             threads: 0,
             skip_if_unchanged: false,
+            strict: false,
             checkpoint_interval: limits::CHECKPOINT_INTERVAL,
         }
     }

@@ -12,6 +12,7 @@
 //! | 13 | denied: wrong password, missing permission |
 //! | 14 | damaged: stored bytes are not what was written |
 //! | 15 | no space left |
+//! | 16 | not done, for not all could be: `--strict` |
 //! | 70 | internal error |
 //! | 130 | stopped on request |
 //!
@@ -94,6 +95,7 @@ pub(crate) fn code_of_kind(kind: ErrorKind) -> u8 {
         ErrorKind::Denied => 13,
         ErrorKind::Corrupt => DAMAGED,
         ErrorKind::NoSpace => 15,
+        ErrorKind::Incomplete => 16,
         ErrorKind::Cancelled => STOPPED,
         ErrorKind::Internal => INTERNAL,
         _ => SYSTEM,

@@ -14,6 +14,7 @@ use crate::format::metadata::{Kind, Metadata};
 use crate::sys::attributes::{Inode, read_flags, read_xattrs};
 use crate::sys::directory::{open_directory, to_c_string};
 use crate::sys::file::{open_for_reading, open_path_only};
+use crate::sys::owners;
 use crate::sys::stat::{file_type, stat_of};
 
 /// Fills in the extended attributes and flags of an entry; what cannot be read comes back as problems.
@@ -71,6 +72,19 @@ pub(crate) fn read_open(
     read_into(metadata, &Inode::open(fd), path, problems)
 }
 
+/// The owner of an entry, if this user namespace may hide it.
+pub fn hidden_owner(entry: &Walked) -> Option<Problem> {
+    let Metadata { uid, gid, .. } = entry.metadata;
+    (!entry.passed && owners::are_hidden(uid, gid)).then(|| hidden(&entry.path(), "owner"))
+}
+
+fn hidden(path: &[u8], what: &'static str) -> Problem {
+    let message =
+        format!("the {what} of /{} names somebody whom this user namespace does not know", show_path(path));
+    let error = Error::denied(message).with_hint("run it with the users of the machine");
+    Problem::new(path, what, error)
+}
+
 fn read_into(
     metadata: &mut Metadata,
     inode: &Inode<'_>,
@@ -78,6 +92,11 @@ fn read_into(
     problems: &mut Vec<Problem>,
 ) -> io::Result<()> {
     let (xattrs, failed) = read_xattrs(inode)?;
+    for list in xattrs.iter().filter(|xattr| xattr.name.starts_with(b"system.posix_acl_")) {
+        if owners::are_hidden_in_acl(&list.value) {
+            problems.push(hidden(path, "list of rights"));
+        }
+    }
     metadata.xattrs = xattrs;
     for (name, error) in failed {
         let name = show_path(name.as_bytes());

@@ -12,6 +12,7 @@ pub mod file;
 pub mod ioctl;
 pub mod memory;
 pub(crate) mod names;
+pub mod owners;
 pub mod stat;
 
 #[cfg(test)]

@@ -193,7 +193,7 @@ impl Place {
 
 /// A backup of a source, without more ado.
 pub(crate) fn of(source: Source) -> BackupTask {
-    BackupTask { source, tags: vec![], exclude: vec![], cloned: false, force: false }
+    BackupTask { source, tags: vec![], exclude: vec![], cloned: false, force: false, strict: false }
 }
 
 /// The newest of the source to a place.
@@ -207,6 +207,7 @@ pub(crate) fn to(place: Volume) -> RestoreTask {
         verify: true,
         include: vec![],
         exclude: vec![],
+        strict: false,
     }
 }
 

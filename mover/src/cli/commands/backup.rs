@@ -74,6 +74,9 @@ pub(crate) struct BackupArgs {
     /// Write no snapshot if nothing differs from the parent, attributes of the directories above the paths included
     #[arg(long)]
     pub(crate) skip_if_unchanged: bool,
+    /// Write no snapshot, and fail, if anything could not be read
+    #[arg(long)]
+    pub(crate) strict: bool,
     /// Least time between two checkpoints, from which a retry goes on after a kill
     #[arg(long, value_name = "SECONDS", default_value_t = limits::CHECKPOINT_INTERVAL.as_secs())]
     #[arg(value_parser = units::parse_count::<u64>, allow_negative_numbers = true, hide_short_help = true)]
@@ -171,6 +174,7 @@ pub(crate) async fn run(context: &Context, args: &BackupArgs) -> Result<Outcome>
         ignore_inode: args.compare.ignore_inode,
         threads: context.threads(),
         skip_if_unchanged: args.skip_if_unchanged,
+        strict: args.strict,
         checkpoint_interval: Duration::from_secs(args.checkpoint_interval),
         ..BackupOptions::new(source)
     };

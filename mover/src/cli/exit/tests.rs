@@ -10,6 +10,7 @@ fn every_kind_has_its_code() {
         (ErrorKind::Denied, 13),
         (ErrorKind::Corrupt, 14),
         (ErrorKind::NoSpace, 15),
+        (ErrorKind::Incomplete, 16),
         (ErrorKind::Internal, 70),
         (ErrorKind::Cancelled, 130),
     ];

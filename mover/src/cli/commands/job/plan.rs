@@ -86,7 +86,7 @@ pub(super) fn bundle(source: &Source) -> Vec<String> {
 
 /// Writes a snapshot, without a directory that is not part of its contents.
 pub(super) fn backup(task: &BackupTask, left_out: Option<&Path>) -> Result<Vec<String>> {
-    let BackupTask { source, tags, exclude, cloned, force } = task;
+    let BackupTask { source, tags, exclude, cloned, force, strict } = task;
     let mut words = vec!["backup".to_owned(), format!("--host={}", source.host)];
     for tag in tags {
         if tag.contains(',') {
@@ -99,6 +99,7 @@ pub(super) fn backup(task: &BackupTask, left_out: Option<&Path>) -> Result<Vec<S
         cloned.then(|| ["--ignore-ctime", "--ignore-inode"].map(str::to_owned)).into_iter().flatten(),
     );
     words.extend(force.then(|| "--force".to_owned()));
+    words.extend(strict.then(|| "--strict".to_owned()));
     match &source.place {
         Place::Directory(root) => {
             words.push("--one-file-system".to_owned());

@@ -159,6 +159,11 @@ impl<'j> Tasks<'j> {
             fetched_bytes: number(&summary, "bytes_fetched"),
             verified_files: number(&summary, "files_verified"),
         }));
+        if task.strict && outcome == Outcome::Partial {
+            return Err(Error::new(ErrorKind::Incomplete, "restored, but not all of it").with_hint(
+                "see what could not be, and restore again: what is there already is not written again",
+            ));
+        }
         Ok(outcome)
     }
 

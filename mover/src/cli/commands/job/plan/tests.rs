@@ -14,7 +14,7 @@ fn directory() -> Place {
 }
 
 fn of(source: Source) -> BackupTask {
-    BackupTask { source, tags: vec![], exclude: vec![], cloned: false, force: false }
+    BackupTask { source, tags: vec![], exclude: vec![], cloned: false, force: false, strict: false }
 }
 
 fn to(place: Place) -> RestoreTask {
@@ -27,6 +27,7 @@ fn to(place: Place) -> RestoreTask {
         verify: false,
         include: vec![],
         exclude: vec![],
+        strict: false,
     }
 }
 
