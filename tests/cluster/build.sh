@@ -4,7 +4,8 @@
 # the same ones, so that they are compiled once: that is most of the work. runc needs a C compiler and csi-test another
 # CSI, so they have modules of their own.
 #
-#   tests/cluster/build.sh [part...]      default: all; csi-driver is our own, the others lie in modules/
+#   tests/cluster/build.sh [part...]      default: all of the clusters; csi-driver is our own, the others lie in modules/
+#   tests/cluster/build.sh velero         what Carrack is compared with, in peers/
 #
 # CARRACK_CACHE: the cache directory; default .cache in the root of the repository.
 # What Go compiles on the way lies below CARRACK_CACHE and is deleted after each part.
@@ -25,7 +26,11 @@ trap 'exit 1' INT TERM HUP
 export GOCACHE="$scratch/cache" GOTMPDIR="$scratch/tmp"
 
 source_of() { # source_of PART
-    if [ "$1" = csi-driver ]; then echo "$here/csi-driver"; else echo "$here/modules/$1"; fi
+    case $1 in
+    csi-driver) echo "$here/csi-driver" ;;
+    velero) echo "$here/peers/velero" ;;
+    *) echo "$here/modules/$1" ;;
+    esac
 }
 
 # Without a version, kubelet and kube-apiserver refuse each other. Without seccomp, runc fails every pod.

@@ -92,7 +92,8 @@ fn program(variable: &str, name: &str, root: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn run(command: &mut Command) -> Result<String> {
+/// Runs a program to its end, and gives what it printed.
+pub(crate) fn run(command: &mut Command) -> Result<String> {
     let shown = format!("{command:?}");
     let output = command.output().with_context(|| shown.clone())?;
     let said = String::from_utf8_lossy(&output.stderr);

@@ -6,6 +6,7 @@ mod cluster;
 mod faulty;
 mod install;
 mod look;
+mod velero;
 mod volume;
 mod wait;
 
@@ -13,5 +14,6 @@ pub use bed::start;
 pub use cluster::{Ends, Kubernetes};
 pub use faulty::{Fault, FaultyServer};
 pub use install::{Carrack, NAMESPACE, Site};
+pub use velero::{Took, Velero};
 pub use volume::{Contents, fill};
 pub use wait::until;

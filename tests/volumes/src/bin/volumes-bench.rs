@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use carrack_cluster::{Bed, Level, Options};
-use carrack_volume_tests::{Carrack, Kubernetes, Site};
+use carrack_volume_tests::{Carrack, Kubernetes, Site, Took, Velero};
 use serde_json::{Value, json};
 
 /// Size of the file in the volume, in MiB.
@@ -36,17 +36,42 @@ fn measure(bed: &Bed) -> Result<()> {
     two.connect(bed, "bench")?;
     let (here, there) = (one.kubernetes(), two.kubernetes());
     here.workload("shop", "data", "carrack-btrfs", false)?;
-    let write = format!("dd if=/dev/urandom of=/data/file bs=1M count={FILE_MIB} 2>/dev/null; sync");
-    here.shell("shop", "data", &write)?;
+    here.shell("shop", "data", &random_file())?;
     row("", "seconds", "budget")?;
     let first = backup(here, "first")?;
     row("backup of a 2 GiB random file: until the mover runs", &seconds(first.running), "-")?;
     row("… until Completed", &seconds(first.completed), "12")?;
     let again = backup(here, "again")?;
     row("unchanged again: until Completed", &seconds(again.completed), "6")?;
+    let bare = without_us(here)?;
+    row("what the cluster itself needs: snapshot, volume of it, pod", &seconds(bare), "-")?;
+    let more = again.running.as_secs_f64() - bare.as_secs_f64();
+    row("unchanged again: until the mover runs, beyond that", &format!("{more:.1}"), "2.0")?;
     let restored = restore(there, &first.snapshot)?;
     row("restore into the other cluster: until the pod runs", &seconds(restored), "15")?;
-    memory(&one, here)
+    memory(&one, here)?;
+    idle(here)?;
+    one.kill()?;
+    beside(bed, here)
+}
+
+/// The same with Velero's own data mover, if it is built: the whole command, and the moving of data alone.
+fn beside(bed: &Bed, here: Kubernetes<'_>) -> Result<()> {
+    if carrack_cluster::program("velero").is_err() {
+        return row("Velero is not built: tests/cluster/build.sh velero", "", "");
+    }
+    here.workload("store", "data", "carrack-btrfs", false)?;
+    here.shell("store", "data", &random_file())?;
+    let velero = Velero::install(bed, here.0)?;
+    row("Velero with its own data mover", "whole", "moving")?;
+    let both = |what: &str, took: Took| row(what, &seconds(took.whole), &seconds(took.moving));
+    both("backup of a 2 GiB random file", velero.back_up("first", "store")?)?;
+    both("unchanged again", velero.back_up("again", "store")?)?;
+    both("restore into another namespace", velero.restore("back", "first", "store", "store-again")?)
+}
+
+fn random_file() -> String {
+    format!("dd if=/dev/urandom of=/data/file bs=1M count={FILE_MIB} 2>/dev/null; sync")
 }
 
 struct Times {
@@ -64,6 +89,40 @@ fn backup(here: Kubernetes<'_>, name: &str) -> Result<Times> {
     let ends = here.wait_for_phase("datamoverbackup", "shop", name, &["Completed", "Failed"], 300)?;
     ensure!(ends.text("phase") == "Completed", "{}", ends.status);
     Ok(Times { running, completed: start.elapsed(), snapshot: ends.text("snapshotID").to_owned() })
+}
+
+/// The same way without Carrack: a snapshot of the volume, a volume of the snapshot, a pod that uses it.
+fn without_us(here: Kubernetes<'_>) -> Result<Duration> {
+    let start = Instant::now();
+    here.apply(&[json!({ "apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshot",
+        "metadata": { "name": "bare", "namespace": "shop" },
+        "spec": { "source": { "persistentVolumeClaimName": "data" } } })])?;
+    carrack_volume_tests::until("the snapshot is ready", 60, || {
+        let found = here.get("volumesnapshot", "shop", "bare")?;
+        Ok(found.is_some_and(|found| found["status"]["readyToUse"] == true))
+    })?;
+    here.apply(&[json!({ "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": { "name": "bare", "namespace": "shop" },
+        "spec": { "storageClassName": "carrack-btrfs", "accessModes": ["ReadWriteOnce"],
+            "dataSource": { "apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "bare" },
+            "resources": { "requests": { "storage": "400Mi" } } } })])?;
+    here.use_claim("shop", "bare", false)?;
+    Ok(start.elapsed())
+}
+
+/// Requests of a controller that has nothing to do, in half a minute; its watches and its lease are no requests here.
+fn idle(here: Kubernetes<'_>) -> Result<()> {
+    let count = || -> Result<f64> {
+        let metrics = here.0.kubectl(&["get", "--raw", "/metrics"])?;
+        let ours = metrics.lines().filter(|line| {
+            line.starts_with("apiserver_request_total{")
+                && line.contains("group=\"carrack.dev\"")
+                && !line.contains("verb=\"WATCH\"")
+        });
+        Ok(ours.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    };
+    let before = count()?;
+    std::thread::sleep(Duration::from_secs(30));
+    row("requests of the idle controller in 30 s", &format!("{}", count()? - before), "0")
 }
 
 fn restore(there: Kubernetes<'_>, snapshot: &str) -> Result<Duration> {
