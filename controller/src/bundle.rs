@@ -53,7 +53,8 @@ pub async fn ensure(context: &Context, owner: &Owner, access: &Access, source: &
     }
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
     let working = pod_name(owner);
-    match PodState::of(objects::find(&pods, &working).await?.as_ref()) {
+    let state = PodState::of(objects::find(&pods, &working).await?.as_ref());
+    match pod::or_said(&pods, &working, state).await {
         PodState::Missing => start(context, owner, access, source).await.map(|()| Bundle::Working),
         PodState::Finished { result, .. } => match &result.output {
             Some(Output::Bundle { sealed }) => {
@@ -127,7 +128,15 @@ async fn start(context: &Context, owner: &Owner, access: &Access, source: &Sourc
     let mover_type = &access.mover_type.spec;
     let mut files = JobFiles::new(&access.location, &access.credentials, key, mover_type, task);
     files.seal = Some(seal);
-    let made = MoverPod { name: pod_name(owner), owner, task: "bundle", mover_type, volume: None, files };
+    let made = MoverPod {
+        name: pod_name(owner),
+        owner,
+        task: "bundle",
+        mover_type,
+        volume: None,
+        host_users: None,
+        files,
+    };
     pod::apply(context, &made).await.map(drop)
 }
 

@@ -12,6 +12,7 @@ use kube::{
 use crate::{
     error::{Error, Result},
     metrics::Metrics,
+    placement::UserNamespaces,
     settings::Settings,
     slots::Slots,
 };
@@ -30,6 +31,10 @@ pub struct Context {
     pub cluster: Arc<str>,
     /// Who is at work.
     pub slots: Arc<Slots>,
+    /// Held by who gives a mover its place.
+    pub placing: Arc<tokio::sync::Mutex<()>>,
+    /// Whether pods can have users of their own.
+    pub user_namespaces: Arc<UserNamespaces>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     recorder: Recorder,
@@ -58,7 +63,16 @@ impl Context {
         let recorder = Recorder::new(client.clone(), reporter);
         let slots = Arc::<Slots>::default();
         let metrics = Arc::new(Metrics::new(slots.clone()));
-        Ok(Self { client, settings: Arc::new(settings), cluster: cluster.into(), slots, metrics, recorder })
+        Ok(Self {
+            client,
+            settings: Arc::new(settings),
+            cluster: cluster.into(),
+            slots,
+            placing: Arc::default(),
+            user_namespaces: Arc::default(),
+            metrics,
+            recorder,
+        })
     }
 
     /// The time.

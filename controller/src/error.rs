@@ -35,6 +35,12 @@ impl Error {
         matches!(&**source, kube::Error::Api(status) if status.code == 409)
     }
 
+    /// Whether the object is gone.
+    pub fn is_absence(&self) -> bool {
+        let Self::Api { source, .. } = self else { return false };
+        matches!(&**source, kube::Error::Api(status) if status.code == 404)
+    }
+
     /// What the API server refused, in words: rights, pod security, quotas, policies. Waiting does not change it, a person
     /// does.
     pub fn refusal(&self) -> Option<String> {

@@ -59,9 +59,7 @@ pub async fn apply_status<K: Object>(api: &Api<K>, name: &str, status: &impl Ser
 pub async fn report<K: Object>(api: &Api<K>, name: &str, status: &impl Serialize) -> Result<bool> {
     match apply_status(api, name, status).await {
         Ok(_) => Ok(true),
-        Err(Error::Api { source, .. }) if matches!(&*source, kube::Error::Api(status) if status.code == 404) => {
-            Ok(false)
-        }
+        Err(error) if error.is_absence() => Ok(false),
         Err(error) => Err(error),
     }
 }

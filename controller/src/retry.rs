@@ -14,14 +14,27 @@ pub const LIMIT: u32 = 5;
 const DELAY: SignedDuration = SignedDuration::from_secs(5);
 /// How often is looked at what no watch tells of.
 pub const SOON: Duration = Duration::from_millis(400);
+/// The same in the first moments, in which most storages are done.
+const AT_FIRST: Duration = Duration::from_millis(100);
+/// How long those are.
+const FIRST_MOMENTS: SignedDuration = SignedDuration::from_secs(4);
 /// How often a request that waits for a slot looks again.
 pub const QUEUE: Duration = Duration::from_secs(3);
+/// What is said meanwhile of a request whose mover finds no room on a node.
+pub const CROWDED: &str =
+    "waits for a node: as many movers run on each as the DataMoverType allows (concurrency.perNode)";
 /// How often progress is asked for.
 pub const PROGRESS: Duration = Duration::from_secs(2);
 /// How often is looked at what a person must put right.
 pub const LATER: Duration = Duration::from_secs(15);
 /// How much longer than its grace a pod may take to end before it counts as lost with its node.
 const OVERDUE: SignedDuration = SignedDuration::from_secs(30);
+
+/// When to look again at what no watch tells of.
+pub fn soon(now: Timestamp, accepted: Option<&Time>) -> Duration {
+    let fresh = accepted.is_some_and(|time| now.duration_since(time.0) < FIRST_MOMENTS);
+    if fresh { AT_FIRST } else { SOON }
+}
 
 /// How long until the next try may begin.
 pub fn waits(now: Timestamp, retries: Option<u32>, known: &[Condition]) -> Option<Duration> {
@@ -49,6 +62,13 @@ pub fn too_late(
         );
         Obstacle::lasting(reason::TIMED_OUT, message)
     })
+}
+
+/// The beginning of preparation, for who waits for a turn: that is no time-out. Not newer than it must be, for each change
+/// of a status is a write.
+pub fn renewed(now: Timestamp, accepted: Option<Time>, access: &Access) -> Option<Time> {
+    let half = SignedDuration::from_secs(i64::from(access.mover_type.spec.timeouts.prepare_seconds) / 2);
+    accepted.map(|time| if now.duration_since(time.0) > half { Time(now) } else { time })
 }
 
 /// Whether a pod that is being deleted should be gone by now.

@@ -9,13 +9,6 @@ use std::{
 };
 
 use carrack_controller_api::Concurrency;
-use k8s_openapi::api::core::v1::Node;
-use kube::{Api, api::ListParams};
-
-use crate::{
-    context::Context,
-    error::{Error, Result},
-};
 
 /// The requests that are under way or wait, by uid.
 #[derive(Debug, Default)]
@@ -38,8 +31,8 @@ impl Slots {
         });
     }
 
-    /// Takes a slot, if the limits leave one; true also for who has one. Pods spread over the nodes, so a limit for each
-    /// node is one for all of them together.
+    /// Takes a slot, if the limits leave one; true also for who has one. More than all nodes together take never begin; which
+    /// node takes which is settled when a pod is made.
     pub fn take(&self, uid: &str, mover_type: &str, limits: Concurrency, nodes: usize) -> bool {
         let on_nodes = (limits.per_node as usize).saturating_mul(nodes.max(1));
         let limit = on_nodes.min(limits.per_cluster as usize);
@@ -82,14 +75,6 @@ impl Slots {
     fn with<R>(&self, change: impl FnOnce(&mut Requests) -> R) -> R {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
-}
-
-/// How many nodes the cluster has.
-pub async fn nodes(context: &Context) -> Result<usize> {
-    let nodes: Api<Node> = Api::all(context.client.clone());
-    let found =
-        nodes.list_metadata(&ListParams::default()).await.map_err(Error::api("nodes cannot be listed"))?;
-    Ok(found.items.len())
 }
 
 #[cfg(test)]

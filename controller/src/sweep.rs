@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::{
     context::Context,
     error::{Error, Result},
+    live,
     objects::{self, Object},
     pod::Owner,
     snapshot::kinds::{VolumeSnapshot, VolumeSnapshotContent},
@@ -44,17 +45,31 @@ pub async fn sweep(context: &Context, owner: &Owner, spared: Option<&str>) -> Re
     if !chosen(&claims, owner).await?.is_empty() {
         return Ok(false);
     }
-    let volumes: Api<PersistentVolume> = Api::all(client());
-    let volumes =
-        chosen(&volumes, owner).await?.iter().all(|volume| Some(volume.name_any().as_str()) == spared);
+    let volumes = volumes(context, owner, spared).await?;
     let snapshots = snapshots(context, owner).await?;
     Ok(secrets && volumes && snapshots)
 }
 
-/// A temporary volume goes with its claim, whatever its storage class says.
+/// Temporary volumes go with their claims; aliases are deleted here, and what they stand for stays. True if none is left. An
+/// alias that is being deleted counts as gone: the attacher may keep it for as long as the volume is attached.
+async fn volumes(context: &Context, owner: &Owner, spared: Option<&str>) -> Result<bool> {
+    let api: Api<PersistentVolume> = Api::all(context.client.clone());
+    let mut clean = true;
+    for volume in chosen(&api, owner).await?.iter().filter(|found| Some(found.name_any().as_str()) != spared)
+    {
+        let alias = live::is_alias(volume);
+        clean &= alias && volume.metadata.deletion_timestamp.is_some();
+        if alias {
+            end(&api, volume).await?;
+        }
+    }
+    Ok(clean)
+}
+
+/// A temporary volume goes with its claim, whatever its storage class says. An alias must not: its storage is somebody's.
 async fn let_go(context: &Context, owner: &Owner, name: &str) -> Result<()> {
     let volumes: Api<PersistentVolume> = Api::all(context.client.clone());
-    if objects::find(&volumes, name).await?.is_none() {
+    if objects::find(&volumes, name).await?.is_none_or(|volume| live::is_alias(&volume)) {
         return Ok(());
     }
     let patch = json!({
@@ -77,6 +92,7 @@ async fn snapshots(context: &Context, owner: &Owner) -> Result<bool> {
         clean = false;
     }
     for content in chosen(&contents, owner).await? {
+        release(&contents, &content).await?;
         end(&contents, &content).await?;
         clean = false;
     }
@@ -107,6 +123,21 @@ async fn snapshots(context: &Context, owner: &Owner) -> Result<bool> {
         end(&beside, &snapshot).await?;
     }
     Ok(clean)
+}
+
+/// A borrowed content may go: the snapshotter holds it until it is told that its snapshot goes. The snapshot controller says so
+/// only if it was quick enough to hold the snapshot too.
+async fn release(contents: &Api<VolumeSnapshotContent>, content: &VolumeSnapshotContent) -> Result<()> {
+    const BEING_DELETED: &str = "snapshot.storage.kubernetes.io/volumesnapshot-being-deleted";
+    if content.annotations().contains_key(BEING_DELETED) {
+        return Ok(());
+    }
+    let patch = json!({ "metadata": { "annotations": { BEING_DELETED: "yes" } } });
+    match objects::change(contents, &content.name_any(), patch).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.is_absence() => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether the storage is at work on a snapshot. To delete it meanwhile is what leaks: the snapshotter may forget one or the

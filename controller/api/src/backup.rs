@@ -39,6 +39,7 @@ use crate::shared::{ClaimRef, RepositoryRef};
     ),
     printcolumn(name = "Added", type_ = "integer", format = "int64", json_path = ".status.storedBytes"),
     printcolumn(name = "Snapshot", type_ = "string", json_path = ".status.snapshotID", priority = 1),
+    printcolumn(name = "Consistency", type_ = "string", json_path = ".status.consistency", priority = 1),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -77,6 +78,16 @@ pub enum BackupType {
     Claim,
     /// A `VolumeSnapshot` that exists, and stays.
     VolumeSnapshot,
+}
+
+/// Of which moment is what was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Consistency {
+    /// All of it is of one moment, as after a loss of power.
+    #[default]
+    Snapshot,
+    /// Each file is of the moment in which it was read: no snapshot of the volume could be made.
+    Live,
 }
 
 /// What becomes of a snapshot in the repository.
@@ -168,6 +179,9 @@ pub struct DataMoverBackupStatus {
     /// Storage class of the volume; what its snapshot becomes meanwhile has it too, unless the type names another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage_class_name: Option<String>,
+    /// Of which moment is what was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consistency: Option<Consistency>,
     /// Size of the volume, which a restore needs at least.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume_bytes: Option<i64>,
@@ -201,10 +215,13 @@ pub struct DataMoverBackupStatus {
     /// When the end was reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_timestamp: Option<Time>,
+    /// Whether the mover needs the users of the node: with users of its own it could not do all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_users: Option<bool>,
     /// How often a mover pod was lost and started again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retries: Option<u32>,
-    /// `Accepted`, `SnapshotReady`, `MoverStarted`, `Succeeded`, `CleanedUp`, `Forgotten`.
+    /// `Accepted`, `SnapshotReady`, `Consistent`, `MoverStarted`, `Succeeded`, `CleanedUp`, `Forgotten`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -14,12 +14,12 @@ mod restore;
 mod shared;
 
 pub use backup::{
-    BackupPhase, BackupProgress, BackupType, DataMoverBackup, DataMoverBackupSpec, DataMoverBackupStatus,
-    DeletionPolicy,
+    BackupPhase, BackupProgress, BackupType, Consistency, DataMoverBackup, DataMoverBackupSpec,
+    DataMoverBackupStatus, DeletionPolicy,
 };
 pub use mover_type::{
     Concurrency, DataMoverType, DataMoverTypeSpec, DataMoverTypeStatus, PodTemplate, StorageClassSettings,
-    Timeouts,
+    Timeouts, WithoutSnapshots,
 };
 pub use names::{GROUP, MOVER_PROVISIONER, VERSION, annotation, condition, finalizer, label, reason};
 pub use repository::{
@@ -27,8 +27,8 @@ pub use repository::{
     Repository, RepositorySpec, RepositoryStatus,
 };
 pub use restore::{
-    DataMoverRestore, DataMoverRestoreSpec, DataMoverRestoreStatus, NewVolume, RestorePhase, RestoreSource,
-    SourceIdentity,
+    DataMoverRestore, DataMoverRestoreSpec, DataMoverRestoreStatus, ExistingVolume, NewVolume, RestorePhase,
+    RestoreSource, SourceIdentity,
 };
 pub use shared::{ClaimRef, NamespacedSecret, RepositoryKind, RepositoryRef, SecretRef};
 

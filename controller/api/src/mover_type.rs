@@ -45,6 +45,9 @@ pub struct DataMoverTypeSpec {
     /// Class for snapshots of volumes; the default class of the volume's driver, or its only one, if nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_class: Option<String>,
+    /// What becomes of volumes of which no snapshot can be made.
+    #[serde(default)]
+    pub without_snapshots: WithoutSnapshots,
     /// How many run at once.
     #[serde(default)]
     pub concurrency: Concurrency,
@@ -57,6 +60,17 @@ pub struct DataMoverTypeSpec {
     /// Whether restores read back what they wrote and compare.
     #[serde(default)]
     pub verify_restores: bool,
+}
+
+/// What becomes of volumes of which no snapshot can be made: their driver makes none, or they have no driver.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum WithoutSnapshots {
+    /// Their backups fail.
+    #[default]
+    Fail,
+    /// The volume itself is read, on the node where it is used. What changes meanwhile is backed up as it is when it is read,
+    /// so the files are not all of one moment; the backup says so.
+    Live,
 }
 
 /// How mover pods look.
@@ -90,7 +104,8 @@ pub struct PodTemplate {
     /// Secrets that the image is pulled with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub image_pull_secrets: Vec<LocalObjectReference>,
-    /// Whether the pod's root is the node's; false puts it into a user namespace, where cluster and volume allow it.
+    /// Whether the pod's users are the node's. If nothing is said, a pod that mounts a volume has users of its own where all nodes
+    /// can do that, and those of the node once the volume turns out not to bear it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_users: Option<bool>,
     /// Threads for cutting, compressing and encrypting; one for each processor if nothing is said.

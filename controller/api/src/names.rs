@@ -29,6 +29,12 @@ pub mod annotation {
     pub const OWNER: &str = "carrack.dev/owner";
     /// On a volume that is handed over: the reclaim policy that it has again afterwards.
     pub const RECLAIM_POLICY: &str = "carrack.dev/reclaim-policy";
+    /// On a mover pod: its type.
+    pub const MOVER_TYPE: &str = "carrack.dev/mover-type";
+    /// On a mover pod: the nodes that had no room for it, with commas.
+    pub const AVOIDED_NODES: &str = "carrack.dev/avoided-nodes";
+    /// On a second name of a volume, which a mover mounts: the volume that it stands for.
+    pub const ALIAS_OF: &str = "carrack.dev/alias-of";
 }
 
 /// Finalizers.
@@ -47,6 +53,8 @@ pub mod condition {
     pub const ACCEPTED: &str = "Accepted";
     /// Of backups: there is a snapshot of the volume that can be read.
     pub const SNAPSHOT_READY: &str = "SnapshotReady";
+    /// Of backups: whether all that is read is of one moment.
+    pub const CONSISTENT: &str = "Consistent";
     /// Of backups and restores: the mover pod runs or ran.
     pub const MOVER_STARTED: &str = "MoverStarted";
     /// Of backups and restores: the end is reached; the status says which.
@@ -81,6 +89,8 @@ pub mod reason {
     pub const SNAPSHOT_FAILED: &str = "SnapshotFailed";
     /// The volume's driver makes no snapshots, or there is no class for it.
     pub const NO_SNAPSHOT_CLASS: &str = "NoSnapshotClass";
+    /// The volume itself is read, while it may change.
+    pub const LIVE: &str = "Live";
     /// The pod could not be started.
     pub const POD_FAILED: &str = "PodFailed";
     /// Something took longer than its limit.
@@ -95,6 +105,8 @@ pub mod reason {
     pub const CORRUPT: &str = "Corrupt";
     /// The destination exists and is bound, or does not fit.
     pub const DESTINATION_IN_USE: &str = "DestinationInUse";
+    /// A device that has no snapshots is in use.
+    pub const SOURCE_IN_USE: &str = "SourceInUse";
     /// What to restore does not exist.
     pub const SOURCE_NOT_FOUND: &str = "SourceNotFound";
     /// The API server refused what was to be read or made: rights, pod security, quotas, policies.

@@ -47,20 +47,23 @@ use crate::{
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("self.destinationClaimRef == oldSelf.destinationClaimRef && self.source == oldSelf.source", "a restore does not change what it restores: make another one"))]
+#[x_kube(validation = ("self.destinationClaimRef == oldSelf.destinationClaimRef && self.source == oldSelf.source && self.existingVolume == oldSelf.existingVolume", "a restore does not change what it restores: make another one"))]
 pub struct DataMoverRestoreSpec {
     /// Type of mover; the default one if nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub data_mover_type: Option<String>,
-    /// The claim to fill, in the namespace of this object. One that exists must not be bound yet; one that does not is made
-    /// from `newVolume`.
+    /// The claim to fill, in the namespace of this object. One that is bound needs `existingVolume`; one that does not exist is
+    /// made from `newVolume`.
     pub destination_claim_ref: ClaimRef,
     /// What to restore.
     pub source: RestoreSource,
     /// The claim to make if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new_volume: Option<NewVolume>,
+    /// What becomes of a claim that is bound already.
+    #[serde(default)]
+    pub existing_volume: ExistingVolume,
     /// Further settings: `include` and `exclude` (lists with commas), `verify` (`"true"`: read back and compare).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[x_kube(validation = ("self.all(key, key in ['include', 'exclude', 'verify'])", "the settings are include, exclude and verify"))]
@@ -110,6 +113,18 @@ pub struct SourceIdentity {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 10000))]
     pub previous: Option<u32>,
+}
+
+/// What a restore does with a claim that has a volume already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ExistingVolume {
+    /// Nothing: the restore fails.
+    #[default]
+    Refuse,
+    /// The snapshot is written into the volume while no pod uses it. Files that differ are replaced, others stay.
+    Merge,
+    /// The same, and what the snapshot does not have is deleted: the volume is afterwards as the snapshot is.
+    Replace,
 }
 
 /// The claim to make.
@@ -191,6 +206,9 @@ pub struct DataMoverRestoreStatus {
     /// The snapshot that was restored.
     #[serde(default, rename = "snapshotID", skip_serializing_if = "Option::is_none")]
     pub snapshot_id: Option<String>,
+    /// Whether it goes into the volume that the claim was bound to, and not into a new one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_place: Option<bool>,
     /// The volume that holds what was restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume_name: Option<String>,
@@ -221,6 +239,9 @@ pub struct DataMoverRestoreStatus {
     /// When the end was reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_timestamp: Option<Time>,
+    /// Whether the mover needs the users of the node: with users of its own it could not do all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_users: Option<bool>,
     /// How often a mover pod was lost and started again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retries: Option<u32>,

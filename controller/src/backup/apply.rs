@@ -14,11 +14,14 @@ use crate::{
     bundle::{self, Bundle},
     context::Context,
     error::Result,
-    objects,
+    objects, placement,
     pod::{self, JobFiles, KeyFile, MoverPod, Owner, PodVolume},
     snapshot::{self, kinds::VolumeSnapshot},
     sweep::sweep,
 };
+
+/// Tag of a snapshot in the repository that was read from a volume in use.
+const LIVE_TAG: &str = "live";
 
 /// Takes the steps.
 pub(super) async fn apply(context: &Context, seen: &mut Observed, decision: &Decision) -> Result<()> {
@@ -31,7 +34,7 @@ pub(super) async fn apply(context: &Context, seen: &mut Observed, decision: &Dec
                 hold(context, seen, false).await?;
             }
             Step::MakeSnapshot => make_snapshot(context, &owner, seen).await?,
-            Step::Expose => expose(context, &owner, seen).await?,
+            Step::Expose => seen.exposed = expose(context, &owner, seen).await?,
             Step::Start => start(context, &owner, seen).await?,
             Step::Stop { at_once } => pod::stop(context, &pod_name(&owner, tries(seen)), *at_once).await?,
             Step::Sweep => seen.clean = sweep(context, &owner, None).await?,
@@ -58,45 +61,72 @@ async fn make_snapshot(context: &Context, owner: &Owner, seen: &Observed) -> Res
     objects::ensure(&api, &snapshot::of_claim(owner, &name(owner), claim, class)).await
 }
 
-/// Lends the handle to Carrack's namespace and claims the temporary volume; each only if it is not there.
-async fn expose(context: &Context, owner: &Owner, seen: &Observed) -> Result<()> {
+/// Lends the handle to Carrack's namespace and claims the temporary volume; each only if it is not there. True once the
+/// volume is claimed: not before what was lent is ready, for a provisioner that fails once lets much time pass.
+async fn expose(context: &Context, owner: &Owner, seen: &Observed) -> Result<bool> {
     if seen.temporary.is_some() {
-        return Ok(());
+        return Ok(true);
+    }
+    if let Ok(Origin { live: Some(live), .. }) = &seen.origin {
+        return live.lend(context, owner, &name(owner)).await.map(|()| true);
     }
     let (Some(snapshot), Some(content), Ok(origin), Resolution::Ready(access)) =
         (&seen.snapshot, &seen.content, &seen.origin, &seen.resolution)
     else {
-        return Ok(());
+        return Ok(false);
     };
     let (lent_name, namespace) = (lent_name(owner), &context.settings.namespace);
-    let Some(lent) = snapshot::borrowed_content(owner, &lent_name, namespace, content) else { return Ok(()) };
+    let Some(lent) = snapshot::borrowed_content(owner, &lent_name, namespace, content) else {
+        return Ok(false);
+    };
     objects::ensure(&Api::all(context.client.clone()), &lent).await?;
     let class = lent.spec.volume_snapshot_class_name.clone();
     let borrowed = snapshot::borrowed_snapshot(owner, &lent_name, namespace, class);
-    objects::ensure(&Api::<VolumeSnapshot>::namespaced(context.client.clone(), namespace), &borrowed).await?;
+    let snapshots: Api<VolumeSnapshot> = Api::namespaced(context.client.clone(), namespace);
+    match objects::find(&snapshots, &lent_name).await? {
+        Some(found) if found.status.as_ref().is_some_and(|status| status.ready_to_use == Some(true)) => {}
+        Some(_) => return Ok(false),
+        None => return objects::apply(&snapshots, &borrowed).await.map(|_| false),
+    }
     let mut shape = origin.shape.clone();
-    shape.size = snapshot::size(snapshot, Some(shape.size).filter(|&size| size > 0));
+    shape.size = snapshot::size(snapshot, Some(content), Some(shape.size).filter(|&size| size > 0));
     let names = snapshot::Names { claim: name(owner), snapshot: lent_name };
     let claim = snapshot::temporary_claim(owner, &names, namespace, &shape, &access.mover_type.spec);
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), namespace);
-    objects::ensure(&claims, &claim).await
+    objects::ensure(&claims, &claim).await.map(|()| true)
 }
 
-async fn start(context: &Context, owner: &Owner, seen: &Observed) -> Result<()> {
+async fn start(context: &Context, owner: &Owner, seen: &mut Observed) -> Result<()> {
     let (Resolution::Ready(access), Some(Bundle::Ready(bundle)), Ok(origin)) =
         (&seen.resolution, &seen.bundle, &seen.origin)
     else {
         return Ok(());
     };
+    if !seen.exposed {
+        return Ok(());
+    }
+    let found_out = seen.backup.status.as_ref().and_then(|status| status.host_users);
+    let mode = origin.shape.mode;
+    let host_users = placement::host_users(context, &access.mover_type, found_out, mode).await?;
+    let strict = host_users == Some(false) && access.mover_type.spec.pod_template.host_users.is_none();
     let made = MoverPod {
         name: pod_name(owner, tries(seen)),
         owner,
         task: "backup",
         mover_type: &access.mover_type.spec,
-        volume: Some(PodVolume { claim: name(owner), mode: origin.shape.mode, read_only: true }),
-        files: files(context, owner, seen, access, origin, bundle.clone()),
+        volume: Some(PodVolume {
+            claim: name(owner),
+            mode,
+            read_only: true,
+            mover_type: access.mover_type.name_any(),
+            only_on: origin.live.as_ref().map(|live| live.nodes()).unwrap_or_default(),
+            avoided: Vec::new(),
+        }),
+        host_users,
+        files: files(context, owner, seen, access, origin, (bundle.clone(), strict)),
     };
-    pod::apply(context, &made).await.map(drop)
+    seen.crowded = !placement::start(context, made, &access.mover_type).await?;
+    Ok(())
 }
 
 fn files(
@@ -105,15 +135,20 @@ fn files(
     seen: &Observed,
     access: &Access,
     origin: &Origin,
-    bundle: Vec<u8>,
+    (bundle, strict): (Vec<u8>, bool),
 ) -> JobFiles {
     let config = &seen.backup.spec.config;
+    let mut tags = pod::list(config, "tags");
+    if origin.live.is_some() {
+        tags.push(LIVE_TAG.to_owned());
+    }
     let task = BackupTask {
         source: bundle::source(&context.cluster, &owner.namespace, &origin.claim, origin.shape.mode.place()),
-        tags: pod::list(config, "tags"),
+        tags,
         exclude: pod::list(config, "exclude"),
-        cloned: true,
+        cloned: origin.live.is_none(),
         force: config.get("force").is_some_and(|value| value == "true"),
+        strict,
     };
     let key = KeyFile::Bundle(bundle);
     JobFiles::new(&access.location, &access.credentials, key, &access.mover_type.spec, Task::Backup(task))

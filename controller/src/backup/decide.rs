@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use carrack_controller_api::{
-    BackupPhase as Phase, BackupType, DataMoverBackupStatus as Status, DeletionPolicy,
+    BackupPhase as Phase, BackupType, Consistency, DataMoverBackupStatus as Status, DeletionPolicy,
     condition as conditions, reason,
 };
 use carrack_proto::{JobResult, Outcome, Output};
@@ -116,8 +116,17 @@ fn accept(seen: &Observed, status: &mut Status, access: &Access, origin: &Origin
     status.volume_mode = Some(origin.shape.mode.name().into());
     status.storage_class_name.clone_from(&origin.shape.storage_class);
     status.accepted_timestamp = Some(Time(seen.now));
-    status.phase = Phase::Snapshotting;
     status.message = None;
+    if origin.live.is_some() {
+        status.phase = Phase::Preparing;
+        status.consistency = Some(Consistency::Live);
+        status.volume_bytes = Some(signed(origin.shape.size));
+        let words = "no snapshot can be made of the volume, so it is read itself: each file is of the moment in which it is read";
+        mark(seen, status, conditions::CONSISTENT, Some(false), reason::LIVE, words);
+    } else {
+        status.phase = Phase::Snapshotting;
+        status.consistency = Some(Consistency::Snapshot);
+    }
     mark(
         seen,
         status,
@@ -145,6 +154,10 @@ fn prepare(seen: &Observed, mut status: Status) -> Decision {
     {
         return fail(seen, status, obstacle);
     }
+    if let Ok(Origin { live: Some(_), .. }) = &seen.origin {
+        return start(seen, status, access);
+    }
+    let soon = Some(retry::soon(seen.now, status.accepted_timestamp.as_ref()));
     let mut steps = Vec::new();
     let Some(snapshot) = &seen.snapshot else {
         if let Err(obstacle) = &seen.origin {
@@ -152,14 +165,12 @@ fn prepare(seen: &Observed, mut status: Status) -> Decision {
             return fail(seen, status, obstacle);
         }
         steps.push(Step::MakeSnapshot);
-        return Decision { steps, status, again: Some(SOON) };
+        return Decision { steps, status, again: soon };
     };
-    let ready = snapshot.status.as_ref().is_some_and(|found| found.ready_to_use == Some(true));
-    let handle = seen
-        .content
-        .as_ref()
-        .is_some_and(|content| content.status.as_ref().is_some_and(|found| found.snapshot_handle.is_some()));
-    if !ready || !handle {
+    // The content is ready some time before its snapshot says so.
+    let cut = seen.content.as_ref().and_then(|content| content.status.as_ref());
+    let ready = cut.is_some_and(|found| found.ready_to_use == Some(true) && found.snapshot_handle.is_some());
+    if !ready {
         let error = snapshot.status.as_ref().and_then(|found| found.error.as_ref()?.message.clone());
         let given = seen.backup.spec.backup_type == BackupType::VolumeSnapshot;
         let words = error.map_or_else(
@@ -174,13 +185,13 @@ fn prepare(seen: &Observed, mut status: Status) -> Decision {
         );
         mark(seen, &mut status, conditions::SNAPSHOT_READY, Some(false), reason::IN_PROGRESS, &words);
         status.message = Some(words);
-        return Decision { steps, status, again: Some(SOON) };
+        return Decision { steps, status, again: soon };
     }
     if status.phase == Phase::Snapshotting {
         status.phase = Phase::Preparing;
         status.message = None;
         let claimed = seen.origin.as_ref().ok().map(|origin| origin.shape.size).filter(|&size| size > 0);
-        status.volume_bytes = Some(signed(snapshot::size(snapshot, claimed)));
+        status.volume_bytes = Some(signed(snapshot::size(snapshot, seen.content.as_ref(), claimed)));
         mark(
             seen,
             &mut status,
@@ -190,11 +201,11 @@ fn prepare(seen: &Observed, mut status: Status) -> Decision {
             "the snapshot can be read",
         );
     }
-    start(seen, status)
+    start(seen, status, access)
 }
 
 /// The temporary volume, the keys, the pod.
-fn start(seen: &Observed, mut status: Status) -> Decision {
+fn start(seen: &Observed, mut status: Status, access: &Access) -> Decision {
     let mut steps = vec![Step::Expose];
     let waits = retry::waits(seen.now, status.retries, &status.conditions);
     match (&seen.pod, &seen.bundle) {
@@ -204,10 +215,27 @@ fn start(seen: &Observed, mut status: Status) -> Decision {
         }
         (PodState::Missing, Some(Bundle::Failed(obstacle))) => return fail(seen, status, obstacle),
         (PodState::Missing, Some(Bundle::Ready(_))) if waits.is_none() => steps.push(Step::Start),
-        (PodState::Waiting { because: Some(because), .. }, _) => status.message = Some(because.clone()),
+        (PodState::Waiting { .. }, _) if seen.misplaced => steps.push(Step::Stop { at_once: true }),
+        (PodState::Waiting { because: Some(because), avoided, .. }, _) => {
+            status.message = Some(because.clone());
+            if !avoided.is_empty() {
+                status.accepted_timestamp =
+                    retry::renewed(seen.now, status.accepted_timestamp.take(), access);
+            }
+        }
         _ => {}
     }
-    Decision { steps, status, again: Some(waits.unwrap_or(SOON).max(SOON)) }
+    let soon = retry::soon(seen.now, status.accepted_timestamp.as_ref());
+    Decision { steps, status, again: Some(waits.unwrap_or(soon).max(soon)) }
+}
+
+/// No node had room for the pod. That is a wait for its turn, and no time-out.
+pub(super) fn crowded(seen: &Observed, decision: &mut Decision) {
+    let Resolution::Ready(access) = &seen.resolution else { return };
+    let status = &mut decision.status;
+    status.message = Some(retry::CROWDED.into());
+    status.accepted_timestamp = retry::renewed(seen.now, status.accepted_timestamp.take(), access);
+    decision.again = Some(retry::QUEUE);
 }
 
 /// The mover works, or came to an end.
@@ -306,6 +334,7 @@ fn try_again(seen: &Observed, mut status: Status, why: &Obstacle) -> Decision {
         return fail(seen, status, &Obstacle::lasting(why.reason, message));
     }
     status.retries = Some(tried + 1);
+    status.host_users = status.host_users.or(pod::needs_host_users(&seen.pod).then_some(true));
     status.phase = Phase::Preparing;
     status.message = Some(format!("{}; tried again", why.message));
     // What is still to be prepared has its time anew.

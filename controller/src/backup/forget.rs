@@ -31,6 +31,14 @@ pub(super) async fn start(context: &Context, owner: &Owner, seen: &Observed) -> 
     let mover_type = &access.mover_type.spec;
     let task = Task::Forget { snapshot };
     let files = JobFiles::new(&access.location, &access.credentials, key, mover_type, task);
-    let made = MoverPod { name: pod_name(owner), owner, task: "forget", mover_type, volume: None, files };
+    let made = MoverPod {
+        name: pod_name(owner),
+        owner,
+        task: "forget",
+        mover_type,
+        volume: None,
+        host_users: None,
+        files,
+    };
     pod::apply(context, &made).await.map(drop)
 }

@@ -71,6 +71,9 @@ async fn step(context: &Context, backup: &DataMoverBackup) -> Result<Option<deci
     let mut seen = observe::observe(context, backup).await?;
     let Some(mut decision) = decide::decide(&seen) else { return Ok(None) };
     apply::apply(context, &mut seen, &decision).await?;
+    if seen.crowded {
+        decide::crowded(&seen, &mut decision);
+    }
     if seen.clean
         && let Some(next) = decide::decide(&seen)
     {

@@ -1,9 +1,11 @@
 //! What there is in the cluster of a backup.
 
-use carrack_controller_api::{BackupPhase, BackupType, DataMoverBackup, reason};
+use carrack_controller_api::{
+    BackupPhase, BackupType, Consistency, DataMoverBackup, DataMoverTypeSpec, WithoutSnapshots, reason,
+};
 use carrack_proto::Progress;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::{Api, ResourceExt as _};
 
 use crate::{
@@ -11,11 +13,11 @@ use crate::{
     bundle::{self, Bundle},
     context::Context,
     error::{Obstacle, Result},
-    objects,
+    live::Live,
+    objects, placement,
     pod::{self, Owner, PodState, VolumeMode},
-    slots,
     snapshot::{
-        self, VolumeShape,
+        self, Snapshots, VolumeShape,
         kinds::{VolumeSnapshot, VolumeSnapshotContent},
     },
 };
@@ -37,6 +39,8 @@ pub(super) struct Observed {
     pub content: Option<VolumeSnapshotContent>,
     /// Whether the temporary volume's claim is there, and what keeps it.
     pub temporary: Option<PersistentVolumeClaim>,
+    /// Whether the temporary volume is claimed by now; known once it was tried.
+    pub exposed: bool,
     /// The keys of the volume, once they are needed.
     pub bundle: Option<Bundle>,
     /// The mover pod of this try.
@@ -47,12 +51,16 @@ pub(super) struct Observed {
     pub forgets: PodState,
     /// Whether a slot is its own.
     pub slot: bool,
+    /// Whether no node had room when its pod was to be made.
+    pub crowded: bool,
+    /// Whether its pod waits for a node and keeps away from one that has room by now.
+    pub misplaced: bool,
     /// Whether nothing is left of it; looked at only after its end.
     pub clean: bool,
 }
 
 /// The volume that a backup is of.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Origin {
     /// The claim that its snapshots go by.
     pub claim: String,
@@ -60,8 +68,10 @@ pub(super) struct Origin {
     pub identity: String,
     /// What the temporary volume is made like.
     pub shape: VolumeShape,
-    /// The class for a snapshot of it; none if one was given.
+    /// The class for a snapshot of it; none if one was given or none can be made.
     pub snapshot_class: Option<String>,
+    /// The volume, if it is read itself.
+    pub live: Option<Box<Live>>,
 }
 
 /// Name of everything that is made for a backup.
@@ -92,11 +102,14 @@ pub(super) async fn observe(context: &Context, backup: &DataMoverBackup) -> Resu
         snapshot: None,
         content: None,
         temporary: None,
+        exposed: false,
         bundle: None,
         pod: PodState::Missing,
         progress: None,
         forgets: PodState::Missing,
         slot: false,
+        crowded: false,
+        misplaced: false,
         clean: false,
     };
     if matches!(seen.resolution, Resolution::Foreign) {
@@ -117,6 +130,11 @@ pub(super) async fn observe(context: &Context, backup: &DataMoverBackup) -> Resu
     if status.phase <= BackupPhase::Preparing {
         look_at_source(context, &owner, &mut seen).await?;
     }
+    if let (PodState::Waiting { avoided, .. }, Resolution::Ready(access)) = (&seen.pod, &seen.resolution)
+        && !avoided.is_empty()
+    {
+        seen.misplaced = placement::is_outdated(context, &access.mover_type, avoided).await?;
+    }
     seen.slot = slot(context, &owner, &seen, status.phase).await?;
     Ok(seen)
 }
@@ -132,7 +150,7 @@ async fn slot(context: &Context, owner: &Owner, seen: &Observed, phase: BackupPh
     if seen.origin.is_err() {
         return Ok(false);
     }
-    let nodes = slots::nodes(context).await?;
+    let nodes = placement::nodes(context).await?.len();
     Ok(context.slots.take(&owner.uid, &mover_type, access.mover_type.spec.concurrency, nodes))
 }
 
@@ -164,9 +182,11 @@ async fn look_at_source(context: &Context, owner: &Owner, seen: &mut Observed) -
         seen.origin = Err(obstacle);
         return Ok(());
     }
+    let consistency = seen.backup.status.as_ref().and_then(|status| status.consistency);
+    let began_live = consistency == Some(Consistency::Live);
     seen.origin = match &seen.snapshot {
         Some(_) if !given => Ok(snapshotted_claim(context, owner, &seen.backup).await?),
-        None if !given => claim_of(context, owner, access, &spec.source_claim_ref.name).await?,
+        None if !given => claim_of(context, owner, access, &spec.source_claim_ref.name, began_live).await?,
         Some(snapshot) => given_snapshot(context, owner, snapshot).await?,
         None => {
             let message =
@@ -195,12 +215,13 @@ async fn look_at_source(context: &Context, owner: &Owner, seen: &mut Observed) -
     Ok(())
 }
 
-/// A claim of which a snapshot is to be made.
+/// A claim of which a snapshot is to be made, or that is read itself.
 async fn claim_of(
     context: &Context,
     owner: &Owner,
     access: &access::Access,
     name: &str,
+    began_live: bool,
 ) -> Result<Result<Origin, Obstacle>> {
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &owner.namespace);
     let Some(claim) = objects::find(&claims, name).await? else {
@@ -209,18 +230,56 @@ async fn claim_of(
         return Ok(Err(Obstacle::passing(reason::CLAIM_NOT_FOUND, message)));
     };
     let shape = shape(&claim);
-    let driver = match driver_of(context, &claim).await? {
-        Ok(driver) => driver,
+    let Some(volume) = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone()) else {
+        let message =
+            format!("PersistentVolumeClaim {name} has no volume yet: it is backed up once it is bound");
+        return Ok(Err(Obstacle::passing(reason::CLAIM_NOT_FOUND, message)));
+    };
+    let live = match Live::of(context, &owner.namespace, name, &volume).await? {
+        Ok(live) => live,
         Err(obstacle) => return Ok(Err(obstacle)),
     };
-    let class =
-        snapshot::class(context, &access.mover_type.spec, shape.storage_class.as_deref(), &driver).await?;
-    Ok(class.map(|class| Origin {
-        claim: name.to_owned(),
-        shape,
-        snapshot_class: Some(class),
-        ..Origin::default()
-    }))
+    let origin = Origin { claim: name.to_owned(), shape, ..Origin::default() };
+    if began_live {
+        return Ok(Ok(Origin { live: Some(Box::new(live)), ..origin }));
+    }
+    let mover_type = &access.mover_type.spec;
+    Ok(match snapshots_of(context, mover_type, &origin.shape, name, &live).await? {
+        Snapshots::By(class) => Ok(Origin { snapshot_class: Some(class), ..origin }),
+        Snapshots::None(_) if mover_type.without_snapshots == WithoutSnapshots::Live => {
+            readable(&live, name, origin.shape.mode)
+                .map_or(Ok(Origin { live: Some(Box::new(live)), ..origin }), Err)
+        }
+        Snapshots::None(obstacle) | Snapshots::Unclear(obstacle) => Err(obstacle),
+    })
+}
+
+async fn snapshots_of(
+    context: &Context,
+    mover_type: &DataMoverTypeSpec,
+    shape: &VolumeShape,
+    claim: &str,
+    live: &Live,
+) -> Result<Snapshots> {
+    match live.volume.spec.as_ref().and_then(|spec| spec.csi.as_ref()) {
+        Some(csi) => snapshot::class(context, mover_type, shape.storage_class.as_deref(), &csi.driver).await,
+        None => {
+            let message = format!(
+                "the volume of claim {claim} is not one of a CSI driver, and only those have snapshots; withoutSnapshots: Live \
+                 in the DataMoverType reads the volume itself"
+            );
+            Ok(Snapshots::None(Obstacle::lasting(reason::NO_SNAPSHOT_CLASS, message)))
+        }
+    }
+}
+
+/// A device that somebody writes to has no files of which each is whole: what would be read is worth nothing.
+fn readable(live: &Live, claim: &str, mode: VolumeMode) -> Option<Obstacle> {
+    let pods = live.used_by().filter(|_| mode == VolumeMode::Block)?;
+    let message = format!(
+        "the device of claim {claim} has no snapshots and is used by {pods}: stop them, the backup begins then"
+    );
+    Some(Obstacle::passing(reason::SOURCE_IN_USE, message))
 }
 
 /// A claim of which there is a snapshot. It may be gone: what the backup began with is in its status.
@@ -274,28 +333,4 @@ fn shape(claim: &PersistentVolumeClaim) -> VolumeShape {
         mode: VolumeMode::of(spec.volume_mode.as_deref()),
         size: capacity.or(asked).unwrap_or(0),
     }
-}
-
-/// The CSI driver of a claim's volume.
-async fn driver_of(context: &Context, claim: &PersistentVolumeClaim) -> Result<Result<String, Obstacle>> {
-    let name = claim.name_any();
-    let Some(volume) = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone()) else {
-        let message =
-            format!("PersistentVolumeClaim {name} has no volume yet: it is backed up once it is bound");
-        return Ok(Err(Obstacle::passing(reason::CLAIM_NOT_FOUND, message)));
-    };
-    let volumes: Api<PersistentVolume> = Api::all(context.client.clone());
-    let Some(volume) = objects::find(&volumes, &volume).await? else {
-        let message = format!("PersistentVolume {volume} of claim {name} is gone");
-        return Ok(Err(Obstacle::lasting(reason::CLAIM_NOT_FOUND, message)));
-    };
-    Ok(match volume.spec.and_then(|spec| spec.csi) {
-        Some(csi) => Ok(csi.driver),
-        None => {
-            let message = format!(
-                "the volume of claim {name} is not one of a CSI driver, and only those have snapshots"
-            );
-            Err(Obstacle::lasting(reason::NO_SNAPSHOT_CLASS, message))
-        }
-    })
 }

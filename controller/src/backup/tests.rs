@@ -1,19 +1,21 @@
 use carrack_controller_api::{
-    BackupPhase as Phase, BackupType, ClaimRef, DataMoverBackup, DataMoverBackupSpec, DataMoverBackupStatus,
-    DataMoverType, DataMoverTypeSpec, DeletionPolicy, Location, RepositoryRef, finalizer, reason,
+    BackupPhase as Phase, BackupType, ClaimRef, Consistency, DataMoverBackup, DataMoverBackupSpec,
+    DataMoverBackupStatus, DataMoverType, DataMoverTypeSpec, DeletionPolicy, Location, RepositoryRef,
+    finalizer, reason,
 };
 use carrack_proto::{BackupOutput, JobResult, Outcome, Output};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::{api::core::v1::PersistentVolume, apimachinery::pkg::apis::meta::v1::Time};
 
 use super::{
-    decide::{Decision, Step, decide},
+    decide::{self, Decision, Step, decide},
     observe::{Observed, Origin},
 };
 use crate::{
     access::{Access, Resolution, SecretData},
     bundle::Bundle,
     error::Obstacle,
+    live::Live,
     pod::{Lost, PodState},
     snapshot::kinds::{
         VolumeSnapshot, VolumeSnapshotContent, VolumeSnapshotContentSpec, VolumeSnapshotContentStatus,
@@ -62,22 +64,25 @@ fn seen(phase: Phase) -> Observed {
         snapshot: None,
         content: None,
         temporary: None,
+        exposed: false,
         bundle: None,
         pod: PodState::Missing,
         progress: None,
         forgets: PodState::Missing,
         slot: true,
+        crowded: false,
+        misplaced: false,
         clean: false,
     }
 }
 
 fn with_snapshot(mut seen: Observed) -> Observed {
     let mut snapshot = VolumeSnapshot::new("snapshot", VolumeSnapshotSpec::default());
-    snapshot.status =
-        Some(VolumeSnapshotStatus { ready_to_use: Some(true), ..VolumeSnapshotStatus::default() });
+    snapshot.status = Some(VolumeSnapshotStatus::default());
     let mut content = VolumeSnapshotContent::new("content", VolumeSnapshotContentSpec::default());
     content.status = Some(VolumeSnapshotContentStatus {
         snapshot_handle: Some("handle".into()),
+        ready_to_use: Some(true),
         ..VolumeSnapshotContentStatus::default()
     });
     seen.snapshot = Some(snapshot);
@@ -143,6 +148,11 @@ fn the_way_goes_from_snapshot_over_volume_and_keys_to_the_pod() {
     assert_eq!(decision.steps, [Step::Hold, Step::MakeSnapshot], "held before anything is made");
     assert_eq!(decision.status.phase, Phase::Snapshotting);
 
+    let mut cut = with_snapshot(seen(Phase::Snapshotting));
+    cut.content.as_mut().expect("a content").status = None;
+    let decision = next(&cut);
+    assert_eq!((decision.status.phase, decision.steps), (Phase::Snapshotting, vec![]), "it is not ready");
+
     let mut exposed = with_snapshot(seen(Phase::Snapshotting));
     exposed.bundle = Some(Bundle::Working);
     let decision = next(&exposed);
@@ -157,9 +167,52 @@ fn the_way_goes_from_snapshot_over_volume_and_keys_to_the_pod() {
 }
 
 #[test]
+fn what_has_no_snapshots_is_read_itself_and_says_so() {
+    let mut first = seen(Phase::Pending);
+    let live = Live { volume: PersistentVolume::default(), users: Vec::new() };
+    first.origin = Ok(Origin { live: Some(Box::new(live)), ..first.origin.expect("a volume") });
+    first.bundle = Some(Bundle::Ready(vec![]));
+    let decision = next(&first);
+    assert_eq!(decision.steps, [Step::Expose, Step::Start], "and no snapshot is made");
+    assert_eq!(
+        (decision.status.phase, decision.status.consistency),
+        (Phase::Preparing, Some(Consistency::Live))
+    );
+    let marked = decision.status.conditions.iter().find(|found| found.type_ == "Consistent");
+    assert!(marked.is_some_and(|found| found.status == "False" && found.reason == reason::LIVE));
+}
+
+#[test]
+fn a_wait_for_a_node_is_no_time_out() {
+    let mut crowded = with_snapshot(seen(Phase::Preparing));
+    crowded.bundle = Some(Bundle::Ready(vec![]));
+    for minutes in [1, 16, 31, 46, 61] {
+        crowded.now = now() + SignedDuration::from_mins(minutes);
+        let mut decision = next(&crowded);
+        assert_eq!(decision.steps, [Step::Expose, Step::Start], "after {minutes} minutes");
+        decide::crowded(&crowded, &mut decision);
+        assert!(decision.status.message.as_ref().is_some_and(|message| message.contains("perNode")));
+        crowded.backup.status = Some(decision.status);
+    }
+    crowded.pod =
+        PodState::Waiting { since: now(), because: Some("no node".into()), avoided: vec!["a".into()] };
+    assert_eq!(next(&crowded).steps, [Step::Expose]);
+    crowded.misplaced = true;
+    assert_eq!(
+        next(&crowded).steps,
+        [Step::Expose, Step::Stop { at_once: true }],
+        "another pod may go there"
+    );
+}
+
+#[test]
 fn preparation_has_its_limit_and_says_what_was_in_the_way() {
     let mut late = with_snapshot(seen(Phase::Preparing));
-    late.pod = PodState::Waiting { since: now(), because: Some("ErrImagePull: no such image".into()) };
+    late.pod = PodState::Waiting {
+        since: now(),
+        because: Some("ErrImagePull: no such image".into()),
+        avoided: Vec::new(),
+    };
     let decision = next(&late);
     assert_eq!(decision.status.message.as_deref(), Some("ErrImagePull: no such image"));
     late.backup.status = Some(decision.status);
@@ -201,8 +254,14 @@ fn a_result_is_kept_before_anything_is_deleted() {
 
 #[test]
 fn a_lost_pod_and_an_absent_store_are_tried_again_but_not_for_ever() {
-    let lost =
-        || PodState::Lost(Lost { message: "gone with its node".into(), node: None, will_recur: false });
+    let lost = || {
+        PodState::Lost(Lost {
+            message: "gone with its node".into(),
+            node: None,
+            will_recur: false,
+            needs_host_users: false,
+        })
+    };
     for pod in [
         lost,
         || PodState::Missing,
@@ -230,8 +289,12 @@ fn a_lost_pod_and_an_absent_store_are_tried_again_but_not_for_ever() {
 #[test]
 fn what_would_end_the_same_way_is_tried_once_more_only() {
     let mut hungry = seen(Phase::Running);
-    hungry.pod =
-        PodState::Lost(Lost { message: "killed for its memory".into(), node: None, will_recur: true });
+    hungry.pod = PodState::Lost(Lost {
+        message: "killed for its memory".into(),
+        node: None,
+        will_recur: true,
+        needs_host_users: false,
+    });
     let decision = next(&hungry);
     assert_eq!((decision.status.phase, decision.status.retries), (Phase::Preparing, Some(1)));
     hungry.backup.status = Some(decision.status);

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use carrack_controller_api::{DataMoverTypeSpec, label};
+use carrack_controller_api::{DataMoverTypeSpec, annotation, label};
 use k8s_openapi::{
     api::core::v1::{
-        Capabilities, Container, EmptyDirVolumeSource, EnvVar, PersistentVolumeClaimVolumeSource, Pod,
+        Affinity, Capabilities, Container, EmptyDirVolumeSource, EnvVar, NodeSelector,
+        NodeSelectorRequirement, NodeSelectorTerm, PersistentVolumeClaimVolumeSource, Pod,
         PodSecurityContext, PodSpec, SeccompProfile, Secret, SecretVolumeSource, SecurityContext, Toleration,
         TopologySpreadConstraint, Volume, VolumeDevice, VolumeMount,
     },
@@ -68,6 +69,12 @@ pub struct PodVolume {
     pub mode: VolumeMode,
     /// Whether it is only read.
     pub read_only: bool,
+    /// Name of the type of mover.
+    pub mover_type: String,
+    /// The nodes where the volume can be used; none if anywhere.
+    pub only_on: Vec<String>,
+    /// The nodes that have no room.
+    pub avoided: Vec<String>,
 }
 
 /// What a pod is made from.
@@ -83,6 +90,8 @@ pub struct MoverPod<'a> {
     pub mover_type: &'a DataMoverTypeSpec,
     /// What it reads or writes.
     pub volume: Option<PodVolume>,
+    /// Whether its users are the node's; as the cluster has it if nothing is said.
+    pub host_users: Option<bool>,
     /// What it finds.
     pub files: JobFiles,
 }
@@ -156,8 +165,11 @@ impl MoverPod<'_> {
         metadata.labels = Some(labels);
         let mut annotations = template.annotations.clone();
         annotations.extend(metadata.annotations.take().unwrap_or_default());
+        if let Some(volume) = &self.volume {
+            annotations.insert(annotation::MOVER_TYPE.to_owned(), volume.mover_type.clone());
+            annotations.insert(annotation::AVOIDED_NODES.to_owned(), volume.avoided.join(","));
+        }
         metadata.annotations = Some(annotations);
-        let block = self.volume.as_ref().is_some_and(|volume| volume.mode == VolumeMode::Block);
         let spec = PodSpec {
             restart_policy: Some("Never".into()),
             termination_grace_period_seconds: Some(self.mover_type.timeouts.stop_seconds.into()),
@@ -165,13 +177,12 @@ impl MoverPod<'_> {
             enable_service_links: Some(false),
             service_account_name: template.service_account_name.clone(),
             node_selector: Some(template.node_selector.clone()).filter(|selector| !selector.is_empty()),
-            affinity: template.affinity.clone(),
+            affinity: self.affinity(),
             tolerations: Some(tolerations(&template.tolerations)),
             priority_class_name: template.priority_class_name.clone(),
             image_pull_secrets: Some(template.image_pull_secrets.clone())
                 .filter(|secrets| !secrets.is_empty()),
-            // A device cannot be given to a pod with users of its own.
-            host_users: template.host_users.filter(|_| !block),
+            host_users: self.host_users,
             topology_spread_constraints: Some(vec![spread()]),
             security_context: Some(PodSecurityContext {
                 seccomp_profile: Some(SeccompProfile {
@@ -187,6 +198,42 @@ impl MoverPod<'_> {
             ..PodSpec::default()
         };
         Pod { metadata, spec: Some(spec), status: None }
+    }
+
+    /// What the template says, on the nodes where the volume can be used and there is room.
+    fn affinity(&self) -> Option<Affinity> {
+        let template = self.mover_type.pod_template.affinity.clone();
+        let Some(volume) =
+            self.volume.as_ref().filter(|found| !found.only_on.is_empty() || !found.avoided.is_empty())
+        else {
+            return template;
+        };
+        let named = |operator: &str, node: &String| NodeSelectorRequirement {
+            key: "metadata.name".into(),
+            operator: operator.into(),
+            values: Some(vec![node.clone()]),
+        };
+        let avoided: Vec<_> = volume.avoided.iter().map(|node| named("NotIn", node)).collect();
+        // One of the terms must fit: each of the template, on each of the nodes.
+        let mut places: Vec<_> = volume.only_on.iter().map(|node| vec![named("In", node)]).collect();
+        if places.is_empty() {
+            places.push(Vec::new());
+        }
+        let mut affinity = template.unwrap_or_default();
+        let by_node = affinity.node_affinity.get_or_insert_default();
+        let terms = by_node
+            .required_during_scheduling_ignored_during_execution
+            .take()
+            .map_or_else(|| vec![NodeSelectorTerm::default()], |selector| selector.node_selector_terms);
+        let mut all = Vec::new();
+        for (term, place) in terms.iter().flat_map(|term| places.iter().map(move |place| (term, place))) {
+            let mut term = term.clone();
+            term.match_fields.get_or_insert_default().extend(place.iter().chain(&avoided).cloned());
+            all.push(term);
+        }
+        by_node.required_during_scheduling_ignored_during_execution =
+            Some(NodeSelector { node_selector_terms: all });
+        Some(affinity)
     }
 
     fn container(&self, image: &str, image_pull_policy: &str) -> Container {

@@ -6,7 +6,7 @@ mod state;
 
 pub use build::{MoverPod, PodVolume, VolumeMode, apply, clean_up, secret_name, stop};
 pub use files::{DATA_PATH, DEVICE_PATH, JobFiles, KeyFile, SEAL_KEY_PATH, bytes, list};
-pub use state::{Lost, PodState, failure, progress};
+pub use state::{Lost, PodState, avoided_nodes, failure, needs_host_users, or_said, progress};
 
 use std::collections::BTreeMap;
 

@@ -90,6 +90,7 @@ impl Work<'_> {
             task: label,
             mover_type: &spec,
             volume: None,
+            host_users: None,
             files,
         };
         pod::apply(self.context, &made).await.map(drop)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use carrack_controller_api::{DataMoverRestore, finalizer};
+use carrack_controller_api::{DataMoverRestore, ExistingVolume, finalizer};
 use carrack_proto::{RestoreTask, Target, Task};
 use k8s_openapi::{
     api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements},
@@ -19,7 +19,7 @@ use crate::{
     access::{Access, Resolution},
     context::Context,
     error::Result,
-    objects,
+    objects, placement,
     pod::{self, JobFiles, KeyFile, MoverPod, Owner, PodVolume, VolumeMode},
     sweep::sweep,
 };
@@ -37,11 +37,7 @@ pub(super) async fn apply(context: &Context, seen: &mut Observed, decision: &Dec
                 context.slots.release(&owner.uid);
                 hold(context, seen, false).await?;
             }
-            Step::Claim => {
-                let namespace = &context.settings.namespace;
-                let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), namespace);
-                objects::ensure(&claims, &claim(&owner, namespace, seen)).await?;
-            }
+            Step::Claim => claim(context, &owner, seen).await?,
             Step::Start => start(context, &owner, seen).await?,
             Step::Stop { at_once } => pod::stop(context, &pod_name(&owner, tries(seen)), *at_once).await?,
             Step::HandOver(step) => handover::take(context, &owner, seen, *step).await?,
@@ -73,8 +69,23 @@ fn mode(seen: &Observed) -> VolumeMode {
     destination.or(asked).map_or_else(|| was.unwrap_or_default(), |text| VolumeMode::of(Some(text)))
 }
 
-/// The claim of the volume that is filled: like the destination, but nobody waits for it.
-fn claim(owner: &Owner, namespace: &str, seen: &Observed) -> PersistentVolumeClaim {
+/// Whether what the snapshot does not have goes.
+fn replaces(seen: &Observed) -> bool {
+    seen.existing.is_some() && seen.restore.spec.existing_volume == ExistingVolume::Replace
+}
+
+/// Claims the volume that is filled: a new one, or that of the destination by a second name.
+async fn claim(context: &Context, owner: &Owner, seen: &Observed) -> Result<()> {
+    if let Some(Ok(live)) = &seen.existing {
+        return live.lend(context, owner, &name(owner)).await;
+    }
+    let namespace = &context.settings.namespace;
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), namespace);
+    objects::ensure(&claims, &temporary_claim(owner, namespace, seen)).await
+}
+
+/// Like the destination, but nobody waits for it.
+fn temporary_claim(owner: &Owner, namespace: &str, seen: &Observed) -> PersistentVolumeClaim {
     let mut metadata = ObjectMeta {
         name: Some(name(owner)),
         namespace: Some(namespace.to_owned()),
@@ -114,31 +125,44 @@ fn claim(owner: &Owner, namespace: &str, seen: &Observed) -> PersistentVolumeCla
     PersistentVolumeClaim { metadata, spec: Some(spec), status: None }
 }
 
-async fn start(context: &Context, owner: &Owner, seen: &Observed) -> Result<()> {
+async fn start(context: &Context, owner: &Owner, seen: &mut Observed) -> Result<()> {
     let (Resolution::Ready(access), Ok(source)) = (&seen.resolution, &seen.source) else { return Ok(()) };
+    let found_out = seen.restore.status.as_ref().and_then(|status| status.host_users);
+    let host_users = placement::host_users(context, &access.mover_type, found_out, mode(seen)).await?;
+    let strict = host_users == Some(false) && access.mover_type.spec.pod_template.host_users.is_none();
     let made = MoverPod {
         name: pod_name(owner, tries(seen)),
         owner,
         task: "restore",
         mover_type: &access.mover_type.spec,
-        volume: Some(PodVolume { claim: name(owner), mode: mode(seen), read_only: false }),
-        files: files(seen, access, source),
+        volume: Some(PodVolume {
+            claim: name(owner),
+            mode: mode(seen),
+            read_only: false,
+            mover_type: access.mover_type.name_any(),
+            only_on: Vec::new(),
+            avoided: Vec::new(),
+        }),
+        host_users,
+        files: files(seen, access, source, strict),
     };
-    pod::apply(context, &made).await.map(drop)
+    seen.crowded = !placement::start(context, made, &access.mover_type).await?;
+    Ok(())
 }
 
-fn files(seen: &Observed, access: &Access, source: &Source) -> JobFiles {
+fn files(seen: &Observed, access: &Access, source: &Source, strict: bool) -> JobFiles {
     let config = &seen.restore.spec.config;
     let task = RestoreTask {
         snapshot: source.snapshot.clone(),
         host: source.host.clone(),
         as_of: source.as_of,
         previous: source.previous,
-        target: Target { place: mode(seen).place(), delete: false },
+        target: Target { place: mode(seen).place(), delete: replaces(seen) },
         verify: access.mover_type.spec.verify_restores
             || config.get("verify").is_some_and(|value| value == "true"),
         include: pod::list(config, "include"),
         exclude: pod::list(config, "exclude"),
+        strict,
     };
     let key = KeyFile::Repository(access.key.clone());
     JobFiles::new(&access.location, &access.credentials, key, &access.mover_type.spec, Task::Restore(task))

@@ -119,6 +119,10 @@ fn accept(seen: &Observed, status: &mut Status, access: &Access) {
     status.accepted_timestamp = Some(Time(seen.now));
     status.phase = Phase::Preparing;
     status.message = None;
+    if let Some(Ok(live)) = &seen.existing {
+        status.in_place = Some(true);
+        status.volume_name = Some(live.volume.name_any());
+    }
     mark(
         seen,
         status,
@@ -140,12 +144,7 @@ pub(super) fn destination_obstacle(seen: &Observed) -> Option<Obstacle> {
         return Some(obstacle);
     }
     match &seen.destination {
-        Some(claim) if volume_of(claim).is_some() => Some(Obstacle::lasting(
-            reason::DESTINATION_IN_USE,
-            format!(
-                "PersistentVolumeClaim {name} is bound to a volume already: restore into a claim that does not exist yet"
-            ),
-        )),
+        Some(claim) if volume_of(claim).is_some() => in_place_obstacle(seen, name),
         Some(claim) if claim.metadata.deletion_timestamp.is_some() => Some(Obstacle::passing(
             reason::CLAIM_NOT_FOUND,
             format!("PersistentVolumeClaim {name} is being deleted"),
@@ -158,6 +157,26 @@ pub(super) fn destination_obstacle(seen: &Observed) -> Option<Obstacle> {
             ),
         )),
         None => size_obstacle(seen),
+    }
+}
+
+/// Why a volume that the claim has already cannot be written to.
+fn in_place_obstacle(seen: &Observed, name: &str) -> Option<Obstacle> {
+    match &seen.existing {
+        None => Some(Obstacle::lasting(
+            reason::DESTINATION_IN_USE,
+            format!(
+                "PersistentVolumeClaim {name} is bound to a volume already: restore into a claim that does not exist yet, or say \
+                 in spec.existingVolume what is to become of what the volume holds"
+            ),
+        )),
+        Some(Err(obstacle)) => Some(obstacle.clone()),
+        Some(Ok(live)) => live.used_by().map(|pods| {
+            let message = format!(
+                "PersistentVolumeClaim {name} is used by {pods}: stop them, the restore into its volume begins then"
+            );
+            Obstacle::passing(reason::DESTINATION_IN_USE, message)
+        }),
     }
 }
 
@@ -230,10 +249,27 @@ fn prepare(seen: &Observed, mut status: Status) -> Decision {
     }
     match &seen.pod {
         PodState::Missing if waits.is_none() => steps.push(Step::Start),
-        PodState::Waiting { because: Some(because), .. } => status.message = Some(because.clone()),
+        PodState::Waiting { .. } if seen.misplaced => steps.push(Step::Stop { at_once: true }),
+        PodState::Waiting { because: Some(because), avoided, .. } => {
+            status.message = Some(because.clone());
+            if !avoided.is_empty() {
+                status.accepted_timestamp =
+                    retry::renewed(seen.now, status.accepted_timestamp.take(), access);
+            }
+        }
         _ => {}
     }
-    Decision { steps, status, again: Some(waits.unwrap_or(SOON).max(SOON)) }
+    let soon = retry::soon(seen.now, status.accepted_timestamp.as_ref());
+    Decision { steps, status, again: Some(waits.unwrap_or(soon).max(soon)) }
+}
+
+/// No node had room for the pod. That is a wait for its turn, and no time-out.
+pub(super) fn crowded(seen: &Observed, decision: &mut Decision) {
+    let Resolution::Ready(access) = &seen.resolution else { return };
+    let status = &mut decision.status;
+    status.message = Some(retry::CROWDED.into());
+    status.accepted_timestamp = retry::renewed(seen.now, status.accepted_timestamp.take(), access);
+    decision.again = Some(retry::QUEUE);
 }
 
 /// The mover works, or came to an end.
@@ -262,6 +298,13 @@ fn run(seen: &Observed, mut status: Status) -> Decision {
             if let Some(said) = &seen.progress {
                 status.progress = Some(figures::progress(said));
             }
+            // Nobody can be kept away from a claim; it can be said what they see.
+            status.message =
+                seen.existing.as_ref().and_then(|found| found.as_ref().ok()?.used_by()).map(|pods| {
+                    format!(
+                        "{pods} began to use the volume while it is restored: what is there is not whole yet"
+                    )
+                });
             Decision { status, again: Some(PROGRESS), ..Decision::default() }
         }
         PodState::Lost(lost) => {
@@ -295,6 +338,9 @@ fn finish(seen: &Observed, mut status: Status, result: &JobResult) -> Decision {
     status.skipped = Some(signed(result.problems));
     status.first_skipped = figures::first_problems(result);
     match result.outcome {
+        Outcome::Completed | Outcome::Partial if status.in_place == Some(true) => {
+            written(seen, status, "the volume of the claim holds what was restored")
+        }
         Outcome::Completed | Outcome::Partial => {
             status.phase = Phase::Binding;
             status.volume_name =
@@ -318,19 +364,21 @@ fn finish(seen: &Observed, mut status: Status, result: &JobResult) -> Decision {
 fn bind(seen: &Observed, status: Status) -> Decision {
     match handover::next(seen, &status) {
         handover::Next::Step(step) => {
-            Decision { steps: vec![Step::HandOver(step)], status, again: Some(SOON) }
+            Decision { steps: vec![Step::HandOver(step)], status, again: Some(Duration::ZERO) }
         }
         handover::Next::Wait => Decision { status, again: Some(SOON), ..Decision::default() },
         handover::Next::Broken(obstacle) => fail(seen, status, &obstacle),
-        handover::Next::Done if status.skipped.unwrap_or(0) > 0 => {
-            let message = format!(
-                "restored, but for {} things: see firstSkipped and the log",
-                status.skipped.unwrap_or(0)
-            );
+        handover::Next::Done => written(seen, status, "the claim is bound to the full volume"),
+    }
+}
+
+/// All of it, or but for what was skipped.
+fn written(seen: &Observed, status: Status, words: &str) -> Decision {
+    match status.skipped.unwrap_or(0) {
+        0 => end(seen, status, Phase::Completed, reason::SUCCEEDED, words),
+        skipped => {
+            let message = format!("restored, but for {skipped} things: see firstSkipped and the log");
             end(seen, status, Phase::PartiallyCompleted, reason::PARTIAL, &message)
-        }
-        handover::Next::Done => {
-            end(seen, status, Phase::Completed, reason::SUCCEEDED, "the claim is bound to the full volume")
         }
     }
 }
@@ -343,6 +391,7 @@ fn try_again(seen: &Observed, mut status: Status, why: &Obstacle) -> Decision {
         return fail(seen, status, &Obstacle::lasting(why.reason, message));
     }
     status.retries = Some(tried + 1);
+    status.host_users = status.host_users.or(pod::needs_host_users(&seen.pod).then_some(true));
     status.phase = Phase::Preparing;
     status.message = Some(format!("{}; tried again", why.message));
     // What is still to be prepared has its time anew.
@@ -373,7 +422,17 @@ fn cancel(seen: &Observed, mut status: Status, why: &str) -> Decision {
         status.message = Some("the mover is asked to stop".into());
         return Decision { steps, status, again: Some(PROGRESS) };
     }
-    end(seen, status, Phase::Canceled, reason::CANCELED, why)
+    let message = format!("{why}{}", half_written(&status).unwrap_or_default());
+    end(seen, status, Phase::Canceled, reason::CANCELED, &message)
+}
+
+/// What is left in a volume that was the claim's before, if a mover began to write.
+fn half_written(status: &Status) -> Option<String> {
+    let began = status.in_place == Some(true) && status.start_timestamp.is_some();
+    began.then(|| {
+        let volume = status.volume_name.clone().unwrap_or_default();
+        format!("; PersistentVolume {volume} holds a part of it: restore again before it is used")
+    })
 }
 
 fn fail(seen: &Observed, mut status: Status, obstacle: &Obstacle) -> Decision {
@@ -381,6 +440,8 @@ fn fail(seen: &Observed, mut status: Status, obstacle: &Obstacle) -> Decision {
     if status.phase == Phase::Binding {
         let kept = status.volume_name.clone().unwrap_or_default();
         message = format!("{message}; what was restored stays in PersistentVolume {kept}");
+    } else if status.in_place == Some(true) {
+        message.push_str(&half_written(&status).unwrap_or_default());
     } else {
         status.volume_name = None;
     }

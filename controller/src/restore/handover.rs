@@ -141,7 +141,8 @@ pub(super) async fn take(context: &Context, owner: &Owner, seen: &Observed, step
         }
         Step::DropPod => {
             let tries = seen.restore.status.as_ref().and_then(|status| status.retries).unwrap_or(0);
-            pod::clean_up(context, &pod_name(owner, tries)).await.map(drop)
+            // Its mover has ended, and its secret goes with the rest.
+            pod::stop(context, &pod_name(owner, tries), true).await
         }
         Step::DropClaim => {
             let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), namespace);

@@ -70,6 +70,9 @@ async fn step(context: &Context, restore: &DataMoverRestore) -> Result<Option<de
     let mut seen = observe::observe(context, restore).await?;
     let Some(mut decision) = decide::decide(&seen) else { return Ok(None) };
     apply::apply(context, &mut seen, &decision).await?;
+    if seen.crowded {
+        decide::crowded(&seen, &mut decision);
+    }
     if seen.clean
         && let Some(next) = decide::decide(&seen)
     {

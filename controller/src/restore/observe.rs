@@ -1,6 +1,6 @@
 //! What there is in the cluster of a restore.
 
-use carrack_controller_api::{DataMoverBackup, DataMoverRestore, RestorePhase, reason};
+use carrack_controller_api::{DataMoverBackup, DataMoverRestore, ExistingVolume, RestorePhase, reason};
 use carrack_proto::Progress;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
@@ -10,9 +10,9 @@ use crate::{
     access::{self, Resolution},
     context::Context,
     error::{Obstacle, Result},
-    objects,
+    live::Live,
+    objects, placement,
     pod::{self, Owner, PodState, VolumeMode},
-    slots,
 };
 
 /// What there is of a restore.
@@ -28,6 +28,8 @@ pub(super) struct Observed {
     pub source: Result<Source, Obstacle>,
     /// The claim that is to be filled.
     pub destination: Option<PersistentVolumeClaim>,
+    /// The volume that the claim is bound to, if the restore is to go into it.
+    pub existing: Option<Result<Live, Obstacle>>,
     /// The claim of the volume that is filled.
     pub temporary: Option<PersistentVolumeClaim>,
     /// That volume.
@@ -38,6 +40,10 @@ pub(super) struct Observed {
     pub progress: Option<Progress>,
     /// Whether a slot is its own.
     pub slot: bool,
+    /// Whether no node had room when its pod was to be made.
+    pub crowded: bool,
+    /// Whether its pod waits for a node and keeps away from one that has room by now.
+    pub misplaced: bool,
     /// Whether nothing is left of it; looked at only after its end.
     pub clean: bool,
 }
@@ -80,11 +86,14 @@ pub(super) async fn observe(context: &Context, restore: &DataMoverRestore) -> Re
         resolution: access::resolve(context, &owner.namespace, named).await?,
         source: Ok(Source::default()),
         destination: None,
+        existing: None,
         temporary: None,
         volume: None,
         pod: PodState::Missing,
         progress: None,
         slot: false,
+        crowded: false,
+        misplaced: false,
         clean: false,
     };
     if matches!(seen.resolution, Resolution::Foreign) {
@@ -108,8 +117,19 @@ pub(super) async fn observe(context: &Context, restore: &DataMoverRestore) -> Re
     if let Some(volume) = bound.or_else(|| status.volume_name.clone()) {
         seen.volume = objects::find(&Api::all(context.client.clone()), &volume).await?;
     }
+    let in_place = status.in_place == Some(true)
+        || (status.phase == RestorePhase::Pending && restore.spec.existing_volume != ExistingVolume::Refuse);
+    if let Some(volume) = seen.destination.as_ref().and_then(super::decide::volume_of).filter(|_| in_place) {
+        let claim = &restore.spec.destination_claim_ref.name;
+        seen.existing = Some(Live::of(context, &owner.namespace, claim, volume).await?);
+    }
     if status.phase <= RestorePhase::Preparing {
         seen.source = source(context, &owner, &seen).await?;
+    }
+    if let (PodState::Waiting { avoided, .. }, Resolution::Ready(access)) = (&seen.pod, &seen.resolution)
+        && !avoided.is_empty()
+    {
+        seen.misplaced = placement::is_outdated(context, &access.mover_type, avoided).await?;
     }
     seen.slot = slot(context, &owner, &seen, status.phase).await?;
     Ok(seen)
@@ -126,7 +146,7 @@ async fn slot(context: &Context, owner: &Owner, seen: &Observed, phase: RestoreP
     if seen.source.is_err() || super::decide::destination_obstacle(seen).is_some() {
         return Ok(false);
     }
-    let nodes = slots::nodes(context).await?;
+    let nodes = placement::nodes(context).await?.len();
     Ok(context.slots.take(&owner.uid, &mover_type, access.mover_type.spec.concurrency, nodes))
 }
 

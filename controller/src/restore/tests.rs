@@ -1,7 +1,7 @@
 use carrack_controller_api::{
     ClaimRef, DataMoverRestore, DataMoverRestoreSpec, DataMoverRestoreStatus, DataMoverType,
-    DataMoverTypeSpec, Location, NewVolume, RepositoryRef, RestorePhase as Phase, RestoreSource, annotation,
-    finalizer, reason,
+    DataMoverTypeSpec, ExistingVolume, Location, NewVolume, RepositoryRef, RestorePhase as Phase,
+    RestoreSource, annotation, finalizer, reason,
 };
 use carrack_proto::{JobResult, Outcome, Output, RestoreOutput};
 use jiff::{SignedDuration, Timestamp};
@@ -21,6 +21,7 @@ use super::{
 use crate::{
     access::{Access, Resolution, SecretData},
     error::Obstacle,
+    live::{Live, User},
     pod::PodState,
 };
 
@@ -58,11 +59,14 @@ fn seen(phase: Phase) -> Observed {
         })),
         source: Ok(Source { volume_bytes: Some(1 << 30), ..Source::default() }),
         destination: None,
+        existing: None,
         temporary: None,
         volume: None,
         pod: PodState::Missing,
         progress: None,
         slot: true,
+        crowded: false,
+        misplaced: false,
         clean: false,
     }
 }
@@ -220,4 +224,40 @@ fn a_destination_that_cannot_be_filled_is_refused_or_waited_for() {
     early.source = Err(Obstacle::passing(reason::SOURCE_NOT_FOUND, "no snapshot yet"));
     early.now += SignedDuration::from_hours(100);
     assert_eq!(reason(&early), (Phase::Pending, reason::SOURCE_NOT_FOUND.into()));
+}
+
+#[test]
+fn a_volume_that_is_there_is_written_only_when_asked_and_while_nobody_uses_it() {
+    let mut bound = seen(Phase::Pending);
+    bound.restore.spec.existing_volume = ExistingVolume::Merge;
+    bound.destination = Some(claim("goods", Some("volume"), "Bound"));
+    let user = User { pod: "web".into(), node: None };
+    bound.existing = Some(Ok(Live { volume: volume(false, None), users: vec![user.clone()] }));
+    let decision = next(&bound);
+    assert_eq!(decision.status.phase, Phase::Pending, "it waits for web to stop");
+    assert!(decision.status.message.expect("a message").contains("used by web"));
+
+    bound.existing = Some(Ok(Live { volume: volume(false, None), users: vec![] }));
+    let decision = next(&bound);
+    assert_eq!((decision.steps, decision.status.phase), (vec![Step::Claim, Step::Start], Phase::Preparing));
+    assert_eq!(decision.status.volume_name.as_deref(), Some("volume"));
+    bound.restore.status = Some(decision.status);
+
+    bound.pod = PodState::Running { node: None, since: now() };
+    bound.temporary = Some(claim("temporary", Some("alias"), "Bound"));
+    bound.existing = Some(Ok(Live { volume: volume(false, None), users: vec![user] }));
+    let decision = next(&bound);
+    assert!(decision.status.message.as_ref().is_some_and(|message| message.contains("not whole yet")));
+    bound.restore.status = Some(decision.status);
+
+    bound.pod = finished(Outcome::Completed);
+    let decision = next(&bound);
+    assert_eq!(decision.status.phase, Phase::Completed, "nothing is handed over");
+    assert_eq!(decision.status.volume_name.as_deref(), Some("volume"), "and not its second name");
+
+    bound.restore.spec.cancel = true;
+    bound.pod = PodState::Missing;
+    let decision = next(&bound);
+    assert_eq!(decision.status.phase, Phase::Canceled);
+    assert!(decision.status.message.expect("a message").contains("volume holds a part of it"));
 }

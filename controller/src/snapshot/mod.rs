@@ -166,9 +166,22 @@ fn metadata(owner: &Owner, name: &str, namespace: Option<&str>) -> ObjectMeta {
 }
 
 /// The least size of a volume that is made from a snapshot.
-pub fn size(snapshot: &VolumeSnapshot, claimed: Option<u64>) -> u64 {
-    let restore = snapshot.status.as_ref().and_then(|status| status.restore_size.as_ref()).and_then(bytes);
-    restore.unwrap_or(0).max(claimed.unwrap_or(0))
+pub fn size(snapshot: &VolumeSnapshot, content: Option<&VolumeSnapshotContent>, claimed: Option<u64>) -> u64 {
+    let of_snapshot =
+        snapshot.status.as_ref().and_then(|status| status.restore_size.as_ref()).and_then(bytes);
+    let of_content = content.and_then(|content| u64::try_from(content.status.as_ref()?.restore_size?).ok());
+    [of_snapshot, of_content, claimed].into_iter().flatten().max().unwrap_or(0)
+}
+
+/// Whether snapshots of a volume can be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Snapshots {
+    /// By this class.
+    By(String),
+    /// The driver makes none, as far as the cluster says.
+    None(Obstacle),
+    /// The classes contradict each other, or what is asked of them.
+    Unclear(Obstacle),
 }
 
 /// The class for snapshots of a driver's volumes.
@@ -177,7 +190,7 @@ pub async fn class(
     mover_type: &DataMoverTypeSpec,
     storage_class: Option<&str>,
     driver: &str,
-) -> Result<Result<String, Obstacle>> {
+) -> Result<Snapshots> {
     let settings = storage_class.and_then(|class| mover_type.storage_classes.get(class));
     let named =
         settings.and_then(|found| found.snapshot_class.clone()).or_else(|| mover_type.snapshot_class.clone());
@@ -187,33 +200,40 @@ pub async fn class(
         Err(kube::Error::Api(status)) if status.code == 404 => {
             let message =
                 "this cluster has no VolumeSnapshotClass kind: install the snapshot controller and its CRDs";
-            return Ok(Err(Obstacle::lasting(reason::NO_SNAPSHOT_CLASS, message)));
+            return Ok(Snapshots::None(Obstacle::lasting(reason::NO_SNAPSHOT_CLASS, message)));
         }
         Err(error) => return Err(Error::api("VolumeSnapshotClasses cannot be listed")(error)),
     };
     Ok(choose_class(all, named.as_deref(), driver))
 }
 
-fn choose_class(
-    all: Vec<VolumeSnapshotClass>,
-    named: Option<&str>,
-    driver: &str,
-) -> Result<String, Obstacle> {
+/// A class that is named for all volumes says nothing of those whose driver has none at all.
+fn choose_class(all: Vec<VolumeSnapshotClass>, named: Option<&str>, driver: &str) -> Snapshots {
     let lacking = |message: String| Obstacle::lasting(reason::NO_SNAPSHOT_CLASS, message);
-    if let Some(named) = named {
-        let found = all.iter().find(|class| class.name_any() == named);
-        return match found {
-            Some(class) if class.spec.driver == driver => Ok(named.to_owned()),
-            Some(class) => Err(lacking(format!(
-                "VolumeSnapshotClass {named} is for driver {}, the volume's is {driver}: name another in the DataMoverType",
-                class.spec.driver
-            ))),
-            None => Err(lacking(format!(
-                "there is no VolumeSnapshotClass {named}: make it, or name another in the DataMoverType"
-            ))),
-        };
-    }
+    let of_another = |found: &VolumeSnapshotClass, name: &str| {
+        lacking(format!(
+            "VolumeSnapshotClass {name} is for driver {}, the volume's is {driver}: name another in the DataMoverType",
+            found.spec.driver
+        ))
+    };
+    let chosen = named.and_then(|name| all.iter().find(|class| class.name_any() == name)).cloned();
     let mut own: Vec<_> = all.into_iter().filter(|class| class.spec.driver == driver).collect();
+    if own.is_empty() {
+        return Snapshots::None(lacking(format!(
+            "there is no VolumeSnapshotClass for driver {driver}: make one, if the driver can make snapshots; if it cannot, \
+             withoutSnapshots: Live in the DataMoverType reads the volume itself"
+        )));
+    }
+    match (named, chosen) {
+        (Some(named), Some(class)) if class.spec.driver == driver => return Snapshots::By(named.to_owned()),
+        (Some(named), Some(class)) => return Snapshots::Unclear(of_another(&class, named)),
+        (Some(named), None) => {
+            return Snapshots::Unclear(lacking(format!(
+                "there is no VolumeSnapshotClass {named}: make it, or name another in the DataMoverType"
+            )));
+        }
+        (None, _) => {}
+    }
     let is_default = |class: &VolumeSnapshotClass| {
         class.annotations().get(DEFAULT_CLASS).is_some_and(|mark| mark == "true")
     };
@@ -221,12 +241,11 @@ fn choose_class(
         own.retain(is_default);
     }
     match own.as_slice() {
-        [one] => Ok(one.name_any()),
-        [] => Err(lacking(format!(
-            "there is no VolumeSnapshotClass for driver {driver}, or none of several is the default: make one, if the driver can \
-             make snapshots"
+        [one] => Snapshots::By(one.name_any()),
+        [] => Snapshots::Unclear(lacking(format!(
+            "none of several VolumeSnapshotClasses for driver {driver} is the default: mark one, or name one in the DataMoverType"
         ))),
-        _ => Err(lacking(format!(
+        _ => Snapshots::Unclear(lacking(format!(
             "several VolumeSnapshotClasses of driver {driver} are the default: name one in the DataMoverType"
         ))),
     }

@@ -78,4 +78,38 @@ impl Test<'_> {
         self.here.0.kubectl(&["delete", "pod", "-n", "shop", "--all", "--grace-period=0", "--force"])?;
         self.here.use_claim("shop", "data", false)
     }
+
+    /// Movers have users of their own, until a volume needs more than those: then once more, with nothing lost.
+    pub(super) fn users_of_its_own(&self) -> Result<()> {
+        self.change()?;
+        self.backup("own-users", SLOW, "data")?;
+        self.phase("datamoverbackup", "own-users", &["Running"])?;
+        let selector = "carrack.dev/task=backup";
+        let users =
+            ["get", "pods", "-n", NAMESPACE, "-l", selector, "-o", "jsonpath={.items[*].spec.hostUsers}"];
+        let users = self.here.0.kubectl(&users)?;
+        ensure!(users == "false", "users of its own: {users:?}");
+        let ends = self.ends("datamoverbackup", "own-users", "Completed")?;
+        ensure!(ends.status["hostUsers"].is_null(), "{}", ends.status);
+
+        self.here.shell(
+            "shop",
+            "data",
+            "echo theirs > /data/foreign; chown 100000:200000 /data/foreign; sync",
+        )?;
+        self.backup("foreign-users", "standard", "data")?;
+        let ends = self.ends("datamoverbackup", "foreign-users", "Completed")?;
+        ensure!(ends.status["hostUsers"] == true && ends.number("retries") == 1, "{}", ends.status);
+        self.here.apply(&[json!({ "apiVersion": "carrack.dev/v1alpha1", "kind": "DataMoverRestore",
+            "metadata": { "name": "foreign-users", "namespace": "shop" },
+            "spec": { "destinationClaimRef": { "name": "foreign-users" }, "source": { "backup": "foreign-users" },
+                "newVolume": { "storageClassName": "carrack-ext4" } } })])?;
+        let ends = self.ends("datamoverrestore", "foreign-users", "Completed")?;
+        ensure!(ends.status["hostUsers"] == true && ends.number("retries") == 1, "{}", ends.status);
+        self.here.use_claim("shop", "foreign-users", false)?;
+        let owner =
+            self.here.shell("shop", "foreign-users", "stat -c %u:%g /data/foreign; cat /data/foreign")?;
+        ensure!(owner == "100000:200000\ntheirs\n", "{owner:?}");
+        self.here.shell("shop", "data", "rm /data/foreign; sync").map(drop)
+    }
 }
