@@ -9,13 +9,14 @@ CARGO_DENY := $(CARRACK_CACHE)/tools/bin/cargo-deny
 TEST_TREE ?= /usr/include
 
 .PHONY: help build demo test setup-test fmt lint program unit reader deny advisories demo-small upgrade judges judges-short \
-  soak soak-short bench fuzz mutants coverage image cluster cluster-down chart csi clean
+  soak soak-short bench bench-volumes fuzz mutants coverage image cluster cluster-down chart csi clean
 
 help:
 	@printf '%s\n' 'make build       release build of carrack into target/release' \
 	  'make demo        back up a real tree, change it, back up again, restore, compare' \
 	  'make test        every check and test' \
 	  'make bench       micro benchmarks and scenarios beside other tools' \
+	  'make bench-volumes  volumes in two real clusters, beside Velero'"'"'s own data mover, as root' \
 	  'make fuzz        every decoder under libFuzzer (FUZZ_SECONDS for each, 600 if nothing is said)' \
 	  'make mutants     change the engine in thousands of ways, each of which must fail a test (days; MUTANTS=3/60 for a part)' \
 	  'make coverage    which lines of the engine its own tests and the simulation reach, file by file' \
@@ -104,6 +105,13 @@ soak-short: program
 bench:
 	@tests/setup.sh test
 	benches/run.sh
+
+# Volumes in two real clusters, with Velero's own data mover beside them: five minutes and 15 GiB, on a machine that does
+# nothing else.
+bench-volumes:
+	@tests/setup.sh bench-volumes
+	cargo build --release --locked -p carrack-mover -p carrack-controller -p carrack-volume-tests
+	CARRACK=target/release/carrack CARRACK_CONTROLLER=target/release/carrack-controller target/release/volumes-bench
 
 # Hours if FUZZ_SECONDS says so; tests/fuzz/run.sh has the other variables. What each test run does of it is in `unit`.
 fuzz:

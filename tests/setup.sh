@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what a target needs and this machine lacks: `setup.sh build`, `demo`, `test`, `cluster`, `judges`, `mutants` or
-# `coverage`.
+# Installs what a target needs and this machine lacks: `setup.sh build`, `demo`, `test`, `cluster`, `bench-volumes`, `judges`,
+# `mutants` or `coverage`.
 #
 # Debian packages come through apt-get (as root), Python packages into a virtual environment, servers are built
 # from source. All caches lie under CARRACK_CACHE (default: .cache in the checkout). What cannot be installed here
@@ -168,9 +168,9 @@ case "$stage" in
 build | mutants | coverage) want_build ;;
 demo) want_demo ;;
 test) want_test; want_cluster ;;
-cluster) want_cluster ;;
+cluster | bench-volumes) want_cluster ;;
 judges) want_judges ;;
-*) fail "unknown stage $stage" "tests/setup.sh build|demo|test|cluster|judges|mutants|coverage" ;;
+*) fail "unknown stage $stage" "tests/setup.sh build|demo|test|cluster|bench-volumes|judges|mutants|coverage" ;;
 esac
 install_missing
 need_rust
@@ -187,4 +187,10 @@ if [ "$stage" = test ] || [ "$stage" = judges ]; then
     make_environment tools tests/tools-requirements.txt
     build_servers
 fi
-if [ "$stage" = test ] || [ "$stage" = cluster ]; then build_cluster; fi
+case "$stage" in
+test | cluster) build_cluster ;;
+bench-volumes)
+    build_cluster
+    CARRACK_CACHE=$cache tests/cluster/build.sh velero
+    ;;
+esac

@@ -43,7 +43,8 @@ impl Placement {
         };
         let full: Vec<String> =
             nodes.iter().filter(|&node| count(node) >= per_node as usize).cloned().collect();
-        Self { room: full.len() < nodes.len(), full }
+        // Of a cluster without nodes the scheduler says more.
+        Self { room: nodes.is_empty() || full.len() < nodes.len(), full }
     }
 
     /// Whether one of these nodes takes a mover; any node if none is named.
@@ -189,6 +190,7 @@ mod tests {
             "the one node that it could be on is full"
         );
         assert!(Placement::of(&pods, &nodes, "y", 1).full.is_empty(), "another type has places of its own");
+        assert!(Placement::of(&pods, &[], "x", 1).has_room(&[]), "the scheduler says what is wrong");
         pods.push(mover(None, "x", "Pending"));
         assert!(!Placement::of(&pods, &nodes, "x", 1).has_room(&[]), "it may come to b");
         assert_eq!(Placement::of(&pods, &nodes, "x", 2).full, ["a"]);

@@ -18,7 +18,7 @@ pub const SOON: Duration = Duration::from_millis(400);
 const AT_FIRST: Duration = Duration::from_millis(100);
 /// How long those are.
 const FIRST_MOMENTS: SignedDuration = SignedDuration::from_secs(4);
-/// How often a request that waits for a slot looks again.
+/// How often a request that waits for a slot, or for pods to stop, looks again.
 pub const QUEUE: Duration = Duration::from_secs(3);
 /// What is said meanwhile of a request whose mover finds no room on a node.
 pub const CROWDED: &str =

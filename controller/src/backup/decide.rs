@@ -363,7 +363,9 @@ fn blocked(seen: &Observed, mut status: Status, obstacle: &Obstacle) -> Decision
     }
     mark(seen, &mut status, conditions::ACCEPTED, Some(false), obstacle.reason, &obstacle.message);
     status.message = Some(obstacle.message.clone());
-    Decision { status, again: Some(LATER), ..Decision::default() }
+    // Whoever stops pods for it waits for it to begin.
+    let again = if obstacle.reason == reason::SOURCE_IN_USE { retry::QUEUE } else { LATER };
+    Decision { status, again: Some(again), ..Decision::default() }
 }
 
 /// It is to stop: first the pod, then all.

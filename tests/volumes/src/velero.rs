@@ -69,7 +69,9 @@ impl<'a> Velero<'a> {
             .args(["--provider", "aws", "--plugins", "none:1", "--image", IMAGE, "--features", "EnableCSI"])
             .args(["--bucket", minio.bucket, "--prefix", "velero", "--backup-location-config", &location])
             .arg("--secret-file")
-            .arg(&credentials);
+            .arg(&credentials)
+            .arg("--kubeconfig")
+            .arg(cluster.kubeconfig());
         apply(cluster, &run(&mut render)?)?;
         let log = File::create(cluster.log("velero"))?;
         let server = Command::new(&velero)

@@ -1,5 +1,7 @@
 //! How long volumes take, from `kubectl apply` to the end, on two real clusters, and what the controller needs.
 //!
+//! With the word `velero`: only what is compared with.
+//!
 //! Programs as for the tests; build them with `--release` and name them by CARRACK and CARRACK_CONTROLLER. The figures are of
 //! a quiet machine or of none.
 
@@ -29,6 +31,9 @@ fn main() -> Result<()> {
 }
 
 fn measure(bed: &Bed) -> Result<()> {
+    if std::env::args().nth(1).as_deref() == Some("velero") {
+        return beside(bed, Kubernetes(bed.cluster(0)?));
+    }
     let site = Site::new(bed)?;
     let one = site.install(bed.cluster(0)?)?;
     let two = site.install(bed.cluster(1)?)?;
