@@ -177,7 +177,7 @@ fn owners_that_a_user_namespace_hides_are_named() {
     let (carrack, place) = prepared();
     let source = place.join("src").display().to_string();
     let backup = |arguments: &[&str]| {
-        let words = ["backup"].iter().chain(arguments).chain([&source.as_str()]);
+        let words = ["backup"].into_iter().chain(arguments.iter().copied()).chain([source.as_str()]);
         let output = in_user_namespace(&carrack.command(words));
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };

@@ -105,7 +105,9 @@ async fn start(context: &Context, owner: &Owner, seen: &mut Observed) -> Result<
     if !seen.exposed {
         return Ok(());
     }
+    // What changes while it is read is no trouble of the users.
     let found_out = seen.backup.status.as_ref().and_then(|status| status.host_users);
+    let found_out = found_out.or(origin.live.is_some().then_some(true));
     let mode = origin.shape.mode;
     let host_users = placement::host_users(context, &access.mover_type, found_out, mode).await?;
     let strict = host_users == Some(false) && access.mover_type.spec.pod_template.host_users.is_none();
