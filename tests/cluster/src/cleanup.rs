@@ -154,6 +154,7 @@ fn clear(directory: &Path, with_logs: bool) -> Result<()> {
             remove(&folder)?;
         }
     }
+    remove(&State::half_written(directory))?;
     remove(&State::file(directory))
 }
 

@@ -38,6 +38,11 @@ impl State {
         directory.join("bed.json")
     }
 
+    /// What is there for a moment while it is written, and stays if the writer is killed then.
+    pub(crate) fn half_written(directory: &Path) -> PathBuf {
+        Self::file(directory).with_extension("new")
+    }
+
     /// Of the bed in this directory, or nothing if there is none.
     pub(crate) fn read(directory: &Path) -> Result<Option<Self>> {
         let path = Self::file(directory);
@@ -53,7 +58,7 @@ impl State {
     /// Writes it so that a reader finds the old or the new one.
     pub(crate) fn write(&self, directory: &Path) -> Result<()> {
         let path = Self::file(directory);
-        let new = path.with_extension("new");
+        let new = Self::half_written(directory);
         write(&new, &serde_json::to_string_pretty(self)?)?;
         fs::rename(&new, &path).with_context(|| format!("write {}", path.display()))
     }

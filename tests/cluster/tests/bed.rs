@@ -174,14 +174,14 @@ fn uses_everything(bed: &Bed) -> Result<()> {
     cluster.start("csi-driver")?;
     succeeds(cluster, "changer", limit)?;
     succeeds(cluster, "reader", limit)?;
+    let read = logs(cluster, "reader")?;
+    ensure!(read == "from before\nfrom before\n", "the volumes of snapshots have {read:?}");
     // A container that is just being made or ending when its runtime is killed ends unknown: now there is none.
     for part in ["containerd", "kubelet"] {
         cluster.kill(part)?;
         cluster.start(part)?;
     }
     cluster.wait_for("pod/holder", "condition=Ready", 60)?;
-    let read = logs(cluster, "reader")?;
-    ensure!(read == "from before\nfrom before\n", "the volumes of snapshots have {read:?}");
 
     let larger = r#"{"spec": {"resources": {"requests": {"storage": "600Mi"}}}}"#;
     cluster.kubectl(&["patch", "pvc", "btrfs", "--patch", larger])?;
