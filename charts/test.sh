@@ -167,6 +167,9 @@ yes patch persistentvolumeclaims shop
 yes update persistentvolumeclaims shop --subresource=finalizers
 yes delete persistentvolumeclaims carrack
 yes patch persistentvolumes -
+yes create persistentvolumes -
+yes delete persistentvolumes -
+yes list pods shop
 yes list storageclasses.storage.k8s.io -
 yes list nodes -
 yes create volumesnapshots.snapshot.storage.k8s.io shop
@@ -194,8 +197,6 @@ no get pods shop --subresource=log
 no create pods carrack --subresource=exec
 no update leases.coordination.k8s.io/another carrack
 no delete persistentvolumeclaims shop
-no delete persistentvolumes -
-no create persistentvolumes -
 no delete datamoverbackups.carrack.dev shop
 no create datamoverbackups.carrack.dev shop
 no delete datamoverrestores.carrack.dev shop
@@ -208,6 +209,24 @@ no create serviceaccounts carrack --subresource=token
 no create clusterrolebindings.rbac.authorization.k8s.io -
 no impersonate users -
 RIGHTS
+
+volume() { # volume NAME POLICY ANNOTATIONS: of a storage that nobody looks for
+    printf '{"apiVersion":"v1","kind":"PersistentVolume","metadata":{"name":"%s","annotations":%s},"spec":{"capacity":{"storage":"1Mi"},"accessModes":["ReadWriteOnce"],"persistentVolumeReclaimPolicy":"%s","csi":{"driver":"none.example","volumeHandle":"%s"}}}' "$1" "$3" "$2" "$1" >"$work/volume.json"
+}
+alias='{"carrack.dev/alias-of":"theirs"}' guard='only second names of them'
+volume theirs Retain '{}'
+expect 'somebody makes a volume' take -f "$work/volume.json"
+refused 'the controller deletes no volume' "$guard" kubectl --as="$account" delete persistentvolume theirs
+refused 'the controller makes no volume a second name' "$guard" kubectl --as="$account" annotate persistentvolume theirs carrack.dev/alias-of=other
+volume mine Retain '{}'
+refused 'the controller makes no volume' "$guard" take --as="$account" -f "$work/volume.json"
+volume second Delete "$alias"
+refused 'the controller makes no second name that deletes' "$guard" take --as="$account" -f "$work/volume.json"
+volume second Retain "$alias"
+expect 'the controller makes a second name' take --as="$account" -f "$work/volume.json"
+refused 'a second name always keeps its storage' "$guard" kubectl --as="$account" patch persistentvolume second --patch '{"spec":{"persistentVolumeReclaimPolicy":"Delete"}}'
+expect 'the controller deletes a second name' kubectl --as="$account" delete persistentvolume second --wait=false
+expect 'the controller keeps a volume' kubectl --as="$account" patch persistentvolume theirs --patch '{"spec":{"persistentVolumeReclaimPolicy":"Delete"}}'
 
 expect 'the install with everything set is accepted' take -f "$work/full.yaml"
 may yes get secrets/store shop
