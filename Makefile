@@ -106,8 +106,7 @@ bench:
 	@tests/setup.sh test
 	benches/run.sh
 
-# Volumes in two real clusters, with Velero's own data mover beside them: five minutes and 15 GiB, on a machine that does
-# nothing else.
+# Volumes in two real clusters, with Velero's own data mover beside them: five minutes, on a machine that does nothing else.
 bench-volumes:
 	@tests/setup.sh bench-volumes
 	cargo build --release --locked -p carrack-mover -p carrack-controller -p carrack-volume-tests

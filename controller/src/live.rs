@@ -42,25 +42,21 @@ pub struct User {
 }
 
 impl Live {
-    /// Looks at a bound claim's volume and at who uses it.
+    /// Looks at who uses the claim of a volume.
     pub async fn of(
         context: &Context,
         namespace: &str,
         claim: &str,
-        volume: &str,
+        volume: PersistentVolume,
     ) -> Result<Result<Self, Obstacle>> {
-        let volumes: Api<PersistentVolume> = Api::all(context.client.clone());
-        let Some(found) = objects::find(&volumes, volume).await? else {
-            let message = format!("PersistentVolume {volume} of claim {claim} is gone");
-            return Ok(Err(Obstacle::lasting(reason::CLAIM_NOT_FOUND, message)));
-        };
-        if found.spec.as_ref().is_some_and(|spec| spec.host_path.is_some()) {
+        if volume.spec.as_ref().is_some_and(|spec| spec.host_path.is_some()) {
             let message = format!(
-                "PersistentVolume {volume} of claim {claim} is a directory of its node (hostPath): movers do not touch those"
+                "PersistentVolume {} of claim {claim} is a directory of its node (hostPath): movers do not touch those",
+                volume.name_any()
             );
             return Ok(Err(Obstacle::invalid(message)));
         }
-        Ok(Ok(Self { volume: found, users: users(context, namespace, claim).await? }))
+        Ok(Ok(Self { volume, users: users(context, namespace, claim).await? }))
     }
 
     /// The nodes that a mover must run on: those of its users, unless the volume can be on many at once.
@@ -149,6 +145,19 @@ impl Live {
             status: None,
         }
     }
+}
+
+/// The volume that a claim is bound to.
+pub async fn volume_of(
+    context: &Context,
+    claim: &str,
+    volume: &str,
+) -> Result<Result<PersistentVolume, Obstacle>> {
+    let volumes: Api<PersistentVolume> = Api::all(context.client.clone());
+    Ok(objects::find(&volumes, volume).await?.ok_or_else(|| {
+        let message = format!("PersistentVolume {volume} of claim {claim} is gone");
+        Obstacle::lasting(reason::CLAIM_NOT_FOUND, message)
+    }))
 }
 
 /// Whether a volume is only a second name.

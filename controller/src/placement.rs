@@ -12,9 +12,10 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, ResourceExt as _, api::ListParams};
 
 use crate::{
+    access::Resolution,
     context::Context,
     error::{Error, Result},
-    pod::{self, MoverPod, VolumeMode},
+    pod::{self, MoverPod, PodState, VolumeMode},
 };
 
 /// Which nodes take no more movers of a type.
@@ -78,20 +79,30 @@ pub async fn start(context: &Context, mut pod: MoverPod<'_>, mover_type: &DataMo
     pod::apply(context, &pod).await.map(|_| true)
 }
 
-/// Whether a mover gets the users of its node: as the template says, as was found out, or else users of its own where all nodes
-/// can give them. A device cannot be given to a pod with users of its own.
-pub async fn host_users(
+/// With whose users a mover runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Users {
+    /// As the pod has it: false for users of its own.
+    pub host: Option<bool>,
+    /// Whether nobody asked for users of its own: then it does all or nothing, and another may do it with the node's.
+    pub strict: bool,
+}
+
+/// With whose users a mover runs: as the template says, as was found out, or else with users of its own where all nodes can
+/// give them. A device cannot be given to a pod with users of its own.
+pub async fn users(
     context: &Context,
     mover_type: &DataMoverType,
     found_out: Option<bool>,
     mode: VolumeMode,
-) -> Result<Option<bool>> {
-    let said = mover_type.spec.pod_template.host_users.or(found_out);
-    match (mode, said) {
-        (VolumeMode::Block, _) | (_, Some(true)) => Ok(None),
-        (_, Some(false)) => Ok(Some(false)),
-        (_, None) => Ok(context.user_namespaces.are_everywhere(context).await?.then_some(false)),
-    }
+) -> Result<Users> {
+    let said = mover_type.spec.pod_template.host_users;
+    let own = match (mode, said.or(found_out)) {
+        (VolumeMode::Block, _) | (_, Some(true)) => false,
+        (_, Some(false)) => true,
+        (_, None) => context.user_namespaces.are_everywhere(context).await?,
+    };
+    Ok(Users { host: own.then_some(false), strict: own && said.is_none() })
 }
 
 /// Whether the nodes can give pods users of their own, as they said last.
@@ -136,9 +147,15 @@ fn has_user_namespaces(node: &Node) -> bool {
     })
 }
 
-/// Whether one of the nodes that a pod keeps away from has room by now.
-pub async fn is_outdated(context: &Context, mover_type: &DataMoverType, avoided: &[String]) -> Result<bool> {
-    let placement = Placement::look(context, mover_type).await?;
+/// Whether a pod finds no node, and one of those that it keeps away from has room by now.
+pub async fn is_outdated(context: &Context, pod: &PodState, resolution: &Resolution) -> Result<bool> {
+    let (PodState::Waiting { avoided, .. }, Resolution::Ready(access)) = (pod, resolution) else {
+        return Ok(false);
+    };
+    if avoided.is_empty() {
+        return Ok(false);
+    }
+    let placement = Placement::look(context, &access.mover_type).await?;
     Ok(avoided.iter().any(|node| !placement.full.contains(node)))
 }
 

@@ -109,8 +109,7 @@ async fn start(context: &Context, owner: &Owner, seen: &mut Observed) -> Result<
     let found_out = seen.backup.status.as_ref().and_then(|status| status.host_users);
     let found_out = found_out.or(origin.live.is_some().then_some(true));
     let mode = origin.shape.mode;
-    let host_users = placement::host_users(context, &access.mover_type, found_out, mode).await?;
-    let strict = host_users == Some(false) && access.mover_type.spec.pod_template.host_users.is_none();
+    let users = placement::users(context, &access.mover_type, found_out, mode).await?;
     let made = MoverPod {
         name: pod_name(owner, tries(seen)),
         owner,
@@ -124,8 +123,8 @@ async fn start(context: &Context, owner: &Owner, seen: &mut Observed) -> Result<
             only_on: origin.live.as_ref().map(|live| live.nodes()).unwrap_or_default(),
             avoided: Vec::new(),
         }),
-        host_users,
-        files: files(context, owner, seen, access, origin, (bundle.clone(), strict)),
+        host_users: users.host,
+        files: files(context, owner, seen, access, origin, (bundle.clone(), users.strict)),
     };
     seen.crowded = !placement::start(context, made, &access.mover_type).await?;
     Ok(())

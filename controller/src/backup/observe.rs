@@ -5,7 +5,7 @@ use carrack_controller_api::{
 };
 use carrack_proto::Progress;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::{Api, ResourceExt as _};
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     bundle::{self, Bundle},
     context::Context,
     error::{Obstacle, Result},
-    live::Live,
+    live::{self, Live},
     objects, placement,
     pod::{self, Owner, PodState, VolumeMode},
     snapshot::{
@@ -130,11 +130,7 @@ pub(super) async fn observe(context: &Context, backup: &DataMoverBackup) -> Resu
     if status.phase <= BackupPhase::Preparing {
         look_at_source(context, &owner, &mut seen).await?;
     }
-    if let (PodState::Waiting { avoided, .. }, Resolution::Ready(access)) = (&seen.pod, &seen.resolution)
-        && !avoided.is_empty()
-    {
-        seen.misplaced = placement::is_outdated(context, &access.mover_type, avoided).await?;
-    }
+    seen.misplaced = placement::is_outdated(context, &seen.pod, &seen.resolution).await?;
     seen.slot = slot(context, &owner, &seen, status.phase).await?;
     Ok(seen)
 }
@@ -235,23 +231,25 @@ async fn claim_of(
             format!("PersistentVolumeClaim {name} has no volume yet: it is backed up once it is bound");
         return Ok(Err(Obstacle::passing(reason::CLAIM_NOT_FOUND, message)));
     };
-    let live = match Live::of(context, &owner.namespace, name, &volume).await? {
-        Ok(live) => live,
+    let volume = match live::volume_of(context, name, &volume).await? {
+        Ok(volume) => volume,
         Err(obstacle) => return Ok(Err(obstacle)),
     };
     let origin = Origin { claim: name.to_owned(), shape, ..Origin::default() };
-    if began_live {
-        return Ok(Ok(Origin { live: Some(Box::new(live)), ..origin }));
-    }
     let mover_type = &access.mover_type.spec;
-    Ok(match snapshots_of(context, mover_type, &origin.shape, name, &live).await? {
-        Snapshots::By(class) => Ok(Origin { snapshot_class: Some(class), ..origin }),
-        Snapshots::None(_) if mover_type.without_snapshots == WithoutSnapshots::Live => {
-            readable(&live, name, origin.shape.mode)
-                .map_or(Ok(Origin { live: Some(Box::new(live)), ..origin }), Err)
+    if !began_live {
+        match snapshots_of(context, mover_type, &origin.shape, name, &volume).await? {
+            Snapshots::By(class) => return Ok(Ok(Origin { snapshot_class: Some(class), ..origin })),
+            Snapshots::None(_) if mover_type.without_snapshots == WithoutSnapshots::Live => {}
+            Snapshots::None(obstacle) | Snapshots::Unclear(obstacle) => return Ok(Err(obstacle)),
         }
-        Snapshots::None(obstacle) | Snapshots::Unclear(obstacle) => Err(obstacle),
-    })
+    }
+    let live = match Live::of(context, &owner.namespace, name, volume).await? {
+        Ok(live) => live,
+        Err(obstacle) => return Ok(Err(obstacle)),
+    };
+    let in_the_way = readable(&live, name, origin.shape.mode).filter(|_| !began_live);
+    Ok(in_the_way.map_or(Ok(Origin { live: Some(Box::new(live)), ..origin }), Err))
 }
 
 async fn snapshots_of(
@@ -259,9 +257,9 @@ async fn snapshots_of(
     mover_type: &DataMoverTypeSpec,
     shape: &VolumeShape,
     claim: &str,
-    live: &Live,
+    volume: &PersistentVolume,
 ) -> Result<Snapshots> {
-    match live.volume.spec.as_ref().and_then(|spec| spec.csi.as_ref()) {
+    match volume.spec.as_ref().and_then(|spec| spec.csi.as_ref()) {
         Some(csi) => snapshot::class(context, mover_type, shape.storage_class.as_deref(), &csi.driver).await,
         None => {
             let message = format!(

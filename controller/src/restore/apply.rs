@@ -128,8 +128,7 @@ fn temporary_claim(owner: &Owner, namespace: &str, seen: &Observed) -> Persisten
 async fn start(context: &Context, owner: &Owner, seen: &mut Observed) -> Result<()> {
     let (Resolution::Ready(access), Ok(source)) = (&seen.resolution, &seen.source) else { return Ok(()) };
     let found_out = seen.restore.status.as_ref().and_then(|status| status.host_users);
-    let host_users = placement::host_users(context, &access.mover_type, found_out, mode(seen)).await?;
-    let strict = host_users == Some(false) && access.mover_type.spec.pod_template.host_users.is_none();
+    let users = placement::users(context, &access.mover_type, found_out, mode(seen)).await?;
     let made = MoverPod {
         name: pod_name(owner, tries(seen)),
         owner,
@@ -143,8 +142,8 @@ async fn start(context: &Context, owner: &Owner, seen: &mut Observed) -> Result<
             only_on: Vec::new(),
             avoided: Vec::new(),
         }),
-        host_users,
-        files: files(seen, access, source, strict),
+        host_users: users.host,
+        files: files(seen, access, source, users.strict),
     };
     seen.crowded = !placement::start(context, made, &access.mover_type).await?;
     Ok(())

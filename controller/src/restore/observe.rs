@@ -10,7 +10,7 @@ use crate::{
     access::{self, Resolution},
     context::Context,
     error::{Obstacle, Result},
-    live::Live,
+    live::{self, Live},
     objects, placement,
     pod::{self, Owner, PodState, VolumeMode},
 };
@@ -121,16 +121,15 @@ pub(super) async fn observe(context: &Context, restore: &DataMoverRestore) -> Re
         || (status.phase == RestorePhase::Pending && restore.spec.existing_volume != ExistingVolume::Refuse);
     if let Some(volume) = seen.destination.as_ref().and_then(super::decide::volume_of).filter(|_| in_place) {
         let claim = &restore.spec.destination_claim_ref.name;
-        seen.existing = Some(Live::of(context, &owner.namespace, claim, volume).await?);
+        seen.existing = Some(match live::volume_of(context, claim, volume).await? {
+            Ok(volume) => Live::of(context, &owner.namespace, claim, volume).await?,
+            Err(obstacle) => Err(obstacle),
+        });
     }
     if status.phase <= RestorePhase::Preparing {
         seen.source = source(context, &owner, &seen).await?;
     }
-    if let (PodState::Waiting { avoided, .. }, Resolution::Ready(access)) = (&seen.pod, &seen.resolution)
-        && !avoided.is_empty()
-    {
-        seen.misplaced = placement::is_outdated(context, &access.mover_type, avoided).await?;
-    }
+    seen.misplaced = placement::is_outdated(context, &seen.pod, &seen.resolution).await?;
     seen.slot = slot(context, &owner, &seen, status.phase).await?;
     Ok(seen)
 }

@@ -117,6 +117,15 @@ impl Test<'_> {
         Ok(ends)
     }
 
+    /// Waits until a request is pending and says so with these words.
+    fn waits_for(&self, kind: &str, name: &str, words: &str) -> Result<()> {
+        until(&format!("{kind} {name} waits and says {words:?}"), 60, || {
+            let status = self.here.get(kind, "shop", name)?.context("it is there")?["status"].clone();
+            Ok(status["phase"] == "Pending"
+                && status["message"].as_str().is_some_and(|text| text.contains(words)))
+        })
+    }
+
     fn stop(&self, kind: &str, name: &str) -> Result<()> {
         let patch = r#"{"spec":{"cancel":true}}"#;
         self.here.0.kubectl(&["patch", kind, "-n", "shop", name, "--type=merge", "-p", patch]).map(drop)

@@ -51,13 +51,7 @@ impl Test<'_> {
             ends.status
         );
         self.backup("nothing", "standard", "nothing")?;
-        until("it says what is missing", 30, || {
-            let status =
-                self.here.get("datamoverbackup", "shop", "nothing")?.context("it is there")?["status"]
-                    .clone();
-            Ok(status["phase"] == "Pending"
-                && status["message"].as_str().is_some_and(|text| text.contains("shop/nothing")))
-        })?;
+        self.waits_for("datamoverbackup", "nothing", "shop/nothing")?;
         self.stop("datamoverbackup", "nothing")?;
         self.ends("datamoverbackup", "nothing", "Canceled").map(drop)
     }
@@ -76,12 +70,7 @@ impl Test<'_> {
                 self.here.get("clusterrepository", "", "locked")?.context("it is there")?["status"].clone();
             Ok(status["conditions"][0]["reason"] == "Denied")
         })?;
-        until("the backup says why it waits", 60, || {
-            let status =
-                self.here.get("datamoverbackup", "shop", "locked")?.context("it is there")?["status"].clone();
-            Ok(status["phase"] == "Pending"
-                && status["message"].as_str().is_some_and(|text| text.contains("password")))
-        })?;
+        self.waits_for("datamoverbackup", "locked", "password")?;
         self.stop("datamoverbackup", "locked")?;
         self.ends("datamoverbackup", "locked", "Canceled")?;
         self.here.0.kubectl(&["delete", "clusterrepository", "locked", "--timeout=60s"]).map(drop)
