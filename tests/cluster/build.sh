@@ -70,9 +70,11 @@ compile() { # compile PART TARGET
     case $1 in
     kubernetes)
         mv "$2/server" "$2/etcd"
-        module=$(go list -m -f '{{.Dir}}' github.com/kubernetes-csi/external-snapshotter/client/v8)
         mkdir "$2/crd"
-        cp "$module"/config/crd/snapshot.storage.k8s.io_*.yaml "$2/crd/"
+        for kinds in external-snapshotter/client/v8:snapshot external-snapshot-metadata/client:cbt; do
+            module=$(go list -m -f '{{.Dir}}' "github.com/kubernetes-csi/${kinds%:*}")
+            cp "$module/config/crd/${kinds#*:}".storage.k8s.io_*.yaml "$2/crd/"
+        done
         chmod -R u+w "$2/crd"
         ;;
     esac

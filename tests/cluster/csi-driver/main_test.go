@@ -43,6 +43,7 @@ type csiClients struct {
 	csi.ControllerClient
 	csi.NodeClient
 	csi.IdentityClient
+	csi.SnapshotMetadataClient
 }
 
 func launch(t *testing.T, options ...string) *process {
@@ -72,7 +73,10 @@ func (p *process) start(options ...string) {
 	connection, err := grpc.NewClient("unix:"+p.path("csi.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	must(p.t, err)
 	p.t.Cleanup(func() { connection.Close() })
-	p.csiClients = &csiClients{csi.NewControllerClient(connection), csi.NewNodeClient(connection), csi.NewIdentityClient(connection)}
+	p.csiClients = &csiClients{
+		csi.NewControllerClient(connection), csi.NewNodeClient(connection), csi.NewIdentityClient(connection),
+		csi.NewSnapshotMetadataClient(connection),
+	}
 	soon, cancel := context.WithTimeout(p.t.Context(), 20*time.Second)
 	defer cancel()
 	_, err = p.Probe(soon, &csi.ProbeRequest{}, grpc.WaitForReady(true))
@@ -237,11 +241,13 @@ func TestFaultSwitchesDelayAndFailCallsWhileTheFileSaysSo(t *testing.T) {
 func TestAFaultsFileThatIsWrongFailsCalls(t *testing.T) {
 	p := launch(t)
 	for text, words := range map[string]string{
-		`{"createvolume": {}}`:                             `no fault "createvolume"`,
-		`{"createVolume": {"delay": 3}}`:                   "delay",
-		`{"createVolume": {"fail": "words without code"}}`: "CODE: words",
-		`{"snapshotReady": {"fail": "INTERNAL: no"}}`:      "delaySeconds only",
-		`{`: "faults file",
+		`{"createvolume": {}}`:                                       `no fault "createvolume"`,
+		`{"createVolume": {"delay": 3}}`:                             "delay",
+		`{"createVolume": {"fail": "words without code"}}`:           "CODE: words",
+		`{"snapshotReady": {"fail": "INTERNAL: no"}}`:                "delaySeconds only",
+		`{"createVolume": {"fail": "INTERNAL: no", "failAfter": 1}}`: "it sends no stream",
+		`{"getMetadataDelta": {"failAfter": 1}}`:                     "needs fail",
+		`{`:                                                          "faults file",
 	} {
 		p.faults(text)
 		_, err := p.CreateVolume(t.Context(), request("one", "btrfs"))
@@ -300,6 +306,13 @@ func TestAStorageWithoutSnapshots(t *testing.T) {
 	must(t, err)
 	if strings.Contains(capabilities.String(), "SNAPSHOT") {
 		t.Errorf("snapshots are offered: %s", capabilities)
+	}
+	_, err = received(p.GetMetadataAllocated(t.Context(), &csi.GetMetadataAllocatedRequest{SnapshotId: "none"}))
+	wantCode(t, err, codes.Unimplemented, "--no-snapshots")
+	plugin, err := p.GetPluginCapabilities(t.Context(), &csi.GetPluginCapabilitiesRequest{})
+	must(t, err)
+	if strings.Contains(plugin.String(), "SNAPSHOT") {
+		t.Errorf("snapshots are offered: %s", plugin)
 	}
 }
 

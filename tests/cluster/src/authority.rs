@@ -48,7 +48,9 @@ impl Authority {
         let names = format!("{names},IP:{address},IP:{SERVICE},IP:127.0.0.1");
         self.certificate("apiserver", "/CN=kube-apiserver", &format!("serverAuth\nsubjectAltName={names}"))?;
         self.certificate("kubelet-client", "/O=system:masters/CN=kube-apiserver", "clientAuth")?;
-        self.certificate("kubelet", "/CN=kubelet", &format!("serverAuth\nsubjectAltName=IP:{address}"))?;
+        let own = format!("serverAuth\nsubjectAltName=IP:{address}");
+        self.certificate("kubelet", "/CN=kubelet", &own)?;
+        self.certificate("snapshot-metadata", "/CN=snapshot-metadata", &own)?;
         let mut tokens = String::new();
         for (name, user, group) in users {
             let token: String = random::<16>()?.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -56,6 +58,13 @@ impl Authority {
             self.write_kubeconfig(name, &token)?;
         }
         write(&self.folder.join("tokens.csv"), &tokens)
+    }
+
+    /// What clients of the cluster's servers trust, in base64 as Kubernetes' objects have it.
+    pub(crate) fn bundle(&self) -> Result<String> {
+        let path = self.folder.join("ca.crt");
+        let text = run(Command::new("base64").args(["-w", "0"]).arg(&path));
+        text.with_context(|| format!("encode {}", path.display()))
     }
 
     fn openssl(&self, arguments: &str) -> Result<()> {
@@ -79,15 +88,10 @@ impl Authority {
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "test",
             "clusters": [{"name": "test", "cluster": {
-                "server": self.server, "certificate-authority-data": base64(&self.folder.join("ca.crt"))?}}],
+                "server": self.server, "certificate-authority-data": self.bundle()?}}],
             "users": [{"name": user, "user": {"token": token}}],
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": user}}],
         });
         write(&self.kubeconfig(user), &format!("{config:#}\n"))
     }
-}
-
-fn base64(path: &Path) -> Result<String> {
-    let text = run(Command::new("base64").args(["-w", "0"]).arg(path));
-    text.with_context(|| format!("encode {}", path.display()))
 }

@@ -38,7 +38,7 @@ impl Cluster {
     /// Starts what runs pods, after control plane and containerd.
     pub(crate) fn start_node(&self) -> Result<()> {
         self.ledger.cgroups().make(self.name())?;
-        self.apply(include_str!("../manifests/storage.yaml")).context("add the storage classes")?;
+        self.add_storage_classes().context("add the storage classes")?;
         let mut parts = vec![self.kube_scheduler()?, self.kubelet()?, self.kube_proxy()?];
         parts.extend(self.storage_parts()?);
         self.ledger.launch(parts)?;

@@ -3,6 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, Result};
+use serde_json::{Value, json};
 
 use crate::authority::ADMIN;
 use crate::cluster::Cluster;
@@ -15,6 +16,10 @@ use crate::programs::program;
 pub const DRIVER: &str = "test.csi.carrack.dev";
 /// The driver of the class `carrack-nosnapshots`.
 pub const NO_SNAPSHOTS_DRIVER: &str = "nosnapshots.csi.carrack.dev";
+/// Where the changed blocks of snapshots are asked for, the port that its program has everywhere.
+const METADATA_PORT: u16 = 50051;
+/// Where its program says whether it is ready.
+const METADATA_HEALTH: &str = "127.0.0.1:10261";
 /// How long kubelet may take to know a driver.
 const REGISTER_LIMIT: std::time::Duration = std::time::Duration::from_secs(60);
 
@@ -26,6 +31,7 @@ impl Cluster {
             self.companion("csi-provisioner", "", DRIVER, &PROVISIONER)?,
             self.companion("csi-resizer", "", DRIVER, &[])?,
             self.companion("csi-snapshotter", "", DRIVER, &["--extra-create-metadata", RETRY])?,
+            self.snapshot_metadata()?,
         ];
         let name = NO_SNAPSHOTS_DRIVER;
         parts.push(self.csi_driver("csi-driver-nosnapshots", name, &["--no-snapshots"])?);
@@ -53,8 +59,8 @@ impl Cluster {
     /// The parts that talk to the driver which the part `driver` is; none if it is no driver.
     pub(crate) fn companions_of(&self, driver: &str) -> Vec<String> {
         let Some(suffix) = driver.strip_prefix("csi-driver") else { return Vec::new() };
-        let names =
-            ["csi-provisioner", "csi-resizer", "csi-snapshotter"].map(|name| format!("{name}{suffix}"));
+        let names = ["csi-provisioner", "csi-resizer", "csi-snapshotter", "csi-snapshot-metadata"]
+            .map(|name| format!("{name}{suffix}"));
         self.parts().into_iter().filter(|part| names.contains(part)).collect()
     }
 
@@ -65,6 +71,40 @@ impl Cluster {
             vec![self.kubeconfig_of(ADMIN), format!("--csi-address=unix://{}", socket.display())];
         arguments.extend(more.iter().map(|&argument| argument.to_owned()));
         Ok(self.part(&format!("{name}{suffix}"), program(name)?, &arguments, Probe::Runs))
+    }
+
+    /// Serves the changed blocks of snapshots to backup programs.
+    fn snapshot_metadata(&self) -> Result<Part> {
+        let arguments = [
+            &format!("--port={METADATA_PORT}"),
+            &format!("--http-endpoint={METADATA_HEALTH}"),
+            &format!("--tls-cert={}", self.authority.file("snapshot-metadata.crt")),
+            &format!("--tls-key={}", self.authority.file("snapshot-metadata.key")),
+            "--kube-api-qps=100",
+            "--kube-api-burst=100",
+        ];
+        let mut part = self.companion("csi-snapshot-metadata", "", DRIVER, &arguments)?;
+        part.probe = Probe::Url(format!("http://{METADATA_HEALTH}/health"));
+        Ok(part)
+    }
+
+    /// Adds the drivers, the classes, and where the changed blocks of snapshots are asked for.
+    pub(crate) fn add_storage_classes(&self) -> Result<()> {
+        // JSON is YAML too.
+        let classes = include_str!("../manifests/storage.yaml");
+        self.apply(&format!("{classes}---\n{:#}\n", self.metadata_service()?)).map(drop)
+    }
+
+    fn metadata_service(&self) -> Result<Value> {
+        Ok(json!({
+            "apiVersion": "cbt.storage.k8s.io/v1beta1", "kind": "SnapshotMetadataService",
+            "metadata": {"name": DRIVER},
+            "spec": {
+                "audience": format!("snapshot-metadata.{DRIVER}"),
+                "address": format!("{}:{METADATA_PORT}", self.address()),
+                "caCert": self.authority.bundle()?,
+            },
+        }))
     }
 
     /// Waits until kubelet knows the drivers, without which the first volumes of a test fail.

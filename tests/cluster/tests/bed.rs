@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use carrack_cluster::{Bed, Cluster, Level, Options, down, image, sweep};
+use carrack_cluster::{Bed, Cluster, DRIVER, Level, Options, down, image, sweep};
 use tempfile::TempDir;
 
 /// Manifests of the pods and volumes below.
@@ -172,6 +172,7 @@ fn uses_everything(bed: &Bed) -> Result<()> {
     cluster.wait_for("pod/holder", "condition=Ready", 60)?;
     cluster.kill("csi-driver")?;
     cluster.start("csi-driver")?;
+    serves_changed_blocks(cluster)?;
     succeeds(cluster, "changer", limit)?;
     succeeds(cluster, "reader", limit)?;
     let read = logs(cluster, "reader")?;
@@ -219,6 +220,19 @@ fn uses_everything(bed: &Bed) -> Result<()> {
     cluster.wait_for(&format!("node/{}", cluster.node()), "condition=Ready", 60)
 }
 
+/// Somebody answers where the changed blocks of snapshots are to be asked for, with a certificate of the cluster.
+fn serves_changed_blocks(cluster: &Cluster) -> Result<()> {
+    let service = format!("snapshotmetadataservice/{DRIVER}");
+    let address = cluster.kubectl(&["get", &service, "-o", "jsonpath={.spec.address}"])?;
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--show-error", "--max-time", "10", "--output", "/dev/null", "--cacert"]);
+    curl.arg(cluster.kubeconfig().with_file_name("ca.crt")).arg(format!("https://{address}"));
+    let output = curl.output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "nobody tells changed blocks at {address}: {said}");
+    Ok(())
+}
+
 fn logs(cluster: &Cluster, pod: &str) -> Result<String> {
     cluster.kubectl(&["logs", pod])
 }
@@ -240,7 +254,7 @@ fn succeeds(cluster: &Cluster, pod: &str, limit: Duration) -> Result<()> {
 /// For whoever must find out why a test failed.
 fn describe(cluster: &Cluster) -> String {
     let mut text = cluster.kubectl(&["get", "pods,pvc,volumesnapshots,events"]).unwrap_or_default();
-    for part in ["kubelet", "csi-driver", "csi-provisioner", "csi-snapshotter"] {
+    for part in ["kubelet", "csi-driver", "csi-provisioner", "csi-snapshotter", "csi-snapshot-metadata"] {
         let log = fs::read_to_string(cluster.log(part)).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         let last = lines.get(lines.len().saturating_sub(20)..).unwrap_or_default();

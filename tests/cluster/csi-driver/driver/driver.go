@@ -33,11 +33,12 @@ type Config struct {
 	Logf            func(format string, arguments ...any)
 }
 
-// Driver serves the CSI identity, controller and node services.
+// Driver serves the CSI identity, controller, node and snapshot metadata services.
 type Driver struct {
 	csi.UnimplementedIdentityServer
 	csi.UnimplementedControllerServer
 	csi.UnimplementedNodeServer
+	csi.UnimplementedSnapshotMetadataServer
 
 	config Config
 	store  *storage.Store
@@ -51,10 +52,11 @@ func New(config Config, store *storage.Store) *Driver {
 
 // Serve answers calls until the context ends, and then finishes those that run.
 func (d *Driver) Serve(ctx context.Context) error {
-	server := grpc.NewServer(grpc.UnaryInterceptor(d.intercept))
+	server := grpc.NewServer(grpc.UnaryInterceptor(d.intercept), grpc.StreamInterceptor(d.interceptStream))
 	csi.RegisterIdentityServer(server, d)
 	csi.RegisterControllerServer(server, d)
 	csi.RegisterNodeServer(server, d)
+	csi.RegisterSnapshotMetadataServer(server, d)
 	listener, err := listen(d.config.Endpoint)
 	if err != nil {
 		return err
@@ -101,13 +103,20 @@ func listen(path string) (net.Listener, error) {
 
 // intercept applies the fault switches and logs each call with what it is about and how it ended.
 func (d *Driver) intercept(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	call := info.FullMethod[strings.LastIndexByte(info.FullMethod, '/')+1:]
+	call := callOf(info.FullMethod)
 	start := time.Now()
-	err := d.misbehave(ctx, call)
+	_, err := d.misbehave(ctx, call)
 	var response any
 	if err == nil {
 		response, err = handler(ctx, request)
 	}
+	return response, d.ended(call, about(request, response), start, err)
+}
+
+func callOf(method string) string { return method[strings.LastIndexByte(method, '/')+1:] }
+
+// ended logs a call and gives the error that its caller gets.
+func (d *Driver) ended(call, about string, start time.Time, err error) error {
 	// What has no code yet is an error of the machine: a program or system call that failed.
 	if _, coded := status.FromError(err); !coded {
 		err = status.Error(codes.Internal, err.Error())
@@ -116,9 +125,8 @@ func (d *Driver) intercept(ctx context.Context, request any, info *grpc.UnarySer
 	if err != nil {
 		words = fmt.Sprintf(" message=%q", status.Convert(err).Message())
 	}
-	d.config.Logf("call=%s%s outcome=%s took=%s%s", call, about(request, response), status.Code(err),
-		time.Since(start).Round(time.Millisecond), words)
-	return response, err
+	d.config.Logf("call=%s%s outcome=%s took=%s%s", call, about, status.Code(err), time.Since(start).Round(time.Millisecond), words)
+	return err
 }
 
 // about names the volume or snapshot of a call.
@@ -140,6 +148,12 @@ func about(request, response any) string {
 	}
 	if r, ok := request.(interface{ GetSnapshotId() string }); ok {
 		add("snapshot", r.GetSnapshotId())
+	}
+	if r, ok := request.(interface{ GetBaseSnapshotId() string }); ok {
+		add("base", r.GetBaseSnapshotId())
+	}
+	if r, ok := request.(interface{ GetTargetSnapshotId() string }); ok {
+		add("snapshot", r.GetTargetSnapshotId())
 	}
 	if r, ok := request.(interface{ GetTargetPath() string }); ok {
 		add("target", r.GetTargetPath())

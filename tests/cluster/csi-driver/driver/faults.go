@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -17,7 +18,8 @@ import (
 // Fault is what one switch of the faults file does to a call.
 type Fault struct {
 	DelaySeconds float64 `json:"delaySeconds"`
-	Fail         string  `json:"fail"` // "CODE: words" of a gRPC status
+	Fail         string  `json:"fail"`      // "CODE: words" of a gRPC status
+	FailAfter    int     `json:"failAfter"` // messages that a stream sends before it fails
 }
 
 // Which switch acts on which call. snapshotReady acts on no call but on what is said of a snapshot.
@@ -34,7 +36,12 @@ var faultOfCall = map[string]string{
 	"NodePublishVolume":      "nodePublish",
 	"NodeUnpublishVolume":    "nodeUnpublish",
 	"NodeExpandVolume":       "nodeExpand",
+	"GetMetadataAllocated":   "getMetadataAllocated",
+	"GetMetadataDelta":       "getMetadataDelta",
 }
+
+// Calls that are answered with a stream of messages.
+var streams = []string{"getMetadataAllocated", "getMetadataDelta"}
 
 const snapshotReady = "snapshotReady"
 
@@ -66,52 +73,72 @@ func readFaults(file string) (map[string]Fault, error) {
 		if !slices.Contains(known, name) {
 			return nil, status.Errorf(codes.Internal, "faults file %s: no fault %q; there are: %s", file, name, strings.Join(known, " "))
 		}
-		if name == snapshotReady && fault.Fail != "" {
-			return nil, status.Errorf(codes.Internal, "faults file %s: snapshotReady takes delaySeconds only", file)
-		}
-		if _, err := fault.failure(); err != nil {
+		if err := fault.check(name); err != nil {
 			return nil, status.Errorf(codes.Internal, "faults file %s: %s: %v", file, name, err)
 		}
 	}
 	return faults, nil
 }
 
+func (f Fault) check(name string) error {
+	if name == snapshotReady && (f.Fail != "" || f.FailAfter != 0) {
+		return errors.New("it takes delaySeconds only")
+	}
+	if f.FailAfter != 0 && !slices.Contains(streams, name) {
+		return fmt.Errorf("it sends no stream: failAfter is for %s", strings.Join(streams, " "))
+	}
+	if f.FailAfter < 0 || f.FailAfter > 0 && f.Fail == "" {
+		return errors.New("failAfter is a number of messages, and needs fail beside it")
+	}
+	_, _, err := f.parsed()
+	return err
+}
+
 // failure gives the error that a fault asks for, nil if it asks for none.
-func (f Fault) failure() (failure, err error) {
+func (f Fault) failure() error {
+	code, words, err := f.parsed()
+	if err != nil {
+		return err
+	}
+	return status.Error(code, words)
+}
+
+// parsed gives the code and the words of an error, OK if none is asked for.
+func (f Fault) parsed() (codes.Code, string, error) {
 	if f.Fail == "" {
-		return nil, nil
+		return codes.OK, "", nil
 	}
 	name, words, found := strings.Cut(f.Fail, ":")
 	var code codes.Code
 	if !found || code.UnmarshalJSON([]byte(`"`+name+`"`)) != nil || code == codes.OK {
-		return nil, errors.New(`fail must be "CODE: words" with a gRPC code such as INTERNAL or UNAVAILABLE`)
+		return codes.OK, "", errors.New(`fail must be "CODE: words" with a gRPC code such as INTERNAL or UNAVAILABLE`)
 	}
-	return status.Error(code, strings.TrimSpace(words)), nil
+	return code, strings.TrimSpace(words), nil
 }
 
-// misbehave delays and fails a call as the faults file says. A caller that gives up ends the delay.
-func (d *Driver) misbehave(ctx context.Context, call string) error {
+// misbehave delays and fails a call as the faults file says, and gives the fault: what a stream fails with after some
+// messages is still to come. A caller that gives up ends the delay.
+func (d *Driver) misbehave(ctx context.Context, call string) (Fault, error) {
 	name, known := faultOfCall[call]
 	if !known {
-		return nil
+		return Fault{}, nil
 	}
 	faults, err := readFaults(d.config.FaultsFile)
 	if err != nil {
-		return err
+		return Fault{}, err
 	}
 	fault := faults[name]
 	if fault.DelaySeconds > 0 {
 		select {
 		case <-time.After(seconds(fault.DelaySeconds)):
 		case <-ctx.Done():
-			return status.FromContextError(ctx.Err()).Err()
+			return fault, status.FromContextError(ctx.Err()).Err()
 		}
 	}
-	failure, err := fault.failure()
-	if err != nil {
-		return err
+	if fault.FailAfter > 0 {
+		return fault, nil
 	}
-	return failure
+	return fault, fault.failure()
 }
 
 // readyAfter tells how long a snapshot is not yet ready to use after it was taken.
