@@ -168,6 +168,79 @@ pub struct BackupTask {
     /// Whether nothing is written if anything could not be read.
     #[serde(default)]
     pub strict: bool,
+    /// Of a device: how its storage tells what has changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<ChangeTracking>,
+}
+
+/// How the storage of a device tells what has changed since an earlier snapshot of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ChangeTracking {
+    /// What is read. The snapshot in the repository keeps it, for the next backup to ask by, and for a retry to go on by.
+    pub state: VolumeState,
+    /// Who tells what has changed; nobody if nothing is said, and then nothing is said of it in the result either.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub list: Option<ListSource>,
+}
+
+/// Who tells what has changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum ListSource {
+    /// The service of the storage.
+    Service(MetadataService),
+    /// There is a service that cannot be asked.
+    #[serde(rename_all = "camelCase")]
+    Unavailable {
+        /// Why not.
+        because: String,
+    },
+}
+
+/// A snapshot of a volume, as its storage knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct VolumeState {
+    /// The CSI driver.
+    pub driver: String,
+    /// Its handle of the volume.
+    pub volume: String,
+    /// Its handle of the snapshot.
+    pub snapshot: String,
+}
+
+impl VolumeState {
+    /// In one text, for the change identifier of a snapshot in the repository.
+    pub fn to_text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Reads such a text; none if it is another one.
+    pub fn from_text(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+
+    /// Whether both are of the same volume.
+    pub fn is_of_volume_of(&self, other: &Self) -> bool {
+        (&self.driver, &self.volume) == (&other.driver, &other.volume)
+    }
+}
+
+/// The `SnapshotMetadata` service that stands beside a CSI driver.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MetadataService {
+    /// Host and port.
+    pub address: String,
+    /// PEM file with the authorities to trust.
+    pub ca_file: String,
+    /// File with the token that it asks for.
+    pub token_file: String,
+    /// Namespace of the `VolumeSnapshot` that is read.
+    pub namespace: String,
+    /// Its name.
+    pub snapshot: String,
 }
 
 /// Bring a snapshot back.

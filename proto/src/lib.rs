@@ -12,12 +12,12 @@ mod result;
 mod sealed;
 
 pub use job::{
-    BackupTask, Job, Keys, MaintainTask, Place, RepositoryAccess, Resources, RestoreTask, Source, Target,
-    Task,
+    BackupTask, ChangeTracking, Job, Keys, ListSource, MaintainTask, MetadataService, Place,
+    RepositoryAccess, Resources, RestoreTask, Source, Target, Task, VolumeState,
 };
 pub use progress::Progress;
 pub use result::{
-    BackupOutput, ConnectOutput, JobResult, MaintainOutput, Outcome, Output, Problem, RestoreOutput,
+    BackupOutput, Changes, ConnectOutput, JobResult, MaintainOutput, Outcome, Output, Problem, RestoreOutput,
     TERMINATION_MESSAGE_LIMIT,
 };
 pub use sealed::{SealError, SealKey};

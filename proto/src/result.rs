@@ -117,6 +117,25 @@ pub struct BackupOutput {
     pub files: u64,
     /// Entries that rules left out.
     pub excluded: u64,
+    /// Of a device whose storage was asked what has changed: what it said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<Changes>,
+}
+
+/// What a storage said of changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Changes {
+    /// So many bytes lie in blocks that differ from the snapshot before; only those were read.
+    Listed {
+        /// Bytes.
+        bytes: u64,
+    },
+    /// There was no list to go by, so all was read.
+    Unknown {
+        /// Why not.
+        because: String,
+    },
 }
 
 /// What a restore wrote.
@@ -159,6 +178,11 @@ impl JobResult {
         let mut shown = self.clone();
         shown.message = cut(&shown.message);
         shown.next = shown.next.as_deref().map(cut);
+        if let Some(Output::Backup(BackupOutput { changes: Some(Changes::Unknown { because }), .. })) =
+            &mut shown.output
+        {
+            *because = cut(because);
+        }
         shown.first_problems.truncate(NAMED_PROBLEMS);
         for problem in &mut shown.first_problems {
             problem.item = cut(&problem.item);

@@ -69,6 +69,7 @@ fn a_job_is_read_as_it_was_written_and_refuses_what_it_does_not_know() {
             cloned: true,
             force: false,
             strict: false,
+            changes: None,
         }),
     };
     let text = serde_json::to_string(&job).expect("JSON");

@@ -88,6 +88,16 @@ pub async fn backup(
     done.map(|report| BackupReport { doubts: doubts.len() as u64, ..report })
 }
 
+/// The snapshot that a backup of this source by this host would be compared with, if it were begun now.
+pub async fn parent_of(
+    repository: &Repository,
+    host: &str,
+    source: &BackupSource,
+) -> Result<Option<Snapshot>> {
+    let lineage = repository.lineage(host, &source_paths(source)?);
+    latest(repository, lineage, source_kind(source)).await
+}
+
 /// One backup within its session.
 async fn run_session(
     repository: &Repository,

@@ -140,6 +140,13 @@ impl Repository {
         if text == "latest" {
             return self.latest(filter, None, 0).await;
         }
+        // Who says the whole name needs no list, which may be long.
+        if let Ok(session) = text.parse::<SessionName>()
+            && session.kind == SessionKind::Backup
+            && let Some(snapshot) = self.known(session).await?.filter(|snapshot| filter.matches(snapshot))
+        {
+            return Ok(snapshot);
+        }
         let list = self.snapshots().await?;
         let matching = list.snapshots.iter().filter(|snapshot| filter.matches(snapshot));
         let by_id = |snapshot: &&Snapshot| {
@@ -156,6 +163,15 @@ impl Repository {
                 Err(Error::not_found(format!("there is no snapshot {text:?}{of}"))
                     .with_hint("see what there is: carrack snapshots"))
             }
+        }
+    }
+
+    /// The snapshot with this name, if there is one.
+    async fn known(&self, session: SessionName) -> Result<Option<Snapshot>> {
+        match self.snapshot(session).await {
+            Ok(snapshot) => Ok(Some(snapshot)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

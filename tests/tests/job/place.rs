@@ -193,7 +193,15 @@ impl Place {
 
 /// A backup of a source, without more ado.
 pub(crate) fn of(source: Source) -> BackupTask {
-    BackupTask { source, tags: vec![], exclude: vec![], cloned: false, force: false, strict: false }
+    BackupTask {
+        source,
+        tags: vec![],
+        exclude: vec![],
+        cloned: false,
+        force: false,
+        strict: false,
+        changes: None,
+    }
 }
 
 /// The newest of the source to a place.

@@ -156,11 +156,12 @@ const DEFAULT_NAME: &str = "stdin";
 pub(crate) async fn run(context: &Context, args: &BackupArgs) -> Result<Outcome> {
     let config = context.config()?;
     let source = source(context, args)?;
-    let mut store = engine::store(&config).await?;
-    if args.dry_run {
-        store = DryRunStore::over(store);
-    }
-    let repository = engine::open_place(context, store, &config.place).await?;
+    let repository = if args.dry_run {
+        let store = DryRunStore::over(engine::store(&config).await?);
+        engine::open_place(context, store, &config.place).await?
+    } else {
+        engine::open(context).await?
+    };
     let options = BackupOptions {
         host: host(args)?,
         user: user::name(),

@@ -17,6 +17,7 @@ use crate::cli::{
     signals,
 };
 
+mod changes;
 mod place;
 mod plan;
 mod read;

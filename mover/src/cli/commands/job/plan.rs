@@ -10,6 +10,7 @@ use carrack_proto::{
 };
 use clap::Parser as _;
 
+use super::changes::ChangeList;
 use crate::cli::args::Cli;
 
 #[cfg(test)]
@@ -84,9 +85,13 @@ pub(super) fn bundle(source: &Source) -> Vec<String> {
     vec!["key".to_owned(), "bundle".to_owned(), format!("--host={host}"), format!("--path={path}")]
 }
 
-/// Writes a snapshot, without a directory that is not part of its contents.
-pub(super) fn backup(task: &BackupTask, left_out: Option<&Path>) -> Result<Vec<String>> {
-    let BackupTask { source, tags, exclude, cloned, force, strict } = task;
+/// Writes a snapshot: without a directory that is not part of its contents; of a device, by a list of what has changed on it.
+pub(super) fn backup(
+    task: &BackupTask,
+    left_out: Option<&Path>,
+    list: Option<&ChangeList>,
+) -> Result<Vec<String>> {
+    let BackupTask { source, tags, exclude, cloned, force, strict, changes } = task;
     let mut words = vec!["backup".to_owned(), format!("--host={}", source.host)];
     for tag in tags {
         if tag.contains(',') {
@@ -102,6 +107,10 @@ pub(super) fn backup(task: &BackupTask, left_out: Option<&Path>) -> Result<Vec<S
     words.extend(strict.then(|| "--strict".to_owned()));
     match &source.place {
         Place::Directory(root) => {
+            if changes.is_some() {
+                return Err(Error::invalid(format!("changed blocks say nothing of the directory {root}"))
+                    .with_hint("ask for them of a device only"));
+            }
             words.push("--one-file-system".to_owned());
             words.extend(exclude.iter().map(|pattern| format!("--exclude={}", rooted(pattern, root))));
             let left_out = left_out.map(|path| literal(&path.display().to_string()));
@@ -114,6 +123,11 @@ pub(super) fn backup(task: &BackupTask, left_out: Option<&Path>) -> Result<Vec<S
                     .with_hint("leave the patterns out"));
             }
             words.push(format!("--device={path}"));
+            words.extend(changes.as_ref().map(|changes| format!("--change-id={}", changes.state.to_text())));
+            if let Some(list) = list {
+                words.push(format!("--changed-blocks={}", list.path().display()));
+                words.push(format!("--parent={}", list.parent()));
+            }
         }
     }
     Ok(words)

@@ -12,14 +12,17 @@ use carrack_mover::{
     repo::{Repository, SnapshotFilter},
 };
 use carrack_proto::{
-    BackupOutput, BackupTask, ConnectOutput, Job, MaintainOutput, MaintainTask, Output, Place, RestoreOutput,
-    RestoreTask, Source, Task,
+    BackupOutput, BackupTask, ChangeTracking, Changes, ConnectOutput, Job, MaintainOutput, MaintainTask,
+    Output, Place, RestoreOutput, RestoreTask, Source, Task,
 };
 use serde::Serialize;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::{place, plan, read};
+use super::{
+    changes::{self, ChangeList},
+    place, plan, read,
+};
 use crate::cli::{
     args::Command,
     commands::key::{self, KeyArgs, KeyWhat},
@@ -129,7 +132,9 @@ impl<'j> Tasks<'j> {
     async fn backup(&self, task: &BackupTask, output: &mut Option<Output>) -> Result<Outcome> {
         place::require(&task.source.place)?;
         let left_out = place::lost_and_found(&task.source.place);
-        let outcome = self.verb(&plan::backup(task, left_out.as_deref())?, None).await?;
+        let (opened, changes) = self.changes(task).await?;
+        let list = changes.as_ref().and_then(|known| known.as_ref().ok());
+        let outcome = self.verb(&plan::backup(task, left_out.as_deref(), list)?, opened).await?;
         let summary = self.record.take_summary();
         *output = Some(Output::Backup(BackupOutput {
             snapshot: summary["session"].as_str().map(str::to_owned),
@@ -139,8 +144,30 @@ impl<'j> Tasks<'j> {
             stored_bytes: number(&summary, "data_added_packed"),
             files: number(&summary, "total_files_processed"),
             excluded: number(&summary, "excluded"),
+            changes: changes.map(|known| match known {
+                Ok(list) => Changes::Listed { bytes: list.bytes() },
+                Err(because) => Changes::Unknown { because },
+            }),
         }));
         Ok(outcome)
+    }
+
+    /// What the storage says has changed, if it is to be asked, and the repository that was opened for it.
+    async fn changes(
+        &self,
+        task: &BackupTask,
+    ) -> Result<(Option<Repository>, Option<Result<ChangeList, String>>)> {
+        let (Some(ChangeTracking { state, list: Some(list) }), Place::Device(device)) =
+            (&task.changes, &task.source.place)
+        else {
+            return Ok((None, None));
+        };
+        let repository = self.open().await?;
+        let known = changes::ask(&repository, task, (state, list), device).await?;
+        if let Err(because) = &known {
+            tracing::info!(because, "all of the device is read");
+        }
+        Ok((Some(repository), Some(known)))
     }
 
     async fn restore(&self, task: &RestoreTask, output: &mut Option<Output>) -> Result<Outcome> {

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use carrack_proto::{Target, Task, VERSION};
+use carrack_proto::{ChangeTracking, Target, Task, VERSION, VolumeState};
 
 use super::*;
 use crate::cli::args::{Command, PathStyle};
@@ -14,7 +14,15 @@ fn directory() -> Place {
 }
 
 fn of(source: Source) -> BackupTask {
-    BackupTask { source, tags: vec![], exclude: vec![], cloned: false, force: false, strict: false }
+    BackupTask {
+        source,
+        tags: vec![],
+        exclude: vec![],
+        cloned: false,
+        force: false,
+        strict: false,
+        changes: None,
+    }
 }
 
 fn to(place: Place) -> RestoreTask {
@@ -49,28 +57,36 @@ fn line(words: &[String]) -> String {
 fn a_backup() {
     let mut task = of(source(directory()));
     assert_eq!(
-        line(&backup(&task, None).unwrap()),
+        line(&backup(&task, None, None).unwrap()),
         "backup --host=east/shop/data --one-file-system -- /data"
     );
     task.tags = vec!["nightly".into(), "-x".into()];
     task.exclude = vec!["/tmp/*".into(), "*.iso".into(), "!/tmp/keep".into(), "data".into()];
     (task.cloned, task.force) = (true, true);
     assert_eq!(
-        line(&backup(&task, Some(Path::new("/data/lost+found"))).unwrap()),
+        line(&backup(&task, Some(Path::new("/data/lost+found")), None).unwrap()),
         "backup --host=east/shop/data --tag=nightly --tag=-x --ignore-ctime --ignore-inode --force \
          --one-file-system --exclude=/data/tmp/* --exclude=/data/**/*.iso --exclude=!/data/tmp/keep \
          --exclude=/data/**/data --exclude=/data/lost+found -- /data"
     );
     task.tags = vec!["a,b".into()];
-    assert!(backup(&task, None).unwrap_err().to_string().contains("comma"));
+    assert!(backup(&task, None, None).unwrap_err().to_string().contains("comma"));
 }
 
 #[test]
 fn a_backup_of_a_device() {
     let mut task = of(source(Place::Device("/dev/data".into())));
-    assert_eq!(line(&backup(&task, None).unwrap()), "backup --host=east/shop/data --device=/dev/data");
+    assert_eq!(line(&backup(&task, None, None).unwrap()), "backup --host=east/shop/data --device=/dev/data");
+    let state = VolumeState { driver: "csi".into(), volume: "v".into(), snapshot: "s".into() };
+    task.changes = Some(ChangeTracking { state, list: None });
+    assert_eq!(
+        line(&backup(&task, None, None).unwrap()),
+        r#"backup --host=east/shop/data --device=/dev/data --change-id={"driver":"csi","volume":"v","snapshot":"s"}"#
+    );
     task.exclude = vec!["*.iso".into()];
-    assert!(backup(&task, None).unwrap_err().to_string().contains("/dev/data"));
+    assert!(backup(&task, None, None).unwrap_err().to_string().contains("/dev/data"));
+    (task.exclude, task.source.place) = (vec![], directory());
+    assert!(backup(&task, None, None).unwrap_err().to_string().contains("changed blocks"));
 }
 
 #[test]
