@@ -177,6 +177,7 @@ yes delete volumesnapshots.snapshot.storage.k8s.io shop
 yes create volumesnapshotcontents.snapshot.storage.k8s.io -
 yes delete volumesnapshotcontents.snapshot.storage.k8s.io -
 yes list volumesnapshotclasses.snapshot.storage.k8s.io -
+yes get snapshotmetadataservices.cbt.storage.k8s.io -
 yes create events.events.k8s.io shop
 yes get namespaces/kube-system -
 yes create pods carrack
@@ -206,6 +207,8 @@ no restore clusterrepositories.carrack.dev -
 no list namespaces -
 no get nodes -
 no create serviceaccounts carrack --subresource=token
+yes create serviceaccounts/carrack-changed-blocks carrack --subresource=token
+no create serviceaccounts/carrack-controller carrack --subresource=token
 no create clusterrolebindings.rbac.authorization.k8s.io -
 no impersonate users -
 RIGHTS

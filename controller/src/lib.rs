@@ -10,6 +10,7 @@
 pub mod access;
 pub mod backup;
 pub mod bundle;
+pub mod changes;
 pub mod condition;
 pub mod context;
 pub mod error;

@@ -8,6 +8,7 @@ use kube::{Api, ResourceExt as _, api::ListParams};
 use serde_json::json;
 
 use crate::{
+    changes::{self, Base},
     context::Context,
     error::{Error, Result},
     live,
@@ -22,8 +23,13 @@ const CUT_LIMIT: SignedDuration = SignedDuration::from_mins(5);
 /// Deletes what there is, as far as it can go now; true if nothing is left.
 ///
 /// Pods go first, for they use the rest; volumes before the snapshots that they were made from; what was borrowed before its
-/// owner. A volume that is to be handed over is spared.
-pub async fn sweep(context: &Context, owner: &Owner, spared: Option<&str>) -> Result<bool> {
+/// owner. A volume that is to be handed over is spared, and a snapshot stays that the next backup goes by.
+pub async fn sweep(
+    context: &Context,
+    owner: &Owner,
+    spared: Option<&str>,
+    base: Option<&Base>,
+) -> Result<bool> {
     let own = &context.settings.namespace;
     let client = || context.client.clone();
     if !gone(&Api::<Pod>::namespaced(client(), own), owner).await? {
@@ -46,7 +52,7 @@ pub async fn sweep(context: &Context, owner: &Owner, spared: Option<&str>) -> Re
         return Ok(false);
     }
     let volumes = volumes(context, owner, spared).await?;
-    let snapshots = snapshots(context, owner).await?;
+    let snapshots = snapshots(context, owner, base).await?;
     Ok(secrets && volumes && snapshots)
 }
 
@@ -79,7 +85,7 @@ async fn let_go(context: &Context, owner: &Owner, name: &str) -> Result<()> {
 }
 
 /// Snapshots and contents: the borrowed ones, then the one that owns what is at the storage.
-async fn snapshots(context: &Context, owner: &Owner) -> Result<bool> {
+async fn snapshots(context: &Context, owner: &Owner, base: Option<&Base>) -> Result<bool> {
     let contents: Api<VolumeSnapshotContent> = Api::all(context.client.clone());
     let borrowed: Api<VolumeSnapshot> = Api::namespaced(context.client.clone(), &context.settings.namespace);
     if !kind_is_served(&contents).await? {
@@ -111,14 +117,13 @@ async fn snapshots(context: &Context, owner: &Owner) -> Result<bool> {
         if is_being_cut(context, &snapshot, content.as_ref()) {
             continue;
         }
-        // A class that retains would leave at the storage what nobody knows of.
-        if let Some(content) = content.filter(|content| content.spec.deletion_policy != "Delete") {
-            objects::change(
-                &contents,
-                &content.name_any(),
-                json!({ "spec": { "deletionPolicy": "Delete" } }),
-            )
-            .await?;
+        if let Some(base) = base
+            && base.settle(context, owner, &snapshot, content.as_ref()).await?
+        {
+            continue;
+        }
+        if let Some(content) = &content {
+            changes::delete_with_its_snapshot(context, content).await?;
         }
         end(&beside, &snapshot).await?;
     }

@@ -145,6 +145,18 @@ pub struct BackupProgress {
     pub total_bytes: i64,
 }
 
+/// What a driver said has changed in a volume since the snapshot before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ChangedBlocksStatus {
+    /// Bytes in blocks that have changed; only those were read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<i64>,
+    /// Why there was no list to go by, so that all of the volume was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown: Option<String>,
+}
+
 /// What is known of a backup.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -191,6 +203,12 @@ pub struct DataMoverBackupStatus {
     /// Bytes of the volume's files, or of the device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logical_bytes: Option<i64>,
+    /// Bytes that were read from the volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_bytes: Option<i64>,
+    /// What the driver said has changed, if it was to be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_blocks: Option<ChangedBlocksStatus>,
     /// Bytes that the repository did not have yet, before compression.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub added_bytes: Option<i64>,

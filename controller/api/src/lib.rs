@@ -14,12 +14,12 @@ mod restore;
 mod shared;
 
 pub use backup::{
-    BackupPhase, BackupProgress, BackupType, Consistency, DataMoverBackup, DataMoverBackupSpec,
-    DataMoverBackupStatus, DeletionPolicy,
+    BackupPhase, BackupProgress, BackupType, ChangedBlocksStatus, Consistency, DataMoverBackup,
+    DataMoverBackupSpec, DataMoverBackupStatus, DeletionPolicy,
 };
 pub use mover_type::{
-    Concurrency, DataMoverType, DataMoverTypeSpec, DataMoverTypeStatus, PodTemplate, StorageClassSettings,
-    Timeouts, WithoutSnapshots,
+    ChangedBlocks, Concurrency, DataMoverType, DataMoverTypeSpec, DataMoverTypeStatus, PodTemplate,
+    StorageClassSettings, Timeouts, WithoutSnapshots,
 };
 pub use names::{GROUP, MOVER_PROVISIONER, VERSION, annotation, condition, finalizer, label, reason};
 pub use repository::{

@@ -48,6 +48,9 @@ pub struct DataMoverTypeSpec {
     /// What becomes of volumes of which no snapshot can be made.
     #[serde(default)]
     pub without_snapshots: WithoutSnapshots,
+    /// Whether drivers are asked which blocks of a raw block volume have changed since the last backup.
+    #[serde(default)]
+    pub changed_blocks: ChangedBlocks,
     /// How many run at once.
     #[serde(default)]
     pub concurrency: Concurrency,
@@ -71,6 +74,17 @@ pub enum WithoutSnapshots {
     /// The volume itself is read, on the node where it is used. What changes meanwhile is backed up as it is when it is read,
     /// so the files are not all of one moment; the backup says so.
     Live,
+}
+
+/// Whether drivers are asked which blocks have changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ChangedBlocks {
+    /// Where the driver has a `SnapshotMetadataService`. For the driver to compare with, the snapshot of the last backup of each
+    /// raw block volume stays at the storage until the next one.
+    #[default]
+    WhereOffered,
+    /// Never: all of a volume is read, and no snapshot stays.
+    Never,
 }
 
 /// How mover pods look.

@@ -15,6 +15,8 @@ pub mod label {
     pub const OWNER_KIND: &str = "carrack.dev/owner-kind";
     /// What a mover pod does: `backup`, `restore`, `bundle`, `connect`, `maintain`, `forget`.
     pub const TASK: &str = "carrack.dev/task";
+    /// On a snapshot that stays so that the next backup reads only what has changed: what it is the base of, as digits.
+    pub const BASE: &str = "carrack.dev/base";
     /// Who made it, as Kubernetes recommends.
     pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
     /// Value of [`MANAGED_BY`].
@@ -33,6 +35,8 @@ pub mod annotation {
     pub const MOVER_TYPE: &str = "carrack.dev/mover-type";
     /// On a mover pod: the nodes that had no room for it, with commas.
     pub const AVOIDED_NODES: &str = "carrack.dev/avoided-nodes";
+    /// On a snapshot that stays: what it stays for, for people.
+    pub const BASE_OF: &str = "carrack.dev/base-of";
     /// On a second name of a volume, which a mover mounts: the volume that it stands for.
     pub const ALIAS_OF: &str = "carrack.dev/alias-of";
 }

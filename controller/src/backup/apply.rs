@@ -12,6 +12,7 @@ use super::{
 use crate::{
     access::{Access, Resolution},
     bundle::{self, Bundle},
+    changes::{self, Tracking},
     context::Context,
     error::Result,
     objects, placement,
@@ -37,7 +38,7 @@ pub(super) async fn apply(context: &Context, seen: &mut Observed, decision: &Dec
             Step::Expose => seen.exposed = expose(context, &owner, seen).await?,
             Step::Start => start(context, &owner, seen).await?,
             Step::Stop { at_once } => pod::stop(context, &pod_name(&owner, tries(seen)), *at_once).await?,
-            Step::Sweep => seen.clean = sweep(context, &owner, None).await?,
+            Step::Sweep { base } => seen.clean = sweep(context, &owner, None, base.as_ref()).await?,
             Step::Forget => super::forget::start(context, &owner, seen).await?,
         }
     }
@@ -110,6 +111,12 @@ async fn start(context: &Context, owner: &Owner, seen: &mut Observed) -> Result<
     let found_out = found_out.or(origin.live.is_some().then_some(true));
     let mode = origin.shape.mode;
     let users = placement::users(context, &access.mover_type, found_out, mode).await?;
+    let tracking = match &seen.content {
+        Some(content) if origin.live.is_none() => {
+            changes::tracking(context, &access.mover_type.spec, mode, content, &lent_name(owner)).await?
+        }
+        _ => None,
+    };
     let made = MoverPod {
         name: pod_name(owner, tries(seen)),
         owner,
@@ -124,7 +131,7 @@ async fn start(context: &Context, owner: &Owner, seen: &mut Observed) -> Result<
             avoided: Vec::new(),
         }),
         host_users: users.host,
-        files: files(context, owner, seen, access, origin, (bundle.clone(), users.strict)),
+        files: files(context, owner, seen, (access, origin), (bundle.clone(), users.strict), tracking),
     };
     seen.crowded = !placement::start(context, made, &access.mover_type).await?;
     Ok(())
@@ -134,11 +141,12 @@ fn files(
     context: &Context,
     owner: &Owner,
     seen: &Observed,
-    access: &Access,
-    origin: &Origin,
+    (access, origin): (&Access, &Origin),
     (bundle, strict): (Vec<u8>, bool),
+    tracking: Option<Tracking>,
 ) -> JobFiles {
     let config = &seen.backup.spec.config;
+    let (changes, metadata) = tracking.map_or((None, None), |told| (Some(told.job), told.files));
     let mut tags = pod::list(config, "tags");
     if origin.live.is_some() {
         tags.push(LIVE_TAG.to_owned());
@@ -150,7 +158,9 @@ fn files(
         cloned: origin.live.is_none(),
         force: config.get("force").is_some_and(|value| value == "true"),
         strict,
+        changes,
     };
-    let key = KeyFile::Bundle(bundle);
-    JobFiles::new(&access.location, &access.credentials, key, &access.mover_type.spec, Task::Backup(task))
+    let (key, mover_type) = (KeyFile::Bundle(bundle), &access.mover_type.spec);
+    let files = JobFiles::new(&access.location, &access.credentials, key, mover_type, Task::Backup(task));
+    JobFiles { metadata, ..files }
 }

@@ -3,18 +3,22 @@
 use std::time::Duration;
 
 use carrack_controller_api::{
-    BackupPhase as Phase, BackupType, Consistency, DataMoverBackupStatus as Status, DeletionPolicy,
+    BackupPhase as Phase, BackupType, ChangedBlocksStatus, Consistency, DataMoverBackupStatus as Status,
     condition as conditions, reason,
 };
-use carrack_proto::{JobResult, Outcome, Output};
+use carrack_proto::{Changes, JobResult, Outcome, Output};
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 
-use super::observe::{Observed, Origin};
+use super::{
+    ending,
+    observe::{Observed, Origin},
+};
 use crate::{
     access::{Access, Resolution},
     bundle::Bundle,
+    changes::Base,
     condition,
     error::Obstacle,
     figures::{self, signed},
@@ -40,7 +44,10 @@ pub(super) enum Step {
         at_once: bool,
     },
     /// What was made is deleted.
-    Sweep,
+    Sweep {
+        /// But for the snapshot that the next backup goes by, if it is to stay.
+        base: Option<Base>,
+    },
     /// The snapshot is forgotten in the repository.
     Forget,
     /// The finalizer is taken off.
@@ -68,10 +75,10 @@ pub(super) fn decide(seen: &Observed) -> Option<Decision> {
     status.observed_generation = backup.metadata.generation;
     let held = backup.finalizers().iter().any(|found| found == carrack_controller_api::finalizer::CLEAN_UP);
     if backup.metadata.deletion_timestamp.is_some() {
-        return held.then(|| leave(seen, status));
+        return held.then(|| ending::leave(seen, status));
     }
     if status.phase.is_final() {
-        return Some(after(seen, status));
+        return Some(ending::after(seen, status));
     }
     if backup.spec.cancel {
         return Some(cancel(seen, status, "stopped on request"));
@@ -295,6 +302,8 @@ fn finish(seen: &Observed, mut status: Status, result: &JobResult) -> Decision {
     if let Some(output) = written {
         status.snapshot_id.clone_from(&output.snapshot);
         status.logical_bytes = Some(signed(output.logical_bytes));
+        status.read_bytes = Some(signed(output.read_bytes));
+        status.changed_blocks = output.changes.as_ref().map(changed_blocks);
         status.added_bytes = Some(signed(output.added_bytes));
         status.stored_bytes = Some(signed(output.stored_bytes));
         status.progress = Some(figures::complete(output.logical_bytes));
@@ -323,6 +332,13 @@ fn finish(seen: &Observed, mut status: Status, result: &JobResult) -> Decision {
             let obstacle = pod::failure(result);
             if obstacle.may_pass { try_again(seen, status, &obstacle) } else { fail(seen, status, &obstacle) }
         }
+    }
+}
+
+fn changed_blocks(told: &Changes) -> ChangedBlocksStatus {
+    match told {
+        Changes::Listed { bytes } => ChangedBlocksStatus { bytes: Some(signed(*bytes)), unknown: None },
+        Changes::Unknown { because } => ChangedBlocksStatus { bytes: None, unknown: Some(because.clone()) },
     }
 }
 
@@ -369,7 +385,7 @@ fn blocked(seen: &Observed, mut status: Status, obstacle: &Obstacle) -> Decision
 }
 
 /// It is to stop: first the pod, then all.
-fn cancel(seen: &Observed, mut status: Status, why: &str) -> Decision {
+pub(super) fn cancel(seen: &Observed, mut status: Status, why: &str) -> Decision {
     if seen.pod.is_alive() {
         let at_once =
             matches!(&seen.pod, PodState::Ending { deadline } if retry::overdue(seen.now, *deadline));
@@ -410,70 +426,14 @@ fn end(seen: &Observed, mut status: Status, phase: Phase, reason: &str, message:
     Decision { steps: Vec::new(), status, again: Some(Duration::ZERO) }
 }
 
-/// After its end: what was made for it goes.
-fn after(seen: &Observed, mut status: Status) -> Decision {
-    if condition::is_true(&status.conditions, conditions::CLEANED_UP) {
-        return Decision { status, ..Decision::default() };
-    }
-    if seen.clean {
-        mark(
-            seen,
-            &mut status,
-            conditions::CLEANED_UP,
-            Some(true),
-            reason::SUCCEEDED,
-            "nothing that was made for it is left",
-        );
-        return Decision { status, ..Decision::default() };
-    }
-    Decision { steps: vec![Step::Sweep], status, again: Some(SOON) }
-}
-
-/// It is deleted: stopped first, then cleaned up, then let go.
-fn leave(seen: &Observed, status: Status) -> Decision {
-    if !status.phase.is_final() {
-        return cancel(seen, status, "stopped: the backup was deleted");
-    }
-    let known = status.conditions.iter().any(|found| found.type_ == conditions::FORGOTTEN);
-    if seen.backup.spec.deletion_policy == DeletionPolicy::Delete && status.snapshot_id.is_some() && !known {
-        return forget(seen, status);
-    }
-    let step = if seen.clean { Step::LetGo } else { Step::Sweep };
-    Decision { steps: vec![step], status, again: Some(SOON) }
-}
-
-/// The snapshot goes before the rest does: what forgets it is a pod of this backup too. A repository that is gone must not
-/// hold the backup for ever.
-fn forget(seen: &Observed, mut status: Status) -> Decision {
-    let stays = match &seen.resolution {
-        Resolution::Ready(access) if status.repository_id.as_ref() == Some(&access.repository_id) => None,
-        _ => Some("its repository is not that of the mover type any more, or not ready"),
-    };
-    let (done, why) = match (&seen.forgets, stays) {
-        (_, Some(why)) => (false, why.to_owned()),
-        (PodState::Missing, None) => {
-            return Decision { steps: vec![Step::Forget], status, again: Some(PROGRESS) };
-        }
-        (PodState::Finished { result, .. }, None) => {
-            (result.outcome == Outcome::Completed, result.message.clone())
-        }
-        (PodState::Lost(lost), None) => (false, lost.message.clone()),
-        (PodState::Waiting { .. } | PodState::Running { .. } | PodState::Ending { .. }, None) => {
-            return Decision { status, again: Some(PROGRESS), ..Decision::default() };
-        }
-    };
-    let reason = if done { reason::SUCCEEDED } else { reason::MOVER_FAILED };
-    let message = if done {
-        "the snapshot is forgotten".to_owned()
-    } else {
-        format!("the snapshot stays until the rules of the repository forget it: {why}")
-    };
-    mark(seen, &mut status, conditions::FORGOTTEN, Some(done), reason, &message);
-    status.message = Some(message);
-    Decision { status, again: Some(Duration::ZERO), ..Decision::default() }
-}
-
-fn mark(seen: &Observed, status: &mut Status, kind: &str, value: Option<bool>, reason: &str, message: &str) {
+pub(super) fn mark(
+    seen: &Observed,
+    status: &mut Status,
+    kind: &str,
+    value: Option<bool>,
+    reason: &str,
+    message: &str,
+) {
     condition::set(
         &mut status.conditions,
         kind,

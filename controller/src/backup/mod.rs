@@ -2,6 +2,7 @@
 
 mod apply;
 mod decide;
+mod ending;
 mod forget;
 mod observe;
 #[cfg(test)]

@@ -3,7 +3,7 @@ use carrack_controller_api::{
     DataMoverBackupStatus, DataMoverType, DataMoverTypeSpec, DeletionPolicy, Location, RepositoryRef,
     finalizer, reason,
 };
-use carrack_proto::{BackupOutput, JobResult, Outcome, Output};
+use carrack_proto::{BackupOutput, Changes, JobResult, Outcome, Output};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{api::core::v1::PersistentVolume, apimachinery::pkg::apis::meta::v1::Time};
 
@@ -223,6 +223,51 @@ fn preparation_has_its_limit_and_says_what_was_in_the_way() {
 }
 
 #[test]
+fn the_snapshot_of_a_block_volume_stays_once_its_driver_was_asked() {
+    let told = |changes| {
+        let output =
+            BackupOutput { snapshot: Some("id".into()), read_bytes: 7, changes, ..BackupOutput::default() };
+        let PodState::Finished { mut result, .. } = result(Outcome::Completed, 0, Some("id")) else {
+            panic!("it is finished");
+        };
+        result.output = Some(Output::Backup(output));
+        PodState::Finished { result, node: None, started: None }
+    };
+    let base_after = |pod: PodState, mode: &str, backup_type| {
+        let mut done = seen(Phase::Running);
+        done.pod = pod;
+        done.backup.spec.backup_type = backup_type;
+        let status = done.backup.status.get_or_insert_default();
+        (status.volume_mode, status.repository_id) = (Some(mode.into()), Some("id".into()));
+        let status = next(&done).status;
+        done.backup.status = Some(status.clone());
+        match next(&done).steps.as_slice() {
+            [Step::Sweep { base }] => (base.clone().map(|base| (base.claim, base.kept)), status),
+            other => panic!("{other:?}"),
+        }
+    };
+    let listed = || told(Some(Changes::Listed { bytes: 5 }));
+    let (base, status) = base_after(listed(), "Block", BackupType::Claim);
+    assert_eq!(base, Some(("data".to_owned(), true)));
+    assert_eq!(status.changed_blocks.expect("what it said").bytes, Some(5));
+    assert_eq!(status.read_bytes, Some(7));
+    let first = told(Some(Changes::Unknown { because: "it is the first snapshot".into() }));
+    let (base, status) = base_after(first, "Block", BackupType::Claim);
+    assert_eq!(base, Some(("data".to_owned(), true)));
+    assert_eq!(
+        status.changed_blocks.and_then(|told| told.unknown).as_deref(),
+        Some("it is the first snapshot")
+    );
+    // Nobody was asked: what stayed until now goes.
+    assert_eq!(base_after(told(None), "Block", BackupType::Claim).0, Some(("data".to_owned(), false)));
+    let partial = result(Outcome::Partial, 3, Some("id"));
+    assert_eq!(base_after(partial, "Block", BackupType::Claim).0, Some(("data".to_owned(), false)));
+    assert_eq!(base_after(listed(), "Filesystem", BackupType::Claim).0, None);
+    assert_eq!(base_after(listed(), "Block", BackupType::VolumeSnapshot).0, None);
+    assert_eq!(base_after(result(Outcome::Failed, 13, None), "Block", BackupType::Claim).0, None);
+}
+
+#[test]
 fn a_result_is_kept_before_anything_is_deleted() {
     let cases = [
         (result(Outcome::Completed, 0, Some("id")), Phase::Completed, reason::SUCCEEDED),
@@ -240,7 +285,7 @@ fn a_result_is_kept_before_anything_is_deleted() {
         assert_eq!(decision.status.snapshot_id.is_some(), phase != Phase::Failed);
         let mut after = done;
         after.backup.status = Some(decision.status);
-        assert_eq!(next(&after).steps, [Step::Sweep]);
+        assert_eq!(next(&after).steps, [Step::Sweep { base: None }]);
         after.clean = true;
         assert!(
             next(&after)
@@ -341,7 +386,7 @@ fn a_deleted_backup_is_stopped_cleaned_up_and_then_let_go() {
     let decision = next(&gone);
     assert_eq!(decision.status.phase, Phase::Canceled);
     gone.backup.status = Some(decision.status);
-    assert_eq!(next(&gone).steps, [Step::Sweep]);
+    assert_eq!(next(&gone).steps, [Step::Sweep { base: None }]);
     gone.clean = true;
     assert_eq!(next(&gone).steps, [Step::LetGo]);
     gone.backup.spec.deletion_policy = DeletionPolicy::Delete;
@@ -360,7 +405,7 @@ fn a_deleted_backup_is_stopped_cleaned_up_and_then_let_go() {
     );
     gone.backup.status = Some(decision.status);
     gone.forgets = PodState::Missing;
-    assert_eq!(next(&gone).steps, [Step::Sweep], "once");
+    assert_eq!(next(&gone).steps, [Step::Sweep { base: None }], "once");
     gone.clean = true;
     assert_eq!(next(&gone).steps, [Step::LetGo]);
     gone.backup.metadata.finalizers = None;

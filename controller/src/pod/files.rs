@@ -16,6 +16,10 @@ pub(super) const JOB_DIRECTORY: &str = "/carrack/job";
 pub const DATA_PATH: &str = "/data";
 /// Where a raw block volume appears.
 pub const DEVICE_PATH: &str = "/dev/carrack";
+/// The token for a metadata service.
+pub const METADATA_TOKEN_PATH: &str = "/carrack/job/metadata-token";
+/// The authorities of a metadata service.
+pub const METADATA_CA_PATH: &str = "/carrack/job/metadata-ca.pem";
 /// The key that seals what leaves the pod in secret.
 pub const SEAL_KEY_PATH: &str = "/carrack/job/seal";
 
@@ -41,6 +45,27 @@ pub struct JobFiles {
     pub certificate_authority: Option<String>,
     /// Text of a seal key.
     pub seal: Option<String>,
+    /// What opens a metadata service.
+    pub metadata: Option<MetadataFiles>,
+}
+
+/// What a metadata service is reached with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetadataFiles {
+    /// A token for its audience.
+    pub token: SecretText,
+    /// PEM of the authorities to trust.
+    pub certificate_authority: Vec<u8>,
+}
+
+/// A text that is not printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretText(pub String);
+
+impl std::fmt::Debug for SecretText {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("SecretText(…)")
+    }
 }
 
 impl JobFiles {
@@ -64,6 +89,7 @@ impl JobFiles {
             credentials: credentials.clone(),
             certificate_authority: location.certificate_authority.clone(),
             seal: None,
+            metadata: None,
         }
     }
 
@@ -90,6 +116,10 @@ impl JobFiles {
         }
         if let Some(seal) = &self.seal {
             add("seal", seal.clone().into_bytes());
+        }
+        if let Some(MetadataFiles { token, certificate_authority }) = &self.metadata {
+            add("metadata-token", token.0.clone().into_bytes());
+            add("metadata-ca.pem", certificate_authority.clone());
         }
         files
     }

@@ -5,7 +5,10 @@ mod files;
 mod state;
 
 pub use build::{MoverPod, PodVolume, VolumeMode, apply, clean_up, secret_name, stop};
-pub use files::{DATA_PATH, DEVICE_PATH, JobFiles, KeyFile, SEAL_KEY_PATH, bytes, list};
+pub use files::{
+    DATA_PATH, DEVICE_PATH, JobFiles, KeyFile, METADATA_CA_PATH, METADATA_TOKEN_PATH, MetadataFiles,
+    SEAL_KEY_PATH, SecretText, bytes, list,
+};
 pub use state::{Lost, PodState, avoided_nodes, failure, needs_host_users, or_said, progress};
 
 use std::collections::BTreeMap;

@@ -118,7 +118,7 @@ async fn reconcile<R: AnyRepository>(repository: Arc<R>, context: Arc<Context>) 
         let name = Name { namespace: owner.namespace.clone(), name: owner.name.clone() };
         context.metrics.repository_ready.remove(&name);
         context.metrics.repository_maintained.remove(&name);
-        if held && sweep(&context, &owner, None).await? {
+        if held && sweep(&context, &owner, None, None).await? {
             objects::hold(&api, &repository, finalizer::CLEAN_UP, false).await?;
         }
         return Ok(if held { Action::requeue(WORKING) } else { Action::await_change() });

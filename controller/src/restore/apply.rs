@@ -43,7 +43,7 @@ pub(super) async fn apply(context: &Context, seen: &mut Observed, decision: &Dec
             Step::HandOver(step) => handover::take(context, &owner, seen, *step).await?,
             Step::Sweep => {
                 let spared = decision.status.volume_name.as_deref();
-                seen.clean = sweep(context, &owner, spared).await?;
+                seen.clean = sweep(context, &owner, spared, None).await?;
             }
         }
     }

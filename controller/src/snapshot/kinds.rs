@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::{ByteString, apimachinery::pkg::api::resource::Quantity};
 use kube::CustomResource;
 use serde::{Deserialize, Serialize};
 
@@ -154,4 +154,23 @@ pub struct VolumeSnapshotClassFields {
     /// Settings for the driver.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parameters: BTreeMap<String, String>,
+}
+
+/// Where a driver tells what has changed between two snapshots; it is called as the driver.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[kube(
+    group = "cbt.storage.k8s.io",
+    version = "v1beta1",
+    kind = "SnapshotMetadataService",
+    schema = "disabled",
+    derive = "PartialEq"
+)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotMetadataServiceSpec {
+    /// Host and port.
+    pub address: String,
+    /// The audience of the tokens that it takes.
+    pub audience: String,
+    /// PEM of the authorities to trust.
+    pub ca_cert: ByteString,
 }
