@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use carrack_cluster::{Bed, Cluster};
 use serde_json::json;
 
-use crate::cluster::Kubernetes;
+use crate::{chart, cluster::Kubernetes};
 
 /// Where the mover pods run.
 pub const NAMESPACE: &str = "carrack";
@@ -52,7 +52,8 @@ impl Site {
     ///
     /// The cluster refuses something, or the controller does not start.
     pub fn install<'a>(&self, cluster: &'a Cluster) -> Result<Carrack<'a>> {
-        self.install_through(cluster, cluster.kubeconfig())
+        self.prepare(cluster)?;
+        self.begin(cluster, &chart::kubeconfig(cluster)?)
     }
 
     /// The same with a controller that reaches the cluster as this kubeconfig says.
@@ -61,6 +62,11 @@ impl Site {
     ///
     /// As for [`Self::install`].
     pub fn install_through<'a>(&self, cluster: &'a Cluster, kubeconfig: &Path) -> Result<Carrack<'a>> {
+        self.prepare(cluster)?;
+        self.begin(cluster, kubeconfig)
+    }
+
+    fn prepare(&self, cluster: &Cluster) -> Result<()> {
         cluster.import_image(&self.archive)?;
         let kinds = run(Command::new(&self.controller).arg("crd"))?;
         cluster.apply(&kinds)?;
@@ -69,7 +75,10 @@ impl Site {
         {
             cluster.wait_for(&format!("crd/{kind}.carrack.dev"), "condition=Established", 30)?;
         }
-        cluster.kubectl(&["create", "namespace", NAMESPACE])?;
+        chart::install(cluster)
+    }
+
+    fn begin<'a>(&self, cluster: &'a Cluster, kubeconfig: &Path) -> Result<Carrack<'a>> {
         let carrack = Carrack {
             cluster,
             controller: self.controller.clone(),

@@ -2,6 +2,7 @@
 //! what there is to look at.
 
 mod bed;
+mod chart;
 mod cluster;
 mod faulty;
 mod install;

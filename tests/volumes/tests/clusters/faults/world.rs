@@ -8,7 +8,7 @@ impl Test<'_> {
         self.backup("patient", SLOW, "data")?;
         self.phase("datamoverbackup", "patient", &["Running"])?;
         self.bed.kill_minio()?;
-        sleep(Duration::from_secs(10));
+        sleep(Duration::from_secs(60));
         self.bed.start_minio_again()?;
         self.ends("datamoverbackup", "patient", "Completed").map(drop)
     }
