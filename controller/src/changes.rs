@@ -23,12 +23,19 @@ use crate::{
     context::Context,
     error::{Error, Result},
     objects,
-    pod::{METADATA_CA_PATH, METADATA_TOKEN_PATH, MetadataFiles, Owner, SecretText, VolumeMode},
-    snapshot::kinds::{SnapshotMetadataService, VolumeSnapshot, VolumeSnapshotContent},
+    pod::{METADATA_CA_PATH, METADATA_TOKEN_PATH, MetadataFiles, Owner, SecretText},
+    snapshot::{
+        self,
+        kinds::{
+            SnapshotMetadataService, SnapshotMetadataServiceSpec, VolumeSnapshot, VolumeSnapshotContent,
+        },
+    },
 };
 
 /// Who asks a metadata service. It may see snapshots in Carrack's namespace, and its tokens are for such a service only.
 const ACCOUNT: &str = "carrack-changed-blocks";
+/// Kind of what a snapshot that stays belongs to.
+const CLAIM: &str = "PersistentVolumeClaim";
 /// How long its tokens are good: a pod may wait some time for its node.
 const TOKEN_SECONDS: i64 = 3600;
 
@@ -45,50 +52,79 @@ pub struct Tracking {
 pub async fn tracking(
     context: &Context,
     mover_type: &DataMoverTypeSpec,
-    mode: VolumeMode,
-    content: &VolumeSnapshotContent,
-    lent: &str,
+    base: &Base,
+    read: Read<'_>,
 ) -> Result<Option<Tracking>> {
-    let handle = content.status.as_ref().and_then(|status| status.snapshot_handle.clone());
-    // A content that somebody brought in from elsewhere does not say which volume it is of.
-    let (VolumeMode::Block, Some(snapshot), Some(volume)) =
-        (mode, handle, content.spec.source.volume_handle.clone())
-    else {
-        return Ok(None);
-    };
-    let driver = content.spec.driver.clone();
+    let Some(state) = state(read.snapshot, read.content) else { return Ok(None) };
     let service = match mover_type.changed_blocks {
-        ChangedBlocks::WhereOffered => service(&context.client, &driver).await?,
+        ChangedBlocks::WhereOffered => service(&context.client, &state.driver).await?,
         ChangedBlocks::Never => None,
     };
-    let state = VolumeState { driver, volume, snapshot };
     let Some(service) = service else {
         return Ok(Some(Tracking { job: ChangeTracking { state, list: None }, files: None }));
     };
     let namespace = &context.settings.namespace;
-    let (list, files) = match token(&context.client, namespace, &service.spec.audience).await {
-        Ok(token) => {
+    let asked = match service {
+        Ok(service) => {
+            token(&context.client, namespace, &service.audience).await.map(|token| (service, token))
+        }
+        Err(error) => Err(error),
+    };
+    let (list, files) = match asked {
+        Ok((service, token)) => {
+            let bases = base.stayed(context, &read.snapshot.namespace().unwrap_or_default()).await?;
             let list = ListSource::Service(MetadataService {
-                address: service.spec.address,
+                address: service.address,
                 ca_file: METADATA_CA_PATH.into(),
                 token_file: METADATA_TOKEN_PATH.into(),
                 namespace: namespace.clone(),
-                snapshot: lent.to_owned(),
+                snapshot: read.lent.to_owned(),
+                bases: bases.iter().filter_map(kube::ResourceExt::uid).collect(),
             });
-            (list, Some(MetadataFiles { token, certificate_authority: service.spec.ca_cert.0 }))
+            (list, Some(MetadataFiles { token, certificate_authority: service.ca_cert.0 }))
         }
         Err(error) => (ListSource::Unavailable { because: error.to_string() }, None),
     };
     Ok(Some(Tracking { job: ChangeTracking { state, list: Some(list) }, files }))
 }
 
-/// The service of a driver, if it has one; most clusters do not know the kind.
-async fn service(client: &Client, driver: &str) -> Result<Option<SnapshotMetadataService>> {
+/// The snapshot that is read.
+#[derive(Clone, Copy, Debug)]
+pub struct Read<'a> {
+    /// Beside the claim.
+    pub snapshot: &'a VolumeSnapshot,
+    /// What it stands for.
+    pub content: &'a VolumeSnapshotContent,
+    /// Name of the one that is lent to Carrack's namespace.
+    pub lent: &'a str,
+}
+
+/// As the storage knows it; nothing if that does not tell it from all others, as of a content that somebody brought in from
+/// elsewhere, which does not say which volume it is of.
+fn state(snapshot: &VolumeSnapshot, content: &VolumeSnapshotContent) -> Option<VolumeState> {
+    let status = content.status.as_ref()?;
+    Some(VolumeState {
+        driver: content.spec.driver.clone(),
+        volume: content.spec.source.volume_handle.clone()?,
+        snapshot: status.snapshot_handle.clone()?,
+        object: snapshot.uid()?,
+        taken: status.creation_time?,
+    })
+}
+
+/// The service of a driver, if it has one, or why it cannot be known. Most clusters do not know the kind, and where rights are
+/// older than the program, the answer is that nothing may be known of it.
+async fn service(client: &Client, driver: &str) -> Result<Option<Result<SnapshotMetadataServiceSpec>>> {
     let services: Api<SnapshotMetadataService> = Api::all(client.clone());
+    let unreadable = || Error::api(format!("SnapshotMetadataService {driver} cannot be read"));
     match services.get_opt(driver).await {
-        Ok(found) => Ok(found),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
-        Err(error) => Err(Error::api(format!("SnapshotMetadataService {driver} cannot be read"))(error)),
+        Ok(found) => Ok(found.map(|found| Ok(found.spec))),
+        Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => {
+            tracing::debug!(driver, status.message, "no driver is asked for changed blocks");
+            Ok(None)
+        }
+        Err(error @ kube::Error::SerdeError(_)) => Ok(Some(Err(unreadable()(error)))),
+        Err(error) => Err(unreadable()(error)),
     }
 }
 
@@ -132,29 +168,14 @@ impl Base {
 
     /// Has the snapshot of a backup stay, if it is to; true if it does. It is nobody's any more but its claim's, with which it
     /// goes.
-    pub async fn settle(
+    pub async fn keep(
         &self,
         context: &Context,
         owner: &Owner,
         snapshot: &VolumeSnapshot,
         content: Option<&VolumeSnapshotContent>,
     ) -> Result<bool> {
-        let snapshots: Api<VolumeSnapshot> = Api::namespaced(context.client.clone(), &owner.namespace);
-        let kept = match (self.kept, content) {
-            (true, Some(content)) => self.keep(context, owner, snapshot, content).await?,
-            _ => false,
-        };
-        self.retire(&snapshots, kept.then(|| snapshot.name_any()).as_deref()).await?;
-        Ok(kept)
-    }
-
-    async fn keep(
-        &self,
-        context: &Context,
-        owner: &Owner,
-        snapshot: &VolumeSnapshot,
-        content: &VolumeSnapshotContent,
-    ) -> Result<bool> {
+        let (true, Some(content)) = (self.kept, content) else { return Ok(false) };
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &owner.namespace);
         let claim = objects::find(&claims, &self.claim).await?;
         let Some(claim) = claim.filter(|claim| claim.metadata.deletion_timestamp.is_none()) else {
@@ -163,7 +184,7 @@ impl Base {
         delete_with_its_snapshot(context, content).await?;
         let reference = OwnerReference {
             api_version: "v1".into(),
-            kind: "PersistentVolumeClaim".into(),
+            kind: CLAIM.into(),
             name: claim.name_any(),
             uid: claim.uid().unwrap_or_default(),
             ..OwnerReference::default()
@@ -181,20 +202,38 @@ impl Base {
         objects::change(&snapshots, &snapshot.name_any(), patch).await.map(|_| true)
     }
 
-    /// Deletes those that stayed until now.
-    async fn retire(&self, snapshots: &Api<VolumeSnapshot>, but: Option<&str>) -> Result<()> {
-        let labels = ListParams::default().labels(&format!("{}={}", label::BASE, self.label()));
-        let what = format!("snapshots that stayed of claim {} cannot be listed", self.claim);
-        let stayed = snapshots.list(&labels).await.map_err(Error::api(what))?.items;
-        for snapshot in stayed.iter().filter(|found| Some(found.name_any().as_str()) != but) {
-            tracing::debug!(
-                snapshot = snapshot.name_any(),
-                claim = self.claim,
-                "a newer one takes its place"
-            );
-            objects::delete(snapshots, snapshot, None).await?;
+    /// Deletes all that stayed but the newest, or all if none is to.
+    pub async fn retire(&self, context: &Context, namespace: &str) -> Result<()> {
+        let snapshots: Api<VolumeSnapshot> = Api::namespaced(context.client.clone(), namespace);
+        let mut stayed = self.stayed(context, namespace).await?;
+        stayed.sort_by_key(|found| found.creation_timestamp().map(|made| made.0));
+        if self.kept {
+            stayed.pop();
+        }
+        for snapshot in &stayed {
+            tracing::debug!(snapshot = snapshot.name_any(), claim = self.claim, "it stays no longer");
+            objects::delete(&snapshots, snapshot, None).await?;
         }
         Ok(())
+    }
+
+    /// Those that stay. A label can be put onto anything, a name cannot, and so it is with what is owned.
+    async fn stayed(&self, context: &Context, namespace: &str) -> Result<Vec<VolumeSnapshot>> {
+        let snapshots: Api<VolumeSnapshot> = Api::namespaced(context.client.clone(), namespace);
+        let labels = ListParams::default().labels(&format!(
+            "{}={},{}={}",
+            label::BASE,
+            self.label(),
+            label::MANAGED_BY,
+            label::MANAGER
+        ));
+        let what = format!("snapshots that stayed of claim {namespace}/{} cannot be listed", self.claim);
+        let mut stayed = snapshots.list(&labels).await.map_err(Error::api(what))?.items;
+        stayed.retain(|found| {
+            let owned = found.owner_references().iter().any(|of| of.kind == CLAIM && of.name == self.claim);
+            owned && found.name_any().starts_with(snapshot::NAME_BEGINS)
+        });
+        Ok(stayed)
     }
 }
 

@@ -14,7 +14,10 @@ use crate::{
     live,
     objects::{self, Object},
     pod::Owner,
-    snapshot::kinds::{VolumeSnapshot, VolumeSnapshotContent},
+    snapshot::{
+        self,
+        kinds::{VolumeSnapshot, VolumeSnapshotContent},
+    },
 };
 
 /// How long a storage may be at work on a snapshot before that is deleted all the same.
@@ -106,28 +109,50 @@ async fn snapshots(context: &Context, owner: &Owner, base: Option<&Base>) -> Res
         return Ok(clean);
     }
     let beside: Api<VolumeSnapshot> = Api::namespaced(context.client.clone(), &owner.namespace);
-    for snapshot in chosen(&beside, owner).await? {
+    // People can put our labels onto snapshots of theirs, but not our names.
+    let own = |snapshot: &&VolumeSnapshot| snapshot.name_any() == snapshot::name_of(owner);
+    for snapshot in chosen(&beside, owner).await?.iter().filter(own) {
         clean = false;
-        let status = snapshot.status.as_ref();
-        let bound = status.and_then(|status| status.bound_volume_snapshot_content_name.as_deref());
-        let content = match bound {
-            Some(name) => objects::find(&contents, name).await?,
-            None => None,
-        };
-        if is_being_cut(context, &snapshot, content.as_ref()) {
-            continue;
-        }
-        if let Some(base) = base
-            && base.settle(context, owner, &snapshot, content.as_ref()).await?
-        {
-            continue;
-        }
-        if let Some(content) = &content {
-            changes::delete_with_its_snapshot(context, content).await?;
-        }
-        end(&beside, &snapshot).await?;
+        own_snapshot(context, owner, snapshot, base).await?;
+    }
+    if let Some(base) = base.filter(|_| clean) {
+        base.retire(context, &owner.namespace).await?;
     }
     Ok(clean)
+}
+
+/// The snapshot that was made beside the claim goes, unless the next backup goes by it.
+async fn own_snapshot(
+    context: &Context,
+    owner: &Owner,
+    snapshot: &VolumeSnapshot,
+    base: Option<&Base>,
+) -> Result<()> {
+    let contents: Api<VolumeSnapshotContent> = Api::all(context.client.clone());
+    let bound =
+        snapshot.status.as_ref().and_then(|status| status.bound_volume_snapshot_content_name.as_deref());
+    let content = match bound {
+        Some(name) => objects::find(&contents, name).await?,
+        None => None,
+    };
+    // A status that somebody wrote may name the content of another one.
+    let content = content.filter(|content| {
+        let of = &content.spec.volume_snapshot_ref;
+        (of.namespace.as_str(), of.name.as_str()) == (owner.namespace.as_str(), &snapshot.name_any())
+    });
+    if is_being_cut(context, snapshot, content.as_ref()) {
+        return Ok(());
+    }
+    if let Some(base) = base
+        && base.keep(context, owner, snapshot, content.as_ref()).await?
+    {
+        return Ok(());
+    }
+    if let Some(content) = &content {
+        changes::delete_with_its_snapshot(context, content).await?;
+    }
+    let beside: Api<VolumeSnapshot> = Api::namespaced(context.client.clone(), &owner.namespace);
+    end(&beside, snapshot).await
 }
 
 /// A borrowed content may go: the snapshotter holds it until it is told that its snapshot goes. The snapshot controller says so

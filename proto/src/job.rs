@@ -208,6 +208,10 @@ pub struct VolumeState {
     pub volume: String,
     /// Its handle of the snapshot.
     pub snapshot: String,
+    /// Uid of the `VolumeSnapshot`: a storage may give a handle twice.
+    pub object: String,
+    /// When the storage made it, in nanoseconds since 1970.
+    pub taken: i64,
 }
 
 impl VolumeState {
@@ -221,7 +225,7 @@ impl VolumeState {
         serde_json::from_str(text).ok()
     }
 
-    /// Whether both are of the same volume.
+    /// Whether both are of the same volume of the same storage.
     pub fn is_of_volume_of(&self, other: &Self) -> bool {
         (&self.driver, &self.volume) == (&other.driver, &other.volume)
     }
@@ -241,6 +245,8 @@ pub struct MetadataService {
     pub namespace: String,
     /// Its name.
     pub snapshot: String,
+    /// Uids of those that the storage still has to compare with.
+    pub bases: Vec<String>,
 }
 
 /// Bring a snapshot back.

@@ -80,7 +80,7 @@ pub enum WithoutSnapshots {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ChangedBlocks {
     /// Where the driver has a `SnapshotMetadataService`. For the driver to compare with, the snapshot of the last backup of each
-    /// raw block volume stays at the storage until the next one.
+    /// raw block volume stays at the storage until a later one into the same repository is done.
     #[default]
     WhereOffered,
     /// Never: all of a volume is read, and no snapshot stays.

@@ -12,17 +12,20 @@ use super::{
 use crate::{
     access::{Access, Resolution},
     bundle::{self, Bundle},
-    changes::{self, Tracking},
+    changes::{self, Base, Tracking},
     context::Context,
     error::Result,
     objects, placement,
-    pod::{self, JobFiles, KeyFile, MoverPod, Owner, PodVolume},
+    pod::{self, JobFiles, KeyFile, MoverPod, Owner, PodVolume, VolumeMode},
     snapshot::{self, kinds::VolumeSnapshot},
     sweep::sweep,
 };
 
 /// Tag of a snapshot in the repository that was read from a volume in use.
 const LIVE_TAG: &str = "live";
+
+/// What the API server says when a namespace may have no more of something.
+const EXCEEDED_QUOTA: &str = "exceeded quota";
 
 /// Takes the steps.
 pub(super) async fn apply(context: &Context, seen: &mut Observed, decision: &Decision) -> Result<()> {
@@ -59,7 +62,19 @@ async fn hold(context: &Context, seen: &Observed, held: bool) -> Result<()> {
 async fn make_snapshot(context: &Context, owner: &Owner, seen: &Observed) -> Result<()> {
     let Ok(Origin { claim, snapshot_class: Some(class), .. }) = &seen.origin else { return Ok(()) };
     let api: Api<VolumeSnapshot> = Api::namespaced(context.client.clone(), &owner.namespace);
-    objects::ensure(&api, &snapshot::of_claim(owner, &name(owner), claim, class)).await
+    let made = objects::ensure(&api, &snapshot::of_claim(owner, &name(owner), claim, class)).await;
+    if made.as_ref().is_err_and(|error| error.refusal().is_some_and(|words| words.contains(EXCEEDED_QUOTA))) {
+        // The one that stayed from the last time may be what is too much.
+        base(seen, claim).retire(context, &owner.namespace).await?;
+    }
+    made
+}
+
+/// The snapshots that stay of this claim; none is to.
+fn base(seen: &Observed, claim: &str) -> Base {
+    let status = seen.backup.status.as_ref();
+    let repository = status.and_then(|status| status.repository_id.clone()).unwrap_or_default();
+    Base { claim: claim.to_owned(), repository, kept: false }
 }
 
 /// Lends the handle to Carrack's namespace and claims the temporary volume; each only if it is not there. True once the
@@ -111,9 +126,11 @@ async fn start(context: &Context, owner: &Owner, seen: &mut Observed) -> Result<
     let found_out = found_out.or(origin.live.is_some().then_some(true));
     let mode = origin.shape.mode;
     let users = placement::users(context, &access.mover_type, found_out, mode).await?;
-    let tracking = match &seen.content {
-        Some(content) if origin.live.is_none() => {
-            changes::tracking(context, &access.mover_type.spec, mode, content, &lent_name(owner)).await?
+    let tracking = match (&seen.snapshot, &seen.content) {
+        (Some(snapshot), Some(content)) if mode == VolumeMode::Block => {
+            let read = changes::Read { snapshot, content, lent: &lent_name(owner) };
+            let base = Base { repository: access.repository_id.clone(), ..base(seen, &origin.claim) };
+            changes::tracking(context, &access.mover_type.spec, &base, read).await?
         }
         _ => None,
     };

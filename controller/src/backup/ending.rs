@@ -47,7 +47,7 @@ fn base(seen: &Observed, status: &Status) -> Option<Base> {
     (block && written && spec.backup_type == BackupType::Claim).then(|| Base {
         claim: spec.source_claim_ref.name.clone(),
         repository: status.repository_id.clone().unwrap_or_default(),
-        // What could not be read whole is nothing to go by.
+        // Only what was read whole is something to go by.
         kept: status.phase == Phase::Completed && status.changed_blocks.is_some(),
     })
 }

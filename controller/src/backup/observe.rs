@@ -76,7 +76,7 @@ pub(super) struct Origin {
 
 /// Name of everything that is made for a backup.
 pub(super) fn name(owner: &Owner) -> String {
-    format!("backup-{}", owner.uid)
+    snapshot::name_of(owner)
 }
 
 /// Name of what is lent to Carrack's namespace. Another one: the claim may be in that namespace too.

@@ -37,6 +37,14 @@ const DEFAULT_CLASS: &str = "snapshot.storage.kubernetes.io/is-default-class";
 /// On a content: that it may become a volume of the other mode.
 const ALLOW_MODE_CHANGE: &str = "snapshot.storage.kubernetes.io/allow-volume-mode-change";
 
+/// How the names of snapshots begin that are made for backups.
+pub const NAME_BEGINS: &str = "backup-";
+
+/// Name of the snapshot that is made for a backup.
+pub fn name_of(owner: &Owner) -> String {
+    format!("{NAME_BEGINS}{}", owner.uid)
+}
+
 /// The snapshot of a claim, beside the claim.
 pub fn of_claim(owner: &Owner, name: &str, claim: &str, class: &str) -> VolumeSnapshot {
     let spec = VolumeSnapshotSpec {

@@ -6,6 +6,7 @@
 #![expect(clippy::panic, reason = "a test says what it expects by failing")]
 
 mod bad;
+mod changes;
 mod place;
 mod stops;
 mod tasks;

@@ -3,16 +3,16 @@
 //! The list only saves work. Whatever is wrong with it, or with who should give it, all of the device is read, and the
 //! result says why.
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use carrack_mover::{
     backup::{BackupSource, parent_of},
-    error::{Error, Result},
+    error::Result,
     format::{records::Snapshot, session::SessionName},
     repo::Repository,
     source::block::BlockSource,
 };
-use carrack_proto::{BackupTask, ListSource, VolumeState};
+use carrack_proto::{BackupTask, ListSource, MetadataService, VolumeState};
 use tempfile::TempPath;
 
 use self::extents::Extents;
@@ -64,22 +64,46 @@ pub(super) async fn ask(
     let Some(parent) = parent_of(repository, &task.source.host, &source).await? else {
         return Ok(Err("it is the first snapshot".to_owned()));
     };
-    let then = match state_of(&parent, now) {
-        Ok(then) => then,
-        Err(because) => return Ok(Err(because)),
-    };
     let size = BlockSource::open(Path::new(device))?.size();
-    let mut extents = Extents::create(size)
-        .map_err(|error| Error::io(error, "the list of changed blocks cannot be written"))?;
+    Ok(listed(&parent, now, service, size).await)
+}
+
+async fn listed(
+    parent: &Snapshot,
+    now: &VolumeState,
+    service: &MetadataService,
+    size: u64,
+) -> Result<ChangeList, String> {
+    let then = state_of(parent, now)?;
+    let unwritten = |error: io::Error| format!("the list of changed blocks cannot be written: {error}");
+    let mut extents = Extents::create(size).map_err(unwritten)?;
     // A storage need not know how to compare a snapshot with itself.
-    if then != *now
-        && let Err(because) = service::delta(service, &then.snapshot, &mut extents).await
-    {
-        return Ok(Err(because));
+    if then != *now {
+        can_be_compared(parent, &then, now, service)?;
+        service::delta(service, &then.snapshot, &mut extents).await?;
     }
-    let (file, bytes) =
-        extents.finish().map_err(|error| Error::io(error, "the list of changed blocks cannot be written"))?;
-    Ok(Ok(ChangeList { parent: parent.session, file, bytes }))
+    let (file, bytes) = extents.finish().map_err(unwritten)?;
+    Ok(ChangeList { parent: parent.session, file, bytes })
+}
+
+/// What a driver makes of a base that is not older than what it is compared with, or of a handle that stands for another
+/// snapshot by now, is its own affair; so it is not asked.
+fn can_be_compared(
+    parent: &Snapshot,
+    then: &VolumeState,
+    now: &VolumeState,
+    service: &MetadataService,
+) -> Result<(), String> {
+    let session = parent.session;
+    if then.taken >= now.taken {
+        return Err(format!("snapshot {session} is of a later state of the volume"));
+    }
+    if !service.bases.contains(&then.object) {
+        return Err(format!(
+            "the snapshot at the storage that {session} was made from is not there any more"
+        ));
+    }
+    Ok(())
 }
 
 /// The state of the volume that a snapshot is of, if what has changed since then is all that differs from it.

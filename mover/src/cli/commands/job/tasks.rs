@@ -132,10 +132,25 @@ impl<'j> Tasks<'j> {
     async fn backup(&self, task: &BackupTask, output: &mut Option<Output>) -> Result<Outcome> {
         place::require(&task.source.place)?;
         let left_out = place::lost_and_found(&task.source.place);
-        let (opened, changes) = self.changes(task).await?;
+        let (opened, mut changes) = self.changes(task).await?;
         let list = changes.as_ref().and_then(|known| known.as_ref().ok());
-        let outcome = self.verb(&plan::backup(task, left_out.as_deref(), list)?, opened).await?;
+        let by_list = list.is_some();
+        let mut done = self.verb(&plan::backup(task, left_out.as_deref(), list)?, opened).await;
+        // Who goes by a list needs all of the parent; who reads everything does not.
+        if let Err(error) = &done
+            && by_list
+            && matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound)
+        {
+            changes = Some(Err(format!("by the list it failed: {error}")));
+            done = self.verb(&plan::backup(task, left_out.as_deref(), None)?, None).await;
+        }
+        let outcome = done?;
         let summary = self.record.take_summary();
+        if let Some(Ok(list)) = &changes
+            && number(&summary, "files_new") > 0
+        {
+            changes = Some(Err(format!("snapshot {} could not be used", list.parent())));
+        }
         *output = Some(Output::Backup(BackupOutput {
             snapshot: summary["session"].as_str().map(str::to_owned),
             logical_bytes: number(&summary, "total_bytes_processed"),

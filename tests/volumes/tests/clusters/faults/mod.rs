@@ -1,6 +1,5 @@
 //! What goes wrong under way: each ends in the right phase with a reason a person can act on, and nothing is left behind.
 
-mod changes;
 mod controller;
 mod live;
 mod movers;
@@ -48,14 +47,12 @@ impl Test<'_> {
             "head -c 12000000 /dev/urandom > /data/random; echo kept > /data/small; sync",
         )?;
         type Scenario<'a> = (&'static str, fn(&Test<'a>) -> Result<()>);
-        let scenarios: [Scenario<'_>; 24] = [
+        let scenarios: [Scenario<'_>; 22] = [
             ("the type of somebody else", Self::foreign),
             ("no class for snapshots", Self::no_snapshot_class),
             ("a claim that is not there", Self::no_claim),
             ("a volume without snapshots is read itself", Self::without_snapshots),
             ("a restore goes into a volume that is there", Self::restore_into_a_volume),
-            ("only the blocks that changed are read", Self::changed_blocks),
-            ("nobody tells which blocks changed", Self::changes_unknown),
             ("one mover on each node", Self::one_on_each_node),
             ("a backup is deleted with its snapshot", Self::deleted_with_snapshot),
             ("the controller is killed in each phase of a backup", Self::backup_survives_the_controller),

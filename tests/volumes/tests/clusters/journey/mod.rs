@@ -1,6 +1,7 @@
 //! The mission, on real parts: a volume of one cluster comes to another one, on other storage.
 
 mod busy;
+mod changes;
 
 use std::process::Command;
 
@@ -31,6 +32,7 @@ fn journey(bed: &Bed, one: &Carrack<'_>, two: &Carrack<'_>) -> Result<()> {
     incremental(here).context("incremental")?;
     given_snapshot(here, there).context("a snapshot that exists")?;
     block(here, there).context("a raw block volume")?;
+    changes::told_and_untold(here).context("changed blocks")?;
     busy::database(bed, here, there).context("a database")?;
     populated(here).context("a claim that is filled")?;
     from_the_terminal(one).context("kubectl carrack")?;

@@ -15,6 +15,8 @@ const UNIT: u64 = 64 << 10;
 pub(super) struct Extents {
     file: BufWriter<NamedTempFile>,
     size: u64,
+    /// Bytes of the volume, as the storage says.
+    capacity: Option<i64>,
     /// Everything before it was told.
     reached: u64,
     /// What was told last, and may still grow.
@@ -35,7 +37,7 @@ impl Extents {
     /// None yet, of a device of so many bytes.
     pub(super) fn create(size: u64) -> io::Result<Self> {
         let file = BufWriter::new(NamedTempFile::new()?);
-        Ok(Self { file, size, reached: 0, last: 0..0, bytes: 0 })
+        Ok(Self { file, size, capacity: None, reached: 0, last: 0..0, bytes: 0 })
     }
 
     /// Where a list that broke off goes on.
@@ -69,15 +71,35 @@ impl Extents {
         Ok(())
     }
 
-    /// Beyond what the storage spoke of, nothing is known.
-    pub(super) fn end_at(&mut self, capacity: i64) -> Result<(), Unusable> {
-        let capacity = u64::try_from(capacity).unwrap_or(0).max(self.reached);
-        if capacity >= self.size {
+    /// Takes the size of the volume that the storage speaks of. Where it is larger than the device, something lies between
+    /// them, and offsets need not mean the same.
+    pub(super) fn of_volume(&mut self, capacity: i64) -> Result<(), Unusable> {
+        let before = *self.capacity.get_or_insert(capacity);
+        if before != capacity || !u64::try_from(capacity).is_ok_and(|bytes| (1..=self.size).contains(&bytes))
+        {
+            let size = self.size;
+            return Err(Unusable::List(format!(
+                "it speaks of a volume of {capacity} bytes (and of {before} before), the device has {size}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether all was told.
+    pub(super) fn is_complete(&self) -> bool {
+        self.reached == self.size
+    }
+
+    /// Beyond what the storage spoke of, nothing is known. A storage that has nothing to tell need not say how large the volume
+    /// is.
+    pub(super) fn end(&mut self) -> Result<(), Unusable> {
+        let capacity = self.capacity.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(self.size);
+        let known = capacity.max(self.reached);
+        if known >= self.size {
             return Ok(());
         }
-        let rest = self.size - capacity;
         let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-        self.add(signed(capacity), signed(rest))
+        self.add(signed(known), signed(self.size - known))
     }
 
     fn write_last(&mut self) -> io::Result<()> {

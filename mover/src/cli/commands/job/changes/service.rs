@@ -40,6 +40,14 @@ enum Failure {
     Refused(String),
 }
 
+impl Failure {
+    fn because(self) -> String {
+        match self {
+            Self::Lost(words) | Self::Refused(words) => words,
+        }
+    }
+}
+
 impl From<Unusable> for Failure {
     fn from(unusable: Unusable) -> Self {
         match unusable {
@@ -65,8 +73,11 @@ async fn patiently(service: &MetadataService, base: &str, extents: &mut Extents)
     let mut failed = 0;
     loop {
         let before = extents.reached();
-        let because = match once(service, base, extents).await {
-            Ok(()) => return Ok(()),
+        let said = once(service, base, extents).await;
+        let because = match said {
+            Ok(()) => return extents.end().map_err(|unusable| Failure::from(unusable).because()),
+            // Nothing can follow, and to ask from there on is refused by some.
+            Err(Failure::Lost(_)) if extents.is_complete() => return Ok(()),
             Err(Failure::Refused(because)) => return Err(because),
             Err(Failure::Lost(because)) => because,
         };
@@ -97,16 +108,11 @@ async fn once(service: &MetadataService, base: &str, extents: &mut Extents) -> R
     let path = PathAndQuery::from_static(DELTA);
     let begun = within(client.server_streaming(Request::new(request), path, codec)).await?;
     let mut messages = begun.into_inner();
-    let mut capacity = None;
     while let Some(message) = within(messages.message()).await? {
-        capacity = Some(message.volume_capacity_bytes);
+        extents.of_volume(message.volume_capacity_bytes)?;
         for extent in message.block_metadata {
             extents.add(extent.byte_offset, extent.size_bytes)?;
         }
-    }
-    // Who has nothing to tell need not say how large the volume is.
-    if let Some(capacity) = capacity {
-        extents.end_at(capacity)?;
     }
     Ok(())
 }
@@ -138,7 +144,8 @@ fn in_words(error: &tonic::transport::Error) -> String {
 async fn within<T>(said: impl Future<Output = Result<T, Status>>) -> Result<T, Failure> {
     match tokio::time::timeout(MESSAGE_LIMIT, said).await {
         Ok(said) => said.map_err(|status| failure(&status)),
-        Err(_) => Err(Failure::Lost(format!("it said nothing for {} s", MESSAGE_LIMIT.as_secs()))),
+        // Asked again, it would begin again.
+        Err(_) => Err(Failure::Refused(format!("it said nothing for {} s", MESSAGE_LIMIT.as_secs()))),
     }
 }
 

@@ -7,9 +7,10 @@ const KIB: i64 = 1 << 10;
 fn listed(size: u64, told: &[(i64, i64)], capacity: i64) -> Result<(String, u64), Unusable> {
     let mut extents = Extents::create(size).expect("a file");
     for &(offset, length) in told {
+        extents.of_volume(capacity)?;
         extents.add(offset, length)?;
     }
-    extents.end_at(capacity)?;
+    extents.end()?;
     let (file, bytes) = extents.finish().map_err(Unusable::File)?;
     Ok((fs::read_to_string(&file).expect("the list"), bytes))
 }
@@ -48,6 +49,17 @@ fn a_list_that_makes_no_sense_is_none() {
         let refused = listed(size as u64, told, size);
         assert!(matches!(refused, Err(Unusable::List(_))), "{told:?} {refused:?}");
     }
+}
+
+#[test]
+fn a_list_of_another_size_is_none() {
+    for capacity in [(1 << 20) + 1, i64::MAX, 0, -1] {
+        let refused = listed(1 << 20, &[(0, KIB)], capacity);
+        assert!(matches!(refused, Err(Unusable::List(_))), "{capacity} {refused:?}");
+    }
+    let mut extents = Extents::create(1 << 20).expect("a file");
+    extents.of_volume(512 * KIB).expect("the first");
+    assert!(matches!(extents.of_volume(513 * KIB), Err(Unusable::List(_))), "it has changed");
 }
 
 #[test]

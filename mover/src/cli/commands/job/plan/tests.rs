@@ -77,11 +77,17 @@ fn a_backup() {
 fn a_backup_of_a_device() {
     let mut task = of(source(Place::Device("/dev/data".into())));
     assert_eq!(line(&backup(&task, None, None).unwrap()), "backup --host=east/shop/data --device=/dev/data");
-    let state = VolumeState { driver: "csi".into(), volume: "v".into(), snapshot: "s".into() };
+    let state = VolumeState {
+        driver: "csi".into(),
+        volume: "v".into(),
+        snapshot: "s".into(),
+        object: "u".into(),
+        taken: 7,
+    };
     task.changes = Some(ChangeTracking { state, list: None });
     assert_eq!(
         line(&backup(&task, None, None).unwrap()),
-        r#"backup --host=east/shop/data --device=/dev/data --change-id={"driver":"csi","volume":"v","snapshot":"s"}"#
+        r#"backup --host=east/shop/data --device=/dev/data --change-id={"driver":"csi","volume":"v","snapshot":"s","object":"u","taken":7}"#
     );
     task.exclude = vec!["*.iso".into()];
     assert!(backup(&task, None, None).unwrap_err().to_string().contains("/dev/data"));

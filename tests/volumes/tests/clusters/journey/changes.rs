@@ -2,9 +2,10 @@
 
 use std::fs;
 
+use anyhow::{Context as _, Result, ensure};
 use carrack_cluster::DRIVER;
-
-use super::*;
+use carrack_volume_tests::{Ends, Kubernetes, until};
+use serde_json::json;
 
 /// What marks a snapshot that stays.
 const BASE: &str = "carrack.dev/base";
@@ -12,9 +13,23 @@ const BASE: &str = "carrack.dev/base";
 const SERVICE: &str = "csi-snapshot-metadata";
 const MIB: i64 = 1 << 20;
 
-impl Test<'_> {
+/// The driver is asked, and it answers or not.
+pub(super) fn told_and_untold(here: Kubernetes<'_>) -> Result<()> {
+    let volume = Volume { here };
+    volume.only_what_changed_is_read().context("only what changed is read")?;
+    volume.broken_off_once().context("a list that breaks off once")?;
+    volume.nobody_tells().context("nobody tells what changed")?;
+    volume.nobody_is_asked().context("nobody is asked")
+}
+
+/// The raw block volume `blocks` in namespace `shop`.
+struct Volume<'a> {
+    here: Kubernetes<'a>,
+}
+
+impl Volume<'_> {
     /// The second backup reads what the driver lists, and the volume comes back whole.
-    pub(super) fn changed_blocks(&self) -> Result<()> {
+    fn only_what_changed_is_read(&self) -> Result<()> {
         self.here.workload("shop", "blocks", "carrack-ext4", true)?;
         self.write("bs=1M count=40")?;
         self.unknown("blocks-1", "it is the first snapshot")?;
@@ -57,15 +72,14 @@ impl Test<'_> {
         self.here.back_up("shop", "broke-off", "blocks")?;
         until("the list breaks off", 90, || Ok(failures()? > before))?;
         fs::remove_file(self.here.0.faults(DRIVER))?;
-        let status = self.ends("datamoverbackup", "broke-off", "Completed")?.status;
+        let status = self.ends("datamoverbackup", "broke-off")?.status;
         let listed = status["changedBlocks"]["bytes"].as_i64().unwrap_or(-1);
         ensure!(listed >= 300 * 64 * 1024 && status["readBytes"] == listed, "{status}");
         self.comes_back_whole("broke-off")
     }
 
     /// All of the volume is read then, the status says why, and it comes back whole.
-    pub(super) fn changes_unknown(&self) -> Result<()> {
-        self.broken_off_once()?;
+    fn nobody_tells(&self) -> Result<()> {
         self.write("bs=1M count=1 seek=10")?;
         // It breaks off in the middle each time.
         self.tells(r#"{"getMetadataDelta":{"fail":"UNAVAILABLE: at another time","failAfter":1}}"#)?;
@@ -80,24 +94,24 @@ impl Test<'_> {
 
         let base = ["delete", "volumesnapshots", "-n", "shop", "-l", BASE, "--timeout=60s"];
         self.here.0.kubectl(&base)?;
-        self.unknown("no-base", "does not exist")?;
+        self.unknown("no-base", "is not there any more")?;
         // From there it goes on.
         self.write("bs=1M count=1 seek=20")?;
         let status = self.read("again")?.status;
         ensure!(status["changedBlocks"]["bytes"].as_i64().is_some_and(|bytes| bytes < 2 * MIB), "{status}");
-        self.comes_back_whole("again")?;
-        self.nobody_is_asked()
+        self.comes_back_whole("again")
     }
 
     /// Who wants no list keeps no snapshot either, and a claim takes its own with it.
     fn nobody_is_asked(&self) -> Result<()> {
-        let mut never = mover_type("never", "main", "256Mi");
-        never["spec"]["changedBlocks"] = json!("Never");
-        self.here.apply(&[never])?;
-        self.here.apply(&[json!({ "apiVersion": "carrack.dev/v1alpha1", "kind": "DataMoverBackup",
+        self.here.apply(&[
+            json!({ "apiVersion": "carrack.dev/v1alpha1", "kind": "DataMoverType", "metadata": { "name": "never" },
+                "spec": { "provisioner": "carrack.dev/mover", "repository": { "name": "main" }, "changedBlocks": "Never" } }),
+            json!({ "apiVersion": "carrack.dev/v1alpha1", "kind": "DataMoverBackup",
             "metadata": { "name": "never", "namespace": "shop" },
-            "spec": { "type": "PVC", "sourceClaimRef": { "name": "blocks" }, "dataMoverType": "never" } })])?;
-        let status = self.ends("datamoverbackup", "never", "Completed")?.status;
+            "spec": { "type": "PVC", "sourceClaimRef": { "name": "blocks" }, "dataMoverType": "never" } }),
+        ])?;
+        let status = self.ends("datamoverbackup", "never")?.status;
         ensure!(status["changedBlocks"].is_null(), "{status}");
         until("the snapshot that stayed is gone", 30, || Ok(self.bases()?.is_empty()))?;
 
@@ -113,9 +127,15 @@ impl Test<'_> {
         self.here.shell("shop", "blocks", &script).map(drop)
     }
 
+    fn ends(&self, kind: &str, name: &str) -> Result<Ends> {
+        let ends = self.here.ends(kind, "shop", name, 240)?;
+        ensure!(ends.text("phase") == "Completed", "{name}: {}", ends.status);
+        Ok(ends)
+    }
+
     fn read(&self, name: &str) -> Result<Ends> {
         self.here.back_up("shop", name, "blocks")?;
-        self.ends("datamoverbackup", name, "Completed")
+        self.ends("datamoverbackup", name)
     }
 
     /// A backup for which all is read, and says so with these words.
@@ -134,11 +154,13 @@ impl Test<'_> {
         fs::rename(fresh, path).map_err(Into::into)
     }
 
-    /// Names of the snapshots that stay.
+    /// Names of the snapshots that stay of this volume.
     fn bases(&self) -> Result<Vec<String>> {
+        let names =
+            "jsonpath={range .items[*]}{.metadata.ownerReferences[0].name} {.metadata.name}{'\\n'}{end}";
         let found =
-            self.here.0.kubectl(&["get", "volumesnapshots", "-n", "shop", "-l", BASE, "-o", "name"])?;
-        Ok(found.lines().map(str::to_owned).collect())
+            self.here.0.kubectl(&["get", "volumesnapshots", "-n", "shop", "-l", BASE, "-o", names])?;
+        Ok(found.lines().filter(|line| line.starts_with("blocks ")).map(str::to_owned).collect())
     }
 
     fn comes_back_whole(&self, backup: &str) -> Result<()> {
@@ -147,7 +169,7 @@ impl Test<'_> {
             "metadata": { "name": name, "namespace": "shop" },
             "spec": { "destinationClaimRef": { "name": name }, "source": { "backup": backup },
                 "newVolume": { "volumeMode": "Block" } } })])?;
-        self.ends("datamoverrestore", &name, "Completed")?;
+        self.ends("datamoverrestore", &name)?;
         self.here.use_claim("shop", &name, true)?;
         let sum = |pod: &str| self.here.shell("shop", pod, "sha256sum < /dev/data");
         let (before, after) = (sum("blocks")?, sum(&name)?);
