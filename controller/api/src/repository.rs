@@ -258,6 +258,9 @@ pub struct RepositoryStatus {
     /// When it was last opened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_connected: Option<Time>,
+    /// The pod that maintains it, from before it is made until its result is here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance_pod: Option<String>,
     /// When maintenance last ended well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_maintenance: Option<Time>,

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use carrack_controller_api::{RepositoryStatus, condition as conditions, reason};
+use carrack_controller_api::{RepositoryStatus, condition as conditions, label, reason};
 use carrack_proto::{JobResult, Output, Task};
 use jiff::Timestamp;
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
-use kube::Api;
+use kube::{Api, ResourceExt as _};
 
 use super::{HOLD_OFF, WORKING, not_ready, plain};
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
     error::{Obstacle, Result},
     objects,
     pod::{self, JobFiles, KeyFile, MoverPod, Owner, PodState},
+    sweep,
 };
 
 /// What a pod for a repository is made from.
@@ -80,6 +81,17 @@ impl Work<'_> {
         })
     }
 
+    /// Deletes all pods of a task, those included that began with other settings.
+    async fn clean_up_all(&self, task: &str) -> Result<()> {
+        let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), &self.context.settings.namespace);
+        for found in sweep::chosen(&pods, self.owner).await? {
+            if found.labels().get(label::TASK).is_some_and(|of| of == task) {
+                pod::clean_up(self.context, &found.name_any()).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn start(&self, name: &str, label: &'static str, task: Task) -> Result<()> {
         let key = KeyFile::Repository(self.key.clone());
         let spec = plain();
@@ -121,7 +133,7 @@ pub(super) async fn step(
         Run::Ended(result, ended) => match (&result.output, ended) {
             (Some(Output::Connect(output)), _) => match accept(work.context, status, &output.id, hash) {
                 Ok(()) => {
-                    pod::clean_up(work.context, &name).await?;
+                    work.clean_up_all("connect").await?;
                     return Ok(WORKING);
                 }
                 Err(obstacle) => (obstacle, ended),

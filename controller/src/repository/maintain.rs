@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use carrack_controller_api::{RepositoryStatus, condition as conditions, reason};
+use carrack_controller_api::{Maintenance, RepositoryStatus, condition as conditions, reason};
 use carrack_proto::{JobResult, MaintainTask, Outcome, Output, Task};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
@@ -25,6 +25,9 @@ pub(super) async fn step<R: AnyRepository>(
     status: &mut RepositoryStatus,
 ) -> Result<Duration> {
     let settings = repository.maintenance();
+    if let Some(pod) = status.maintenance_pod.clone() {
+        return look_at(work, settings, status, &pod).await;
+    }
     let Some(cron) = settings.schedule.as_ref().filter(|_| !settings.suspend) else {
         return Ok(Duration::MAX);
     };
@@ -48,7 +51,18 @@ pub(super) async fn step<R: AnyRepository>(
     if due > now {
         return Ok(due.duration_since(now).unsigned_abs());
     }
-    let name = format!("maintain-{}-{}", work.owner.uid, due.as_second());
+    // It is named before it is made: whatever becomes of schedule and settings, what was begun is brought to its end.
+    status.maintenance_pod = Some(format!("maintain-{}-{}", work.owner.uid, due.as_second()));
+    Ok(Duration::ZERO)
+}
+
+/// Starts the pod, or looks at how far it is.
+async fn look_at(
+    work: &Work<'_>,
+    settings: &Maintenance,
+    status: &mut RepositoryStatus,
+    pod: &str,
+) -> Result<Duration> {
     let task = || {
         Task::Maintain(MaintainTask {
             keep: settings.keep.to_options(),
@@ -56,12 +70,13 @@ pub(super) async fn step<R: AnyRepository>(
             check_percent: Some(settings.check_percent),
         })
     };
-    match work.run(&name, "maintain", task).await? {
+    match work.run(pod, "maintain", task).await? {
         Run::Working(_) => return Ok(WORKING),
         Run::Ended(result, _) => settle(work, status, &result),
         Run::Lost(message, _) => report(work, status, false, &Obstacle::passing(reason::POD_FAILED, message)),
     }
-    pod::clean_up(work.context, &name).await?;
+    pod::clean_up(work.context, pod).await?;
+    status.maintenance_pod = None;
     Ok(WORKING)
 }
 
