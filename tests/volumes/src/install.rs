@@ -34,8 +34,8 @@ impl Site {
     /// They are not built, or the image cannot be packed.
     pub fn new(bed: &Bed) -> Result<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let mover = program("CARRACK", "carrack", &root)?;
-        let controller = program("CARRACK_CONTROLLER", "carrack-controller", &root)?;
+        let mover = program("CARRACK", "carrack")?;
+        let controller = program("CARRACK_CONTROLLER", "carrack-controller")?;
         // What is for debuggers is ten times as much as the rest, and a pod waits for it.
         let stripped = bed.directory().join("carrack");
         run(Command::new("strip").arg("-o").arg(&stripped).arg(&mover))?;
@@ -90,14 +90,17 @@ impl Site {
     }
 }
 
-/// A program beside the tests, or where a variable says.
-fn program(variable: &str, name: &str, root: &Path) -> Result<PathBuf> {
-    let path = std::env::var_os(variable).map_or_else(|| root.join("target/debug").join(name), PathBuf::from);
-    ensure!(
-        path.exists(),
-        "{} is not there: build it with cargo build --workspace --bins, or set {variable}",
-        path.display()
-    );
+/// A program that was built with this one and lies beside it or one directory above, or where a variable says.
+fn program(variable: &str, name: &str) -> Result<PathBuf> {
+    let built = || -> Result<PathBuf> {
+        let own = std::env::current_exe()?;
+        let mut beside = own.ancestors().skip(1).take(2).map(|directory| directory.join(name));
+        beside.find(|path| path.is_file()).with_context(|| {
+            format!("{name} is not there: build it with cargo build --workspace --bins, or set {variable}")
+        })
+    };
+    let path = std::env::var_os(variable).map_or_else(built, |path| Ok(PathBuf::from(path)))?;
+    ensure!(path.exists(), "{} is not there, which {variable} names", path.display());
     Ok(path)
 }
 
