@@ -8,6 +8,9 @@ CARGO_DENY := $(CARRACK_CACHE)/tools/bin/cargo-deny
 # The demonstration as a test: small, but a real tree that every machine with a C compiler has.
 TEST_TREE ?= /usr/include
 
+# The scripts look for programs in target/; whoever builds elsewhere makes that a link.
+unexport CARGO_TARGET_DIR
+
 .PHONY: help build demo test setup-test fmt lint program unit reader deny advisories demo-small upgrade judges judges-short \
   soak soak-short bench bench-volumes fuzz mutants coverage image cluster cluster-down chart csi clean
 
