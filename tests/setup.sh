@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what a target needs and this machine lacks: `setup.sh build`, `demo`, `test`, `cluster`, `bench-volumes`, `judges`,
-# `mutants` or `coverage`.
+# Installs what a target needs and this machine lacks: `setup.sh build`, `demo`, `test`, `cluster`, `bench-volumes`, `judges` or
+# `coverage`.
 #
 # Debian packages come through apt-get (as root), Python packages into a virtual environment, servers are built
 # from source. All caches lie under CARRACK_CACHE (default: .cache in the checkout). What cannot be installed here
@@ -165,18 +165,17 @@ install_tool() { # install_tool CRATE VERSION
 }
 
 case "$stage" in
-build | mutants | coverage) want_build ;;
+build | coverage) want_build ;;
 demo) want_demo ;;
 test) want_test; want_cluster ;;
 cluster | bench-volumes) want_cluster ;;
 judges) want_judges ;;
-*) fail "unknown stage $stage" "tests/setup.sh build|demo|test|cluster|bench-volumes|judges|mutants|coverage" ;;
+*) fail "unknown stage $stage" "tests/setup.sh build|demo|test|cluster|bench-volumes|judges|coverage" ;;
 esac
 install_missing
 need_rust
 case "$stage" in
 judges) install_tool fsx 0.3.2 ;;
-mutants) install_tool cargo-mutants 27.1.0 ;;
 coverage)
     rustup component add llvm-tools 2>/dev/null || fail "the toolchain lacks llvm-tools" "rustup component add llvm-tools"
     install_tool cargo-llvm-cov 0.9.1
