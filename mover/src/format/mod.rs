@@ -12,3 +12,6 @@ pub mod page;
 pub mod records;
 pub mod session;
 pub(crate) mod table;
+
+#[cfg(test)]
+mod tests;

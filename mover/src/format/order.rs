@@ -49,6 +49,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_path_cannot_lead_elsewhere() {
+        let longest = vec![b'a'; crate::limits::PATH_LIMIT];
+        for path in [&b"a"[..], b"a/b", b"...", b"a/..b/c", b".a", b"\xff", &longest] {
+            assert!(is_valid_path(path), "{:?}", path.escape_ascii().to_string());
+        }
+        let too_long = vec![b'a'; crate::limits::PATH_LIMIT + 1];
+        for path in [
+            &b""[..],
+            b"/a",
+            b"a/",
+            b"a//b",
+            b".",
+            b"..",
+            b"a/.",
+            b"../a",
+            b"a/../b",
+            b"./a",
+            b"a\0",
+            b"a/\0/b",
+            &too_long,
+        ] {
+            assert!(!is_valid_path(path), "{:?}", path.escape_ascii().to_string());
+        }
+    }
+
+    #[test]
     fn names_before_depths() {
         let sorted: [&[u8]; 10] =
             [b"a", b"a-", b"b", b"zz", b"a/a", b"a/z", b"a/a/b", b"a-/x", b"b/1", b"b/1/2"];
