@@ -26,8 +26,8 @@ const MESSAGE_LIMIT: Duration = Duration::from_secs(300);
 const LIMIT: Duration = Duration::from_secs(3600);
 /// Longest message: 400 000 extents.
 const MESSAGE_BYTES: usize = 16 << 20;
-/// How often in a row it may break off without having said anything new.
-const TRIES: u32 = 4;
+/// How often in a row it may break off without having said anything new: with the pauses, long enough to be started anew.
+const TRIES: u32 = 5;
 /// The pause before the first of further tries; each is twice as long as the one before.
 const PAUSE: Duration = Duration::from_millis(500);
 
