@@ -1,5 +1,6 @@
 //! What the chart gives the controller: its namespace, its rights and their limits. The controller itself is a process of the
-//! test, which can be killed at any moment, and has no other rights.
+//! test, which can be killed at any moment, and has no other rights; only the server that misbehaves for a test passes everything on
+//! with all rights.
 
 use std::{
     fs,
