@@ -36,8 +36,7 @@ pub enum Bundle {
 /// Name of the secret that keeps them: one for each source in each repository.
 fn name(access: &Access, source: &Source) -> String {
     let text = format!("{}\n{}\n{}", access.repository_id, source.host, source.place.path());
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
-    format!("bundle-{}", hex::encode(&digest.as_ref()[..10]))
+    format!("bundle-{}", objects::digits(&text))
 }
 
 /// Finds the keys of a source, or takes the next step towards them.

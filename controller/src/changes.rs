@@ -161,9 +161,7 @@ pub struct Base {
 impl Base {
     /// Their label.
     fn label(&self) -> String {
-        let text = format!("{}\n{}", self.repository, self.claim);
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
-        hex::encode(&digest.as_ref()[..10])
+        objects::digits(&format!("{}\n{}", self.repository, self.claim))
     }
 
     /// Has the snapshot of a backup stay, if it is to; true if it does. It is nobody's any more but its claim's, with which it

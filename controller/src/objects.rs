@@ -21,6 +21,12 @@ fn named<K: Object>(verb: &str, name: &str) -> String {
     format!("{} {name} cannot be {verb}", K::kind(&()))
 }
 
+/// Digits for a name or a label that stand for a text which may be too long for one.
+pub fn digits(text: &str) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    hex::encode(&digest.as_ref()[..10])
+}
+
 /// The object of this name, if there is one.
 pub async fn find<K: Object>(api: &Api<K>, name: &str) -> Result<Option<K>> {
     api.get_opt(name).await.map_err(Error::api(named::<K>("read", name)))
