@@ -12,7 +12,7 @@ TEST_TREE ?= /usr/include
 unexport CARGO_TARGET_DIR
 
 .PHONY: help build demo test setup-test fmt lint program unit reader deny advisories demo-small upgrade judges judges-short \
-  soak soak-short bench bench-volumes fuzz mutants coverage image cluster cluster-down chart csi clean
+  soak soak-short bench bench-volumes fuzz mutants mutants-short coverage image cluster cluster-down chart csi clean
 
 help:
 	@printf '%s\n' 'make build       release build of carrack into target/release' \
@@ -43,7 +43,7 @@ demo:
 
 # In the order of what fails fastest.
 test: setup-test
-	$(MAKE) --no-print-directory fmt deny lint unit reader image chart csi upgrade demo-small judges-short soak-short
+	$(MAKE) --no-print-directory fmt deny lint unit reader image chart csi upgrade demo-small judges-short soak-short mutants-short
 	@echo 'make test: everything passed'
 
 setup-test:
@@ -67,8 +67,10 @@ lint:
 program:
 	cargo build --locked --workspace --bins --tests
 
+# The simulation draws fresh seeds for this long, and says what it went through.
+unit: export CARRACK_SIMULATION_SECONDS ?= 120
 unit: program
-	cargo test --locked --workspace
+	tests/side_by_side.sh
 
 reader: program
 	PYTHON=$(CARRACK_CACHE)/reader/bin/python tests/reader/run.sh
@@ -88,11 +90,12 @@ demo-small: program
 # Programs of others say whether what was restored is what was there; each runs alone too, and tests/judges/lib.sh says
 # how. With the development build a fixed share, with the release build all.
 judges-short: program
-	for judge in fsx fio images postgres tree; do tests/judges/$$judge.sh || exit 1; done
+	for judge in fsx fio images postgres tree snapshots; do tests/judges/$$judge.sh || exit 1; done
 
+# The last of them lets an early commit of this repository and today's program work in turn.
 judges:
 	cargo build --release --locked -p carrack-mover
-	for judge in fsx fio images postgres tree snapshots; do \
+	for judge in fsx fio images postgres tree snapshots two_versions; do \
 	  CARRACK=target/release/carrack JUDGES_SIZE=full tests/judges/$$judge.sh || exit 1; done
 
 SOAK_HOURS ?= 1
@@ -126,6 +129,13 @@ MUTANTS ?= format/,pipeline/,reader/,repack/,repo/,restore/
 mutants:
 	@tests/setup.sh build
 	cargo run --locked -p carrack-mutants -- --parts $(MUTANTS)
+
+# A fixed share of it: every fourth change of the format, which no unit test may pass over. What is built already is not built
+# once more but for the engine itself.
+mutants-short: program
+	@mkdir -p target/mutants-short/target
+	@rsync -a --exclude '*carrack*' --exclude incremental target/debug target/mutants-short/target/
+	cargo run --locked -p carrack-mutants -- --parts format/ --every 4 --outside '' --work target/mutants-short
 
 # Tests of the engine in one process; what tests of the program reach beyond that is not counted.
 coverage:

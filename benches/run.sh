@@ -8,6 +8,7 @@
 # BENCH_SCALE        size of the datasets (1); BENCH_RUNS how often everything is measured (1)
 # BENCH_STORES       local,s3; BENCH_DATASETS random,vm,tree,small,db
 # BENCH_S3           minio, garage or versitygw; what is not there is built
+# BENCH_BEFORE       an earlier state of this repository, as git names it: it is built and measured beside today's
 # BENCH_MICRO        no: leave the micro benchmarks out; BENCH_FRESH yes: forget a run that was broken off
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -32,6 +33,16 @@ done
 
 cargo build --release --locked -p carrack-mover
 cargo build --release --locked -p carrack-benches --bins
+
+if [ -n "${BENCH_BEFORE:-}" ]; then
+    before=$home/before
+    rm -rf "$before"
+    mkdir -p "$before"
+    git archive "$BENCH_BEFORE" | tar -x -C "$before"
+    (cd "$before" && cargo build --release --locked -p carrack-mover --target-dir "$home/before-target")
+    tools+=(--tool-path "carrack-before=$home/before-target/release/carrack"
+        --tools carrack,carrack-before,carrack-96MiB,carrack-device,carrack-list,restic,rustic,borg,kopia)
+fi
 
 if [ "${BENCH_MICRO:-yes}" != no ]; then
     # Enough samples to see a change of a tenth, in minutes and not in an hour.

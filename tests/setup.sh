@@ -39,6 +39,7 @@ want_test() {
     want fuse3 fusermount3
     want e2fsprogs mkfs.ext4
     want xfsprogs mkfs.xfs
+    want btrfs-progs mkfs.btrfs
     want util-linux losetup
     want mount mount
     want bsdutils script

@@ -40,7 +40,7 @@ fn index(c: &mut Criterion) {
         b.iter_batched(prepare, write, BatchSize::PerIteration);
     });
 
-    let loaded = runtime.block_on(repository.load_index(usize::MAX)).expect("an index");
+    let loaded = runtime.block_on(repository.load_index(usize::MAX)).expect("an index").index;
     let absent: Vec<ChunkId> = Rows::new(2).take(1024).into_iter().map(|(id, _)| id).collect();
     group.throughput(Throughput::Elements(1024));
     for (name, ids) in [

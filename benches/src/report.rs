@@ -63,6 +63,12 @@ impl Cell {
         matches!(self.outcome, Outcome::Measured).then(|| values.get(values.len() / 2).copied())?
     }
 
+    /// Seconds of the shortest run; none if it was not measured.
+    pub fn shortest(&self) -> Option<f64> {
+        let seconds = self.runs.iter().map(|usage| usage.seconds);
+        matches!(self.outcome, Outcome::Measured).then(|| seconds.min_by(f64::total_cmp))?
+    }
+
     /// The largest peak of memory, in MiB.
     pub fn peak(&self) -> f64 {
         self.runs.iter().map(|usage| usage.peak_mib).fold(0.0, f64::max)

@@ -37,6 +37,8 @@ pub enum Name {
     CarrackDevice,
     /// The same with a list of the changed blocks, as a storage system gives it.
     CarrackList,
+    /// An earlier build of it, beside which no step may have become slower.
+    CarrackBefore,
     /// restic.
     Restic,
     /// rustic.
@@ -55,6 +57,7 @@ impl Name {
             Self::CarrackSmall => "carrack-96MiB",
             Self::CarrackDevice => "carrack-device",
             Self::CarrackList => "carrack-list",
+            Self::CarrackBefore => "carrack-before",
             Self::Restic => "restic",
             Self::Rustic => "rustic",
             Self::Borg => "borg",
@@ -165,7 +168,7 @@ pub trait Tool: fmt::Debug {
 /// The adapter of `name`; `extra` are options of the user for Carrack's commands.
 pub fn adapter(name: Name, extra: &[String]) -> Box<dyn Tool> {
     match name {
-        Name::Carrack => carrack::Carrack::boxed(extra, None, Mode::Files),
+        Name::Carrack | Name::CarrackBefore => carrack::Carrack::boxed(extra, None, Mode::Files),
         Name::CarrackSmall => carrack::Carrack::boxed(extra, Some("--memory=96MiB"), Mode::Files),
         Name::CarrackDevice => carrack::Carrack::boxed(extra, None, Mode::Device),
         Name::CarrackList => carrack::Carrack::boxed(extra, None, Mode::ChangedList),

@@ -1,6 +1,6 @@
 //! Conditions in a status.
 
-use carrack_controller_api::condition;
+use carrack_controller_api::{condition, reason};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 
@@ -39,6 +39,26 @@ pub fn set(
         }
         None => conditions.push(condition),
     }
+}
+
+/// It has come to its end: whether to a good one, and that what was made for it is still there.
+pub fn ended(
+    conditions: &mut Vec<Condition>,
+    good: bool,
+    reason: &str,
+    message: &str,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
+    set(conditions, condition::SUCCEEDED, Some(good), reason, message, generation, now);
+    let message = "what was made for it is deleted";
+    set(conditions, condition::CLEANED_UP, Some(false), reason::IN_PROGRESS, message, generation, now);
+}
+
+/// Nothing that was made for it is left.
+pub fn cleaned(conditions: &mut Vec<Condition>, generation: Option<i64>, now: Timestamp) {
+    let message = "nothing that was made for it is left";
+    set(conditions, condition::CLEANED_UP, Some(true), reason::SUCCEEDED, message, generation, now);
 }
 
 /// Whether a condition is true.

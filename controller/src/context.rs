@@ -33,6 +33,8 @@ pub struct Context {
     pub slots: Arc<Slots>,
     /// Held by who gives a mover its place.
     pub placing: Arc<tokio::sync::Mutex<()>>,
+    /// Held by who gives a mover a volume itself.
+    pub lending: Arc<tokio::sync::Mutex<()>>,
     /// Whether pods can have users of their own.
     pub user_namespaces: Arc<UserNamespaces>,
     /// What is counted.
@@ -69,6 +71,7 @@ impl Context {
             cluster: cluster.into(),
             slots,
             placing: Arc::default(),
+            lending: Arc::default(),
             user_namespaces: Arc::default(),
             metrics,
             recorder,

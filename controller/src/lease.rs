@@ -2,7 +2,7 @@
 //!
 //! Who leads renews the lease long before it ends, and who cannot renew it in time stops all work and asks to lead anew: two
 //! that lead at the same time would share out the same slots twice. What they write is safe even then, for each step is
-//! applied to what is there.
+//! applied to what is there, and a status only to the version that was looked at.
 
 use std::time::Duration;
 

@@ -14,6 +14,8 @@ pub mod changes;
 pub mod condition;
 pub mod context;
 pub mod error;
+#[cfg(test)]
+mod fake;
 pub mod figures;
 pub mod lease;
 pub mod live;

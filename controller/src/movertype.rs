@@ -81,7 +81,7 @@ async fn reconcile(mover_type: Arc<DataMoverType>, context: Arc<Context>) -> Res
     );
     if status != before {
         let types: Api<DataMoverType> = Api::all(context.client.clone());
-        objects::report(&types, &mover_type.name_any(), &status).await?;
+        objects::report(&types, &*mover_type, &status).await?;
     }
     Ok(if obstacle.is_some() { Action::requeue(LATER) } else { Action::await_change() })
 }

@@ -50,20 +50,18 @@ pub async fn ensure<K: Object>(api: &Api<K>, object: &K) -> Result<()> {
     Ok(())
 }
 
-/// Sets the status of an object, by server-side apply.
-pub async fn apply_status<K: Object>(api: &Api<K>, name: &str, status: &impl Serialize) -> Result<K> {
+/// Sets the status of an object, by server-side apply; false if the object is gone. With the version that was seen, so it is
+/// a conflict if anything was written since: a controller that slept, and does not know yet that another one leads, must not
+/// put back a phase that has passed.
+pub async fn report<K: Object>(api: &Api<K>, object: &K, status: &impl Serialize) -> Result<bool> {
+    let name = object.name_any();
     let patch = serde_json::json!({
-        "apiVersion": K::api_version(&()), "kind": K::kind(&()), "metadata": { "name": name }, "status": status,
+        "apiVersion": K::api_version(&()), "kind": K::kind(&()), "status": status,
+        "metadata": { "name": name, "resourceVersion": object.resource_version() },
     });
     let parameters = PatchParams::apply(MANAGER).force();
-    api.patch_status(name, &parameters, &Patch::Apply(patch))
-        .await
-        .map_err(Error::api(named::<K>("reported on", name)))
-}
-
-/// Sets the status of an object; false if the object is gone.
-pub async fn report<K: Object>(api: &Api<K>, name: &str, status: &impl Serialize) -> Result<bool> {
-    match apply_status(api, name, status).await {
+    let written = api.patch_status(&name, &parameters, &Patch::Apply(patch)).await;
+    match written.map_err(Error::api(named::<K>("reported on", &name))) {
         Ok(_) => Ok(true),
         Err(error) if error.is_absence() => Ok(false),
         Err(error) => Err(error),
@@ -90,8 +88,8 @@ pub async fn delete<K: Object>(api: &Api<K>, object: &K, grace_seconds: Option<u
     }
 }
 
-/// Adds or removes our finalizer.
-pub async fn hold<K: Object>(api: &Api<K>, object: &K, finalizer: &str, held: bool) -> Result<()> {
+/// Adds or removes our finalizer, and gives the object as it is then.
+pub async fn hold<K: Object>(api: &Api<K>, object: &K, finalizer: &str, held: bool) -> Result<K> {
     let mut finalizers = object.finalizers().to_vec();
     finalizers.retain(|found| found != finalizer);
     if held {
@@ -101,5 +99,35 @@ pub async fn hold<K: Object>(api: &Api<K>, object: &K, finalizer: &str, held: bo
     let patch = serde_json::json!({
         "metadata": { "finalizers": finalizers, "resourceVersion": object.resource_version() }
     });
-    change(api, &object.name_any(), patch).await.map(drop)
+    change(api, &object.name_any(), patch).await
+}
+
+#[cfg(test)]
+mod tests {
+    use carrack_controller_api::{DataMoverRestore, DataMoverRestoreStatus, RestorePhase as Phase};
+    use serde_json::json;
+
+    use super::*;
+    use crate::fake::Fake;
+
+    #[tokio::test]
+    async fn what_was_seen_before_somebody_wrote_puts_no_phase_back() {
+        const PATH: &str = "/apis/carrack.dev/v1alpha1/namespaces/market/datamoverrestores/first";
+        let fake = Fake::default();
+        let api: Api<DataMoverRestore> = Api::namespaced(fake.context().await.client, "market");
+        let restore = |phase: &str| {
+            json!({ "metadata": { "name": "first", "namespace": "market" }, "status": { "phase": phase },
+                "spec": { "destinationClaimRef": { "name": "goods" }, "source": { "backup": "b" } } })
+        };
+        let status = |phase| DataMoverRestoreStatus { phase, ..DataMoverRestoreStatus::default() };
+        fake.put(PATH, restore("Preparing"));
+        let seen = find(&api, "first").await.unwrap().unwrap();
+        fake.put(PATH, restore("Completed"));
+        let stale = report(&api, &seen, &status(Phase::Running)).await;
+        assert!(stale.is_err_and(|error| error.is_conflict()), "it is looked at again");
+        assert_eq!(fake.get(PATH)["status"]["phase"], "Completed");
+        let seen = find(&api, "first").await.unwrap().unwrap();
+        assert!(report(&api, &seen, &status(Phase::Failed)).await.unwrap());
+        assert_eq!(fake.get(PATH)["status"]["phase"], "Failed", "what was seen last may be written");
+    }
 }

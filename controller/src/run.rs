@@ -7,14 +7,14 @@ use carrack_controller_api::{
     BackupPhase, ClusterRepository, DataMoverBackup, DataMoverRestore, Repository, RestorePhase,
 };
 use futures::{StreamExt as _, future};
-use kube::{Api, ResourceExt as _, api::ListParams};
+use kube::{Api, api::ListParams};
 
 use crate::{
     backup,
     context::Context,
     error::{Error, Result},
     lease::Candidate,
-    metrics, movertype, populator, repository, restore,
+    metrics, movertype, populator, repository, restore, slots,
 };
 
 /// How long after a failure to list what is under way that is tried again.
@@ -83,7 +83,7 @@ async fn occupy(context: &Context) -> Result<()> {
             .as_ref()
             .filter(|status| status.phase != BackupPhase::Pending && !status.phase.is_final());
         if let Some(mover_type) = status.and_then(|status| status.data_mover_type.as_ref()) {
-            context.slots.occupy(&backup.uid().unwrap_or_default(), mover_type);
+            context.slots.occupy(&slots::request(&backup), mover_type);
         }
     }
     let restores: Api<DataMoverRestore> = Api::all(context.client.clone());
@@ -93,7 +93,7 @@ async fn occupy(context: &Context) -> Result<()> {
             .as_ref()
             .filter(|status| status.phase != RestorePhase::Pending && !status.phase.is_final());
         if let Some(mover_type) = status.and_then(|status| status.data_mover_type.as_ref()) {
-            context.slots.occupy(&restore.uid().unwrap_or_default(), mover_type);
+            context.slots.occupy(&slots::request(&restore), mover_type);
         }
     }
     Ok(())

@@ -70,9 +70,23 @@ async fn volumes(context: &Context, owner: &Owner, spared: Option<&str>) -> Resu
         clean &= alias && volume.metadata.deletion_timestamp.is_some();
         if alias {
             end(&api, volume).await?;
+        } else if let Some(patch) = discarded(volume) {
+            objects::change(&api, &volume.name_any(), patch).await?;
         }
     }
     Ok(clean)
+}
+
+/// A volume whose hand-over was stopped half-way was told to outlive its claim, and has none by now that it could go with.
+fn discarded(volume: &PersistentVolume) -> Option<serde_json::Value> {
+    let policy = volume.spec.as_ref().and_then(|spec| spec.persistent_volume_reclaim_policy.as_deref());
+    let phase = volume.status.as_ref().and_then(|status| status.phase.as_deref());
+    (phase == Some("Released") && policy != Some("Delete")).then(|| {
+        json!({
+            "metadata": { "resourceVersion": volume.metadata.resource_version },
+            "spec": { "persistentVolumeReclaimPolicy": "Delete" },
+        })
+    })
 }
 
 /// A temporary volume goes with its claim, whatever its storage class says. An alias must not: its storage is somebody's.
@@ -215,4 +229,53 @@ pub async fn chosen<K: Object>(api: &Api<K>, owner: &Owner) -> Result<Vec<K>> {
     let what =
         format!("{} of {} {}/{} cannot be listed", K::kind(&()), owner.kind, owner.namespace, owner.name);
     Ok(api.list(&labels).await.map_err(Error::api(what))?.items)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::Fake;
+
+    #[tokio::test]
+    async fn what_a_hand_over_left_is_told_to_go_and_waited_for() {
+        const VOLUME: &str = "/api/v1/persistentvolumes/volume";
+        let fake = Fake::default();
+        let labels = json!({ label::OWNER_UID: "uid" });
+        let metadata = json!({ "name": "volume", "labels": labels });
+        let (spec, status) =
+            (json!({ "persistentVolumeReclaimPolicy": "Retain" }), json!({ "phase": "Released" }));
+        fake.put(VOLUME, json!({ "metadata": metadata, "spec": spec, "status": status }));
+        let owner = Owner { uid: "uid".into(), ..Owner::of(&PersistentVolume::default()) };
+        let context = fake.context().await;
+        assert!(
+            sweep(&context, &owner, Some("volume"), None).await.unwrap(),
+            "what is spared is not waited for"
+        );
+        assert_eq!(fake.get(VOLUME)["spec"]["persistentVolumeReclaimPolicy"], "Retain");
+        assert!(!sweep(&context, &owner, None, None).await.unwrap(), "it is still there");
+        assert_eq!(fake.get(VOLUME)["spec"]["persistentVolumeReclaimPolicy"], "Delete");
+        fake.lose(VOLUME);
+        assert!(sweep(&context, &owner, None, None).await.unwrap());
+    }
+
+    #[test]
+    fn a_kept_volume_goes_only_once_it_is_no_claims() {
+        let volume = |policy: &str, phase: &str| -> PersistentVolume {
+            let spec = json!({ "persistentVolumeReclaimPolicy": policy });
+            let metadata = json!({ "name": "volume", "resourceVersion": "7" });
+            serde_json::from_value(
+                json!({ "metadata": metadata, "spec": spec, "status": { "phase": phase } }),
+            )
+            .unwrap()
+        };
+        let patch = discarded(&volume("Retain", "Released")).expect("it goes");
+        assert_eq!(patch["spec"]["persistentVolumeReclaimPolicy"], "Delete");
+        assert_eq!(
+            patch["metadata"]["resourceVersion"], "7",
+            "and not if it was given to somebody meanwhile"
+        );
+        assert_eq!(discarded(&volume("Retain", "Bound")), None);
+        assert_eq!(discarded(&volume("Retain", "Available")), None);
+        assert_eq!(discarded(&volume("Delete", "Released")), None, "it is on its way");
+    }
 }

@@ -91,4 +91,6 @@ impl Entropy for SystemEntropy {
 }
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;

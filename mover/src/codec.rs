@@ -39,9 +39,14 @@ pub enum Domain {
     Segment,
     /// Checkpoints.
     Checkpoint,
+    /// Joined index segments.
+    Joined,
 }
 
 impl Domain {
+    /// How many there are.
+    pub(crate) const COUNT: usize = 7;
+
     fn code(self) -> u8 {
         match self {
             Self::Data => 0,
@@ -50,6 +55,7 @@ impl Domain {
             Self::Record => 3,
             Self::Segment => 4,
             Self::Checkpoint => 5,
+            Self::Joined => 6,
         }
     }
 }

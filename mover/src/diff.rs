@@ -4,13 +4,11 @@
 //! their contents say, so the work follows the difference and not the size. Equal chunks have equal ids: contents
 //! are compared by their references, and no data is read.
 
-mod contents;
 #[cfg(test)]
 mod tests;
 
 use std::cmp::Ordering;
 
-use self::contents::same_contents;
 use crate::{
     error::{Error, Result},
     format::{
@@ -21,7 +19,7 @@ use crate::{
         page::{Child, Page},
     },
     id::ChunkId,
-    reader::{SnapshotReader, walk::Part},
+    reader::{SnapshotReader, contents::same_contents, walk::Part},
 };
 
 /// Leaves that are fetched at once where many follow each other that the other side does not have.

@@ -89,6 +89,13 @@ impl Error {
         self.0.hint.as_deref()
     }
 
+    /// Whether a disk could not read what it holds: asked again, it says so again.
+    pub fn is_of_broken_disk(&self) -> bool {
+        let source = std::error::Error::source(self);
+        let errno = source.and_then(|source| source.downcast_ref::<std::io::Error>()?.raw_os_error());
+        errno == Some(rustix::io::Errno::IO.raw_os_error())
+    }
+
     /// The message and its causes in one line, for lists of problems.
     pub fn in_one_line(&self) -> String {
         let mut text = self.to_string();

@@ -16,7 +16,9 @@ macro_rules! identifier {
             pub fn from_hex(text: &str) -> Option<Self> {
                 let mut bytes = [0; $length];
                 hex::decode_to_slice(text, &mut bytes).ok()?;
-                (hex::encode(bytes) == text).then_some(Self(bytes))
+                // A name has one form only.
+                let is_lower = !text.bytes().any(|byte| byte.is_ascii_uppercase());
+                is_lower.then_some(Self(bytes))
             }
 
             /// The full hexadecimal form, lower case.
@@ -112,5 +114,27 @@ impl SessionNonce {
         let mut tag = [0; 8];
         tag.copy_from_slice(&self.0[..8]);
         SessionTag(tag)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_has_one_text_form() {
+        let id = SessionTag([0xab, 0, 1, 2, 3, 4, 5, 0xff]);
+        assert_eq!(SessionTag::from_hex("ab000102030405ff"), Some(id));
+        assert_eq!(id.to_hex(), "ab000102030405ff");
+        for other in [
+            "AB000102030405ff",
+            "ab000102030405fF",
+            "ab000102030405f",
+            "ab000102030405ff0",
+            "ab000102030405fg",
+            "",
+        ] {
+            assert_eq!(SessionTag::from_hex(other), None, "{other}");
+        }
     }
 }

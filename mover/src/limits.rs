@@ -32,6 +32,9 @@ pub const FOOTER_GUESS: u64 = 64 << 10;
 /// No footer is longer, in bytes: 32 MiB of 4 KiB chunks need less than half.
 pub const FOOTER_LIMIT: usize = 16 << 20;
 
+/// A pack is closed when its footer has about so many bytes, come what may: frames may be tiny.
+pub const FOOTER_TARGET: usize = 4 << 20;
+
 /// A page of a tree or of a list of chunks is closed at a name or chunk that says so, from this many bytes on.
 pub const PAGE_MIN: usize = 16 << 10;
 /// Pages tend to this many bytes.
@@ -40,6 +43,8 @@ pub const PAGE_AVERAGE: usize = 64 << 10;
 pub const PAGE_TARGET_MAX: usize = 256 << 10;
 /// No page is longer, in bytes, before compression: one entry with the largest attributes fits in.
 pub const PAGE_LIMIT: usize = 16 << 20;
+/// The extended attributes of one entry take at most so many bytes, half a page, so that any entry fits into one.
+pub const ATTRIBUTES_LIMIT: usize = 8 << 20;
 /// Rows of one page at most, those within rows (runs, pages, attributes) counted too: twice what pages of 256 KiB can
 /// have, and a few tens of MiB when they are decoded.
 pub const PAGE_ROWS: usize = 1 << 16;
@@ -52,11 +57,17 @@ pub const PAGE_PATHS_TARGET: usize = 2 << 20;
 pub const TREE_DEPTH: u8 = 12;
 /// Longest path in a tree, in bytes.
 pub const PATH_LIMIT: usize = 1 << 20;
+/// Longest path that is backed up, in bytes: thirty-two times what one call of the system takes. A walk holds the path of each
+/// directory above the one that it is in, and anybody can nest directories.
+pub const SOURCE_PATH_LIMIT: usize = 128 << 10;
 /// Longest single name or value in an entry, in bytes (an extended attribute has at most 64 KiB).
 pub const FIELD_LIMIT: usize = 1 << 20;
 
 /// Least time between two checkpoints: what a killed backup reads again, and a request or three a minute.
 pub const CHECKPOINT_INTERVAL: std::time::Duration = std::time::Duration::from_secs(60);
+/// How long one read of the source may take: network file systems come back from a restart of their server within minutes,
+/// and what takes longer is gone.
+pub const SOURCE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30 * 60);
 /// A checkpoint is written after so many bytes were read, however little time that took: minutes of a fast disk.
 pub const CHECKPOINT_BYTES: u64 = 64 << 30;
 

@@ -50,6 +50,18 @@ impl Progress {
     }
 }
 
+/// A path that cannot be restored whole.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Touched {
+    /// The snapshot.
+    pub snapshot: String,
+    /// The path in it. Of entries whose names cannot be read, the first.
+    pub path: String,
+    /// The last of them, where names cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+}
+
 /// Watches one piece of work.
 pub trait Monitor: Send + Sync + Debug {
     /// The numbers to add to.
@@ -60,8 +72,17 @@ pub trait Monitor: Send + Sync + Debug {
     fn problem(&self, problem: Problem);
     /// A part of the source has not answered for so many seconds, and is still waited for.
     fn slow_source(&self, _path: &[u8], _seconds: u64) {}
+    /// A part of the source has not answered for longer than anybody is to wait. The thread that waits for it cannot be
+    /// called back: what ends the wait is the end of the process.
+    fn silent_source(&self, _path: &[u8], _seconds: u64) {}
     /// A dry run has found something that would be removed.
     fn would_remove(&self, _path: &[u8]) {}
+    /// A check has found an object damaged, and this is wrong with it. Each object is told once, also beyond the number that
+    /// a report lists.
+    fn damaged(&self, _object: &str, _problem: &str) {}
+    /// Because of this object, so many entries do not restore whole: one, or a stretch of which the first and the last name
+    /// are known. All are told, also beyond the number that a report lists.
+    fn touched(&self, _object: &str, _touched: &Touched, _entries: u64) {}
 }
 
 /// The other side has not answered for a while, and is asked again.

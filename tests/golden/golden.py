@@ -22,6 +22,8 @@ SOURCES = pathlib.Path("/tmp/carrack-golden")
 # Bytes of the image, most of them zeros; each block of the grid is different, so its list of chunks has pages.
 IMAGE_BYTES, IMAGE_BLOCK = 96 << 20, 64 << 10
 MAGIC = b"CRKR"
+# What golden repositories are, file by file, as `sha256sum` writes it: each is written down when it is made, and never again.
+SUMS = HERE / "SHA256SUMS"
 
 
 def run(program, repository, *words, codes=(0,), secret=None, **options):
@@ -53,11 +55,15 @@ def objects(repository):
             yield name, kind
 
 
+def refuse(error):
+    raise error
+
+
 def describe(top):
     """Every entry below `top`, with all that must come back."""
     top = os.fsencode(top)
     paths = [b""]
-    for folder, folders, files in os.walk(top):
+    for folder, folders, files in os.walk(top, onerror=refuse) if os.path.isdir(top) else ():
         paths += [os.path.relpath(os.path.join(folder, name), top) for name in folders + files]
     first, rows = {}, []
     for path in sorted(paths):
@@ -84,6 +90,23 @@ def write_manifest(path, rows):
 
 def read_manifest(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def sums():
+    """Of every file of every golden repository, by its path."""
+    paths = [path for folder in HERE.glob("v*") if folder.is_dir() for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(HERE)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(paths)}
+
+
+def read_sums():
+    rows = (line.split("  ", 1) for line in SUMS.read_text().splitlines())
+    return {path: digest for digest, path in rows}
+
+
+def write_sums(name):
+    """Adds those of a new one."""
+    with open(SUMS, "a", encoding="utf-8") as file:
+        file.writelines(f"{digest}  {path}\n" for path, digest in sums().items() if path.startswith(f"{name}/"))
 
 
 def noise(seed, length):

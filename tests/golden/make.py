@@ -220,6 +220,7 @@ def main(name):
                 manifest.unlink()
     finally:
         shutil.rmtree(SOURCES, ignore_errors=True)
+    golden.write_sums(name)
     kinds = sorted({kind for _, kind in golden.objects(maker.repository)}, key=str)
     print(f"golden: {len(visible)} snapshots, objects of the kinds {kinds}")
 

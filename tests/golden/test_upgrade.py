@@ -77,6 +77,15 @@ class Case(unittest.TestCase):
         self.assertEqual(wanted, found, f"{name} of {self.folder.name}")
 
 
+class Kept(unittest.TestCase):
+    def test_no_golden_repository_was_ever_edited(self):
+        """What an earlier release wrote is worth nothing once somebody has made it fit."""
+        written, found = golden.read_sums(), golden.sums()
+        folders = {path.split("/")[0] for path in found}
+        self.assertTrue({folder.name for folder in [OLDEST, *FOLDERS]} <= folders)
+        self.assertEqual(found, written)
+
+
 class Upgrade(Case):
     def test_every_kind_of_object_is_there(self):
         self.assertTrue(FOLDERS, "there is no golden repository with manifests")
@@ -274,13 +283,13 @@ class Unknown(Case):
             self.refused(*words, word=f"format version {NEWER}")
 
     def test_newer_records_are_named_and_nothing_of_theirs_is_deleted(self):
-        """Sessions and ends decide what is needed, so nothing is checked or pruned without them; what takes something
-        out of view or condemns it counts for nothing, because anybody can write such a version."""
+        """Sessions and ends decide what is needed, so nothing is pruned without them, and a check names them; what takes
+        something out of view or condemns it counts for nothing, because anybody can write such a version."""
         packs = {name for name in self.names() if name.startswith("packs/")}
         prune = ("prune", "--fence-after", "1s", "--wait", "0")
         for folder, check_codes, prune_codes in (
-            ("sessions", (2,), (2,)),
-            ("snapshots", (2,), (2,)),
+            ("sessions", (14,), (2,)),
+            ("snapshots", (14,), (2,)),
             ("gc", (3,), (3,)),
             ("forgotten", (3, 14), (3, 14)),
             ("marks", (3,), (3,)),

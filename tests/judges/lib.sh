@@ -80,9 +80,9 @@ make_device() {
 }
 
 # Fails unless rsync finds nothing to do: every byte and attribute.
-same_tree() { # same_tree EXPECTED FOUND
+same_tree() { # same_tree EXPECTED FOUND [OPTION OF RSYNC…]
     local differences
     differences=$(rsync -nac --delete -HAXS --numeric-ids --modify-window=-1 --itemize-changes \
-        --filter='-x trusted.SGI_ACL_*' "$1/" "$2/")
+        --filter='-x trusted.SGI_ACL_*' "${@:3}" "$1/" "$2/")
     [ -z "$differences" ] || { head -n 20 <<<"$differences" >&2 && fail "$2 differs from $1"; }
 }

@@ -31,11 +31,19 @@ round_trip() { # round_trip FROM TO
     quietly "$carrack" backup "$work/source/tree"
     restore "latest:$work/source/tree" "$work/target/tree"
     tree compare "$work/source/tree" "$work/target/tree"
+    rsync_agrees
     # Onto what is there: only files of several names are made anew, and nothing gets worse.
     restore "latest:$work/source/tree" "$work/target/tree" --delete --json
     grep -q '"files_new":0,.*"deleted":0,' "$work/said" || fail "a second restore found work to do: $(tail -n1 "$work/said")"
     tree compare "$work/source/tree" "$work/target/tree" >/dev/null
     say "$1 to $2: everything came back"
+}
+
+# Somebody else's opinion than that of tree.py, which made the tree. Not asked of rsync: paths longer than it can open, and four
+# tebibytes of zeros that it would read; nor does it look at flags and at where holes are, which tree.py compares.
+rsync_agrees() {
+    touch -r "$work/source/tree" "$work/target/tree"
+    same_tree "$work/source/tree" "$work/target/tree" --exclude=/deep --exclude=/sparse/tebibytes
 }
 
 nobody() {

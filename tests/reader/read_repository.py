@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Reads a Carrack repository in a local directory: lists snapshots, lists one with hashes, restores one.
+"""Reads a Carrack repository in a local directory: lists snapshots, lists one with hashes, restores one, checks all packs.
 
 Written from mover/docs/format.md alone and sharing no code with the engine, so that the document is known to be
 complete. Section numbers below are those of the document. Restores into a new directory only.
@@ -7,6 +7,7 @@ complete. Section numbers below are those of the document. Restores into a new d
   read_repository.py REPOSITORY snapshots
   read_repository.py REPOSITORY listing SNAPSHOT
   read_repository.py REPOSITORY restore SNAPSHOT TARGET
+  read_repository.py REPOSITORY check
 
 The password comes from CARRACK_PASSWORD or the file that CARRACK_PASSWORD_FILE names.
 """
@@ -31,11 +32,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 # Section 15.
 ATTEMPTS, DEPTH_LIMIT = 8, 12
 FRAME_LIMIT = PAGE_LIMIT = 16 << 20
-RECORD_LIMIT, FIELD_LIMIT = 64 << 20, 1 << 20
+RECORD_LIMIT, FIELD_LIMIT, FOOTER_LIMIT = 64 << 20, 1 << 20, 16 << 20
 CACHED_FRAMES = 16
 
 SUITES = {"aes-256-gcm": 1, "chacha20-poly1305": 2}
-DATA, METADATA, RECORD = 0, 1, 3
+DATA, METADATA, FOOTER, RECORD = 0, 1, 2, 3
 FORMAT, KEY, SESSION, SNAPSHOT, RELOCATION, FENCED, FORGOTTEN, ABANDONED = 1, 2, 3, 4, 5, 6, 9, 13
 ENDS = (SNAPSHOT, RELOCATION, FENCED, ABANDONED)
 
@@ -185,12 +186,13 @@ def unseal(key, suite, domain, counter, aad, sealed):
         raise Damage("a seal is broken") from None
 
 
-def unseal_object(key, suite, domain, session, sealed):
+def unseal_object(key, suite, domain, session, sealed, pack=b"", limit=RECORD_LIMIT):
+    """A footer is bound to its pack, too."""
     (counter,) = struct.unpack("<Q", sealed[:8])
-    padded = unseal(key, suite, domain, counter, bytes([domain]) + session_bytes(session), sealed[8:])
+    padded = unseal(key, suite, domain, counter, bytes([domain]) + session_bytes(session) + pack, sealed[8:])
     frame = zstandard.ZstdDecompressor().decompressobj()
     plain = frame.decompress(padded)
-    if any(frame.unused_data) or len(plain) != zstandard.frame_content_size(padded) or len(plain) > RECORD_LIMIT:
+    if any(frame.unused_data) or len(plain) != zstandard.frame_content_size(padded) or len(plain) > limit:
         raise Damage("a sealed object is not one compressed frame and padding")
     return plain
 
@@ -222,6 +224,7 @@ class Repository:
         self.sessions = {}  # name → (data key, metadata key, suite)
         self.frames = collections.OrderedDict()
         self.moved = None
+        self.trailers = {}  # path → trailer
 
     def object(self, name):
         with open(os.path.join(self.root, name), "rb") as file:
@@ -267,13 +270,18 @@ class Repository:
             return generations, opened[0]
         raise SystemExit("no key file opens with this password")
 
+    def generation(self, number):
+        if number >= len(self.generations):
+            raise Damage(f"there is no generation {number} of keys")
+        return self.generations[number]
+
     def metadata_key(self, session, generation):
         lineage = session_bytes(session)[1:9]
-        key = derive(self.generations[generation].metadata, "carrack v1 lineage metadata", lineage)
+        key = derive(self.generation(generation).metadata, "carrack v1 lineage metadata", lineage)
         return derive(key, "carrack v1 session metadata", session.encode())
 
     def index_key(self, session, generation):
-        return derive(self.generations[generation].index, "carrack v1 session index", session.encode())
+        return derive(self.generation(generation).index, "carrack v1 session index", session.encode())
 
     def maintenance_signed(self, context, body):
         return any(signature_is_true(each.maintenance, context, body) for each in self.generations)
@@ -327,7 +335,7 @@ class Repository:
         for info in infos:
             name, generation = info["session"], info["generation"]
             sealed = bytes.fromhex(info["sealed_data_key"])
-            private = self.generations[generation].private
+            private = self.generation(generation).private
             data = hpke_open(private, b"carrack v1 session data key", name.encode(), sealed)
             self.sessions[name] = (data, self.metadata_key(name, generation), SUITES[info["suite"]])
 
@@ -337,20 +345,24 @@ class Repository:
         if found is not None:
             self.frames.move_to_end((domain, place))
             return found
+        plain = self.open_frame(domain, place, self.stored_bytes(place))
+        self.frames[(domain, place)] = plain
+        if len(self.frames) > CACHED_FRAMES:
+            self.frames.popitem(last=False)
+        return plain
+
+    def open_frame(self, domain, place, stored):
         if place.plain > FRAME_LIMIT or place.stored > FRAME_LIMIT + 4096:
             raise Damage("a frame is longer than allowed")
         data_key, metadata_key, suite = self.sessions[place.session]
         aad = bytes([domain]) + session_bytes(place.session) + struct.pack("<Q", place.counter) + place.id
         aad += struct.pack("<IB", place.plain, place.compression)
         key = data_key if domain == DATA else metadata_key
-        plain = unseal(key, suite, domain, place.counter, aad, self.stored_bytes(place))
+        plain = unseal(key, suite, domain, place.counter, aad, stored)
         if place.compression:
             plain = unpack(plain, place.plain)
         if len(plain) != place.plain:
             raise Damage("a frame has a wrong length")
-        self.frames[(domain, place)] = plain
-        if len(self.frames) > CACHED_FRAMES:
-            self.frames.popitem(last=False)
         return plain
 
     def stored_bytes(self, place):
@@ -374,6 +386,7 @@ class Repository:
             path = f"packs/{name[16:18]}/{name}" + (f".{attempt}" if attempt else "")
             try:
                 with open(os.path.join(self.root, path), "rb") as file:
+                    self.trailer_of(path, file)
                     file.seek(offset)
                     data = file.read(length)
             except FileNotFoundError:
@@ -382,6 +395,51 @@ class Repository:
                 raise Damage(f"{path} is too short")
             return data
         return None
+
+    # Section 7.
+    def trailer_of(self, path, file):
+        """Looked at once, before anything of a pack is believed."""
+        if path not in self.trailers:
+            length = file.seek(0, os.SEEK_END)
+            file.seek(max(0, length - TRAILER_LENGTH))
+            trailer = read_trailer(file.read(TRAILER_LENGTH))
+            if session_bytes(trailer.session)[9:17] != pack_of(path)[:8]:
+                raise Damage(f"{path} was written by another session than its name says")
+            if trailer.footer_length > length - TRAILER_LENGTH:
+                raise Damage(f"{path} is shorter than its footer")
+            self.trailers[path] = trailer
+        return self.trailers[path]
+
+    def footer_of(self, path, file):
+        """Key info of sessions, and frames, as the footer of a pack lists them."""
+        trailer, pack = self.trailer_of(path, file), pack_of(path)
+        frames_end = file.seek(-TRAILER_LENGTH - trailer.footer_length, os.SEEK_END)
+        sealed = file.read(trailer.footer_length)
+        if sealed[:8] != struct.pack("<Q", trailer.counter):
+            raise Damage(f"{path} says two counters of its footer")
+        key = self.index_key(trailer.session, trailer.generation)
+        plain = unseal_object(key, trailer.suite, FOOTER, trailer.session, sealed, pack, FOOTER_LIMIT)
+        infos, frames = read_footer(plain, pack, frames_end)
+        own = infos[0] if infos else {}
+        if (own.get("session"), own.get("generation")) != (trailer.session, trailer.generation):
+            raise Damage(f"the footer of {path} is of another session than its trailer says")
+        return infos, frames
+
+    def check_pack(self, path):
+        """Opens every frame, and compares every chunk that is listed; answers how many there are of both."""
+        with open(os.path.join(self.root, path), "rb") as file:
+            infos, frames = self.footer_of(path, file)
+            self.learn_sessions(infos)
+            for domain, place, chunks in frames:
+                file.seek(place.offset)
+                plain = self.open_frame(domain, place, file.read(place.stored))
+                for offset, length, identity in chunks:
+                    if blake3(plain[offset : offset + length], key=self.id_key).digest() != identity:
+                        raise Damage(f"a chunk in {path} is not what its id says")
+        return len(frames), sum(len(chunks) for _, _, chunks in frames)
+
+    def packs(self):
+        return [f"packs/{folder}/{name}" for folder in self.names("packs") for name in self.names(f"packs/{folder}")]
 
     # Section 13.
     def read_relocations(self):
@@ -474,6 +532,71 @@ def open_key_file(value, password, repository):
     if not plain or len(plain) % 32:
         raise Damage("a key file holds no whole keys")
     return [plain[at : at + 32] for at in range(0, len(plain), 32)]
+
+
+# --- 7 Packs --------------------------------------------------------------------------------------------------
+
+TRAILER_LENGTH = 64
+Trailer = collections.namedtuple("Trailer", "footer_length counter generation suite session")
+
+
+def pack_of(path):
+    """The id of a pack, of the name of any of its objects."""
+    return bytes.fromhex(path.rpartition("/")[2].partition(".")[0])
+
+
+def read_trailer(data):
+    if data[60:] != b"CRKP":
+        raise Damage("a pack does not end in a trailer")
+    (version,) = struct.unpack("<I", data[56:60])
+    if version != 1:
+        raise Damage("a pack was written by a newer program")
+    footer_length, counter, generation, suite = struct.unpack("<IQIB", data[:17])
+    session = session_text(data[17:42])
+    session_bytes(session)
+    if suite not in SUITES.values() or footer_length > FOOTER_LIMIT:
+        raise Damage("a trailer says what cannot be")
+    return Trailer(footer_length, counter, generation, suite, session)
+
+
+def read_key_info(data):
+    (generation,) = struct.unpack("<I", data[25:29])
+    suite = {code: name for name, code in SUITES.items()}.get(data[29])
+    if suite is None:
+        raise Damage("a key info of an unknown suite")
+    return {"session": session_text(data[:25]), "generation": generation, "suite": suite, "sealed_data_key": data[30:].hex()}
+
+
+def read_footer(plain, pack, frames_end):
+    cursor = Cursor(plain)
+    infos = [read_key_info(cursor.take(110)) for _ in range(cursor.count())]
+    frames, end = [], 0
+    for _ in range(cursor.count()):
+        session, codes = cursor.varint(), cursor.byte()
+        offset, stored, plain_length, counter = (cursor.varint() for _ in range(4))
+        identity = bytes(cursor.take(32))
+        domain, compression = codes & 15, codes >> 4
+        if session >= len(infos) or domain not in (DATA, METADATA) or compression > 1:
+            raise Damage("a footer lists an unknown kind of frame")
+        if offset < end or offset + stored > frames_end:
+            raise Damage("frames overlap, or lie outside of their pack")
+        end = offset + stored
+        place = Place(infos[session]["session"], pack, offset, stored, plain_length, compression, counter, identity)
+        frames.append((domain, place, read_listed(cursor, plain_length)))
+    cursor.finish()
+    return infos, frames
+
+
+def read_listed(cursor, plain_length):
+    chunks, end = [], 0
+    for _ in range(cursor.count()):
+        offset = end + cursor.varint()
+        length = cursor.varint()
+        end = offset + length
+        if end > plain_length:
+            raise Damage("a chunk lies outside its frame")
+        chunks.append((offset, length, bytes(cursor.take(32))))
+    return chunks
 
 
 # --- 10 Pages -------------------------------------------------------------------------------------------------
@@ -714,12 +837,16 @@ def read_password():
 
 
 def main(arguments):
-    if len(arguments) < 2 or len(arguments) != {"snapshots": 2, "listing": 3, "restore": 4}.get(arguments[1]):
+    if len(arguments) < 2 or len(arguments) != {"snapshots": 2, "check": 2, "listing": 3, "restore": 4}.get(arguments[1]):
         raise SystemExit(__doc__)
     repository = Repository(arguments[0], read_password())
     if arguments[1] == "snapshots":
         for each in repository.snapshots():
             print(each["session"], each["started"], each["host"], *each["paths"])
+        return 0
+    if arguments[1] == "check":
+        for path in repository.packs():
+            print(path, "{} frames, {} chunks listed".format(*repository.check_pack(path)))
         return 0
     snapshot = repository.find(arguments[2])
     if arguments[1] == "listing":

@@ -1,4 +1,4 @@
-"""Tests of the independent reader: golden vectors, the golden repository, and a repository that the built `carrack`
+"""Tests of the independent reader: golden vectors, the golden repositories, and a repository that the built `carrack`
 has just written (CARRACK names the program)."""
 
 import contextlib
@@ -7,16 +7,22 @@ import json
 import os
 import pathlib
 import shutil
+import struct
 import subprocess
+import sys
 import tempfile
 import unittest
 
 import read_repository as reader
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-HERE = pathlib.Path(__file__).parent
+HERE = pathlib.Path(__file__).resolve().parent
 GOLDEN = HERE.parent / "golden"
-PASSWORD = b"golden"
+sys.path.insert(0, str(GOLDEN))
+
+import golden  # noqa: E402: found by the line above
+
+PASSWORD = golden.PASSWORD.encode()
 
 
 def run(*arguments):
@@ -105,41 +111,143 @@ class Vectors(unittest.TestCase):
         self.assertEqual((row["first"].hex(), row["last"].hex()), (vector["first"], vector["last"]))
         self.assertEqual((row["entries"], row["bytes"]), (vector["entries"], vector["contents"]))
 
+    def test_pack(self):
+        vector = self.vectors["pack"]
+        path, data = vector["name"], bytes.fromhex(vector["bytes"])
+        with tempfile.TemporaryDirectory() as root:
+            self.repository.root, self.repository.trailers = root, {}
+            file = pathlib.Path(root) / path
+            file.parent.mkdir(parents=True)
+            file.write_bytes(data)
+            self.assertEqual(self.repository.packs(), [path])
+            with open(file, "rb") as opened:
+                infos, frames = self.repository.footer_of(path, opened)
+            self.assertEqual(infos, [self.vectors["key_info"]])
+            found = [
+                {"kind": domain, "place": describe_place(place), "chunks": [[offset, length, chunk.hex()] for offset, length, chunk in chunks]}
+                for domain, place, chunks in frames
+            ]
+            self.assertEqual(found, vector["frames"])
+            self.repository.check_pack(path)
+            # Anything but padding, wherever it is changed.
+            covered = {at for _, place, _ in frames for at in range(place.offset, place.offset + place.stored)}
+            footer = len(data) - reader.TRAILER_LENGTH - self.repository.trailers[path].footer_length
+            ignored = range(len(data) - 22, len(data) - 8)
+            for at in range(len(data)):
+                if (at in covered and at % 7) or (at not in covered and at < footer) or at in ignored:
+                    continue
+                file.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+                self.repository.trailers = {}
+                with self.assertRaises(reader.Damage, msg=f"byte {at}"):
+                    self.repository.check_pack(path)
+
+    def test_cuts(self):
+        seed = reader.derive(bytes.fromhex(self.vectors["roots"][0]), "carrack v1 chunker seed", self.repository.repository)
+        for vector in self.vectors["cuts"]:
+            lengths = list(cuts(seed, *vector["sizes"], cut_data(vector["bytes"])))
+            self.assertEqual(lengths, vector["lengths"], vector["sizes"])
+
+
+def cut_data(length):
+    """Noise with zeros in it; golden_vectors.rs makes the same."""
+    state, data = 1, bytearray()
+    for at in range(length):
+        state = (state * 6364136223846793005 + 1442695040888963407) % (1 << 64)
+        data.append(0 if 20_000 <= at < 110_000 else state >> 56)
+    return bytes(data)
+
+
+def cuts(seed, minimum, average, maximum, data):
+    """Lengths of chunks, by section 9."""
+    table = struct.unpack("<256Q", reader.blake3(b"gear table", key=seed).digest(length=2048))
+    bits = average.bit_length() - 1
+    early, late = (((1 << count) - 1) << (64 - count) for count in (bits + 2, bits - 2))
+    while data:
+        end = min(len(data), maximum)
+        centre = min(end, max(minimum, average * 7 // 8))
+        value, length = 0, end
+        for at in range(minimum, end):
+            value = (2 * value + table[data[at]]) % (1 << 64)
+            if not value & (early if at < centre else late):
+                length = at + 1
+                break
+        yield length
+        data = data[length:]
+
+
+def describe_place(place):
+    compression = ["stored", "zstd"][place.compression]
+    return dict(place._asdict(), pack=place.pack.hex(), id=place.id.hex(), compression=compression)
+
 
 def describe(reference):
-    place = reference.place
-    compression = ["stored", "zstd"][place.compression]
-    described = dict(place._asdict(), pack=place.pack.hex(), id=place.id.hex(), compression=compression)
-    return {"place": described, "offset": reference.offset, "length": reference.length, "id": reference.id.hex()}
+    place = describe_place(reference.place)
+    return {"place": place, "offset": reference.offset, "length": reference.length, "id": reference.id.hex()}
 
 
 class GoldenRepository(unittest.TestCase):
     """Repositories written by released versions, and what is in them."""
 
-    def test_listings(self):
-        folders = sorted(GOLDEN.glob("v*/"))
-        folders = [folder for folder in folders if folder.is_dir()]
-        self.assertTrue(folders, "there is no golden repository")
+    def setUp(self):
+        self.work = pathlib.Path(tempfile.mkdtemp(prefix="carrack-reader-"))
+        self.addCleanup(shutil.rmtree, self.work)
+        self.folders = [folder for folder in sorted(GOLDEN.glob("v*/")) if folder.is_dir()]
+        self.assertTrue(self.folders, "there is no golden repository")
         os.environb[b"CARRACK_PASSWORD"] = PASSWORD
-        for folder in folders:
-            if (folder / "manifests").is_dir():
-                self.compare_manifests(folder)
-                continue
-            code, listed = run(folder / "repository", "listing", "latest")
-            self.assertEqual(code, 0)
-            self.assertEqual(listed, (folder / "listing.jsonl").read_text(), folder)
 
-    def compare_manifests(self, folder):
-        """Contents of every snapshot, as they were written down from the sources."""
+    def test_every_snapshot_is_restored(self):
+        compared = 0
+        for folder in self.folders:
+            repository = reader.Repository(folder / "repository", PASSWORD)
+            snapshots = repository.snapshots()
+            for snapshot in snapshots:
+                with self.subTest(f"{snapshot['session']} of {folder.name}"):
+                    target = self.work / snapshot["session"]
+                    restore = reader.Restore(repository, target)
+                    restore.run(snapshot)
+                    self.assertEqual(restore.lost, 0)
+                    if (folder / "manifests").is_dir():
+                        self.compare_manifest(folder, snapshot, target)
+                    elif snapshot is snapshots[-1]:
+                        self.compare_listing(folder, target)
+                    compared += 1
+        self.assertGreater(compared, 10)
 
-        def sums(text):
-            return sorted(row["sha256"] for row in map(json.loads, text.splitlines()) if "sha256" in row)
+    def compare_manifest(self, folder, snapshot, target):
+        """With what was written down of the source when it was backed up."""
+        wanted = golden.read_manifest(folder / "manifests" / f"{snapshot['session']}.jsonl")
+        if snapshot["source"] == "files":
+            [path] = snapshot["paths"]
+            self.assertEqual(golden.describe(f"{target}{path}"), wanted)
+        else:
+            [file] = [path for path in target.rglob("*") if path.is_file()]
+            [row] = golden.describe(file)
+            self.assertEqual([{name: row[name] for name in ("size", "sha256")}], wanted)
 
-        for manifest in (folder / "manifests").iterdir():
-            code, listed = run(folder / "repository", "listing", manifest.stem)
-            self.assertEqual(code, 0)
-            self.assertEqual(sums(listed), sums(manifest.read_text()), manifest)
+    def compare_listing(self, folder, target):
+        """The first one was made before manifests were: of its last snapshot it has a listing that this reader wrote then."""
+        found = {row["path"]: row for row in golden.describe(target)}
+        listed = golden.read_manifest(folder / "listing.jsonl")
+        self.assertEqual(len(found), len(listed) + 1)
+        for row in listed:
+            again = found[row["path"]]
+            time = row["mtime"][0] * 10**9 + row["mtime"][1]
+            self.assertEqual((int(again["mode"], 8) & 0o7777, again["mtime"]), (row["mode"], time), row["path"])
+            for name in ("uid", "gid", "sha256", "target"):
+                self.assertEqual(again.get(name), row.get(name), row["path"])
+            self.assertEqual(again.get("xattrs", {}), row["xattrs"], row["path"])
 
+    def test_listings(self):
+        for folder in self.folders:
+            if (folder / "listing.jsonl").exists():
+                code, listed = run(folder / "repository", "listing", "latest")
+                self.assertEqual((code, listed), (0, (folder / "listing.jsonl").read_text()), folder)
+
+    def test_all_packs_are_whole(self):
+        for folder in self.folders:
+            packs = [name for name, kind in golden.objects(folder / "repository") if kind in ("pack", "attempt")]
+            code, checked = run(folder / "repository", "check")
+            self.assertEqual((code, [line.split()[0] for line in checked.splitlines()]), (0, packs))
 
     def test_what_it_is_proves_itself(self):
         os.environb[b"CARRACK_PASSWORD"] = PASSWORD
@@ -186,6 +294,23 @@ class Live(unittest.TestCase):
         restored = f"{self.work}/restored{source}/"
         compare = ["rsync", "-nac", "--delete", "-HAXS", "--modify-window=-1", "--itemize-changes", f"{source}/", restored]
         self.assertEqual(subprocess.run(compare, capture_output=True, check=True).stdout.decode(), "")
+
+    def test_checks_what_carrack_wrote(self):
+        source = self.work / "source"
+        make_tree(source)
+        self.carrack("init")
+        self.carrack("backup", source)
+        code, checked = run(self.repository, "check")
+        self.assertEqual(code, 0)
+        self.assertRegex(checked, "[1-9][0-9]* frames, [1-9][0-9]* chunks listed")
+        pack = next(self.repository.glob("packs/*/*"))
+        data = pack.read_bytes()
+        pack.chmod(0o600)
+        # A trailer of another session, and a footer of another counter.
+        for at in (len(data) - 64 + 17 + 9, len(data) - 64 + 4):
+            pack.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+            with self.assertRaises(reader.Damage):
+                run(self.repository, "check")
 
     def test_a_wrong_password_and_damage_are_seen(self):
         source = self.work / "source"

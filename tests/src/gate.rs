@@ -1,4 +1,4 @@
-//! A gate in front of an S3 service that kills a program at any of the requests with which it changes something.
+//! A gate in front of an S3 service that kills a program at any of its requests.
 
 use std::io;
 use std::process::{Command, Stdio};
@@ -18,7 +18,17 @@ use crate::http::Request;
 /// How long the number of a process may take that was started just now.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
-/// When a program is killed: at a request that changes something, counted from one.
+/// Which requests are steps of a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Steps {
+    /// Those with which it changes something.
+    #[default]
+    Changes,
+    /// All of them: what only reads has no others.
+    All,
+}
+
+/// When a program is killed: at a step, counted from one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// The service never sees the request.
@@ -29,7 +39,8 @@ pub enum End {
 
 #[derive(Debug, Default)]
 struct Control {
-    requests: u64,
+    steps: Steps,
+    taken: u64,
     end: Option<End>,
     dead: bool,
 }
@@ -73,9 +84,9 @@ impl Gate {
     }
 
     /// Runs a program that reaches the service through this gate, and kills it when it is asked for.
-    pub fn run(&self, command: &mut Command, end: Option<End>) -> Result<Ran> {
+    pub fn run(&self, command: &mut Command, steps: Steps, end: Option<End>) -> Result<Ran> {
         self.shared.victim.send_replace(None);
-        *self.shared.lock() = Control { end, ..Control::default() };
+        *self.shared.lock() = Control { steps, end, ..Control::default() };
         let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -87,7 +98,7 @@ impl Gate {
         let mut control = self.shared.lock();
         let killed = std::mem::take(&mut control.dead);
         control.end = None;
-        Ok(Ran { output, state: State::default(), steps: control.requests, killed, synced_last: false })
+        Ok(Ran { output, state: State::default(), steps: control.taken, killed, synced_last: false })
     }
 }
 
@@ -102,16 +113,19 @@ impl Shared {
         self.control.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a request that changes something is passed on, and whether the program dies of it.
-    fn count(&self) -> (bool, bool) {
+    /// Whether a request is passed on, and whether the program dies of it.
+    fn count(&self, changes: bool) -> (bool, bool) {
         let mut control = self.lock();
         if control.dead {
             return (false, false);
         }
-        control.requests += 1;
+        if !changes && control.steps == Steps::Changes {
+            return (true, false);
+        }
+        control.taken += 1;
         let (passes, dies) = match control.end {
-            Some(End::Before(request)) if request == control.requests => (false, true),
-            Some(End::After(request)) if request == control.requests => (true, true),
+            Some(End::Before(step)) if step == control.taken => (false, true),
+            Some(End::After(step)) if step == control.taken => (true, true),
             _ => (true, false),
         };
         control.dead = dies;
@@ -120,8 +134,7 @@ impl Shared {
 
     async fn serve(&self, mut client: TcpStream) -> io::Result<()> {
         let Some(request) = Request::read(&mut client).await? else { return Ok(()) };
-        let changes = !matches!(request.method(), "GET" | "HEAD");
-        let (passes, dies) = if changes { self.count() } else { (!self.lock().dead, false) };
+        let (passes, dies) = self.count(!matches!(request.method(), "GET" | "HEAD"));
         let mut answer = Vec::new();
         if passes {
             let mut server = TcpStream::connect(&self.upstream).await?;

@@ -1,6 +1,9 @@
 //! Snapshots that no honest program writes, made with the engine's own encoders and valid keys: what somebody can do
 //! who has stolen them.
 
+pub mod scene;
+pub mod swaps;
+
 use std::{os::unix::ffi::OsStrExt as _, path::Path, process::Command, sync::Arc};
 
 use anyhow::{Context as _, Result, ensure};
@@ -14,10 +17,10 @@ use carrack_mover::{
         order::compare_paths,
         pack::{Footer, FooterFrame, Trailer},
         page::{Child, PageWriter},
-        records::{PageRef, Snapshot, SourceKind, Statistics},
-        session::SessionKind,
+        records::{Moved, PageRef, Snapshot, SourceKind, Statistics},
+        session::{SessionKind, SessionName},
     },
-    id::PackId,
+    id::{LineageId, PackId},
     monitor::escape_path,
     repo::{Repository, Session, Unlock},
     secret::Passphrase,
@@ -40,14 +43,17 @@ pub struct Forger {
 impl Forger {
     /// Begins a session of the lineage of this host and path.
     pub async fn begin(repository: &Path, password: &str, path: &Path) -> Result<Self> {
-        let store = Arc::new(FsStore::open(repository, World::system()));
-        let unlock = Unlock::Passphrase(Passphrase::new(password.as_bytes().to_vec()));
-        let repository = Repository::open(store, World::system(), &unlock).await?;
+        let repository = open(repository, password).await?;
         let lineage = repository.lineage("hostile", &[path.as_os_str().as_bytes().to_vec()]);
         let session = repository.begin(SessionKind::Backup, lineage, Suite::Aes256Gcm).await?;
         let pack = session.new_pack();
         let path = escape_path(path.as_os_str().as_bytes());
         Ok(Self { repository, session, path, pack, body: Vec::new(), frames: Vec::new() })
+    }
+
+    /// What its snapshot is called.
+    pub fn name(&self) -> SessionName {
+        self.session.name()
     }
 
     /// One chunk in a frame of its own.
@@ -160,7 +166,17 @@ impl Forger {
     }
 
     /// Commits a snapshot whose tree has this root.
-    pub async fn commit(mut self, root: &ChunkRef, depth: u8) -> Result<()> {
+    pub async fn commit(self, root: &ChunkRef, depth: u8) -> Result<()> {
+        self.commit_after(None, root, depth).await
+    }
+
+    /// The same, with a parent.
+    pub async fn commit_after(
+        mut self,
+        parent: Option<SessionName>,
+        root: &ChunkRef,
+        depth: u8,
+    ) -> Result<()> {
         self.close_pack().await?;
         let now = self.session.world().clock.now();
         let snapshot = Snapshot {
@@ -174,7 +190,7 @@ impl Forger {
             tags: Vec::new(),
             started: now,
             finished: now,
-            parent: None,
+            parent,
             grid: 0,
             change_id: None,
             root: PageRef::from_chunk(root),
@@ -188,6 +204,20 @@ impl Forger {
         self.session.commit(&snapshot).await?;
         Ok(())
     }
+}
+
+async fn open(repository: &Path, password: &str) -> Result<Repository> {
+    let store = Arc::new(FsStore::open(repository, World::system()));
+    let unlock = Unlock::Passphrase(Passphrase::new(password.as_bytes().to_vec()));
+    Ok(Repository::open(store, World::system(), &unlock).await?)
+}
+
+/// A repack that moved nothing, and says that it moved this.
+pub async fn relocate(repository: &Path, password: &str, moved: &[Moved]) -> Result<()> {
+    let repository = open(repository, password).await?;
+    let session = repository.begin(SessionKind::Repack, LineageId::default(), Suite::Aes256Gcm).await?;
+    session.commit_relocations(moved).await?;
+    Ok(())
 }
 
 /// An entry without contents.

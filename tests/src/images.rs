@@ -13,7 +13,7 @@ use rustix::thread::UnshareFlags;
 use tempfile::TempDir;
 
 /// The one command that installs what these tests need of the system.
-const INSTALL: &str = "apt-get install e2fsprogs xfsprogs util-linux acl attr rsync fuse3";
+const INSTALL: &str = "apt-get install e2fsprogs xfsprogs btrfs-progs util-linux acl attr rsync fuse3";
 
 /// A file system that images are made with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,13 +22,15 @@ pub enum FileSystem {
     Ext4,
     /// As `mkfs.xfs` makes it.
     Xfs,
+    /// As `mkfs.btrfs` makes it.
+    Btrfs,
 }
 
 impl FileSystem {
     /// Longest target of a symbolic link, in bytes.
     pub fn longest_link(self) -> usize {
         match self {
-            Self::Ext4 => 4095,
+            Self::Ext4 | Self::Btrfs => 4095,
             Self::Xfs => 1023,
         }
     }
@@ -38,18 +40,20 @@ impl FileSystem {
         let (program, arguments): (_, &[&str]) = match self {
             Self::Ext4 => ("mkfs.ext4", &["-q", "-F", "-b", "4096", "-O", "ea_inode"]),
             Self::Xfs => ("mkfs.xfs", &["-q", "-f"]),
+            Self::Btrfs => ("mkfs.btrfs", &["-q", "-f"]),
         };
         run(Command::new(program).args(arguments).arg(on)).map(drop)
     }
 
     /// Fails unless the file system on this image or device is whole.
     pub fn check(self, on: &Path) -> Result<()> {
-        let mut command = match self {
-            Self::Ext4 => Command::new("e2fsck"),
-            Self::Xfs => Command::new("xfs_repair"),
+        // For the first: although it looks clean; for the second: an image file too. And all of them: change nothing.
+        let (program, arguments): (_, &[&str]) = match self {
+            Self::Ext4 => ("e2fsck", &["-f", "-n"]),
+            Self::Xfs => ("xfs_repair", &["-f", "-n"]),
+            Self::Btrfs => ("btrfs", &["check", "--readonly"]),
         };
-        // For the one: although it looks clean; for the other: an image file too. And both: change nothing.
-        run(command.args(["-f", "-n"]).arg(on)).map(drop)
+        run(Command::new(program).args(arguments).arg(on)).map(drop)
     }
 }
 
@@ -62,6 +66,13 @@ pub fn run(command: &mut Command) -> Result<String> {
         bail!("{command:?}: {}\n{text}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
     }
     Ok(text)
+}
+
+/// Whether something is mounted there, as this thread sees it; asks what may be dead nothing.
+pub fn is_mounted(point: &Path) -> bool {
+    let mounts =
+        std::fs::read_to_string("/proc/thread-self/mounts").expect("a thread has a list of its mounts");
+    mounts.lines().any(|line| line.split(' ').nth(1) == point.to_str())
 }
 
 /// Does `work` on a thread whose mounts, and those of the programs that it starts, end with it.

@@ -4,6 +4,7 @@
 pub mod bucket;
 pub mod damage;
 pub mod disk;
+pub mod engine;
 pub mod gate;
 pub mod hostile;
 pub mod http;

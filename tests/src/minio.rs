@@ -1,5 +1,7 @@
 //! A real S3 service for a test: MinIO on a loopback port of its own, with its own data.
 
+pub mod sts;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -37,6 +39,8 @@ pub struct Setup {
     pub tls: bool,
     /// Has a key of its own to encrypt objects with, for those who ask.
     pub encrypts: bool,
+    /// Takes the bucket from the name of the host, where that is below this one.
+    pub domain: Option<&'static str>,
 }
 
 /// A running MinIO; ended and its data removed when dropped.
@@ -69,9 +73,16 @@ impl MinioServer {
             let text = format!("[default]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n");
             std::fs::write(directory.path().join(name), text)?;
         }
-        let port = free_port()?;
-        let process = Self::launch(&setup, &directory, port)?;
-        Ok(Self { process, directory, setup, port })
+        let mut tries = 0;
+        loop {
+            let port = free_port()?;
+            match Self::launch(&setup, &directory, port) {
+                Ok(process) => return Ok(Self { process, directory, setup, port }),
+                // Somebody else may have taken the port meanwhile.
+                Err(error) if tries >= 2 => return Err(error),
+                Err(_) => tries += 1,
+            }
+        }
     }
 
     fn launch(setup: &Setup, directory: &TempDir, port: u16) -> Result<Process> {
@@ -88,6 +99,7 @@ impl MinioServer {
             .env("MINIO_BROWSER", "off")
             .env("MINIO_UPDATE", "off")
             .envs(setup.encrypts.then_some(("MINIO_KMS_SECRET_KEY", OWN_KEY)))
+            .envs(setup.domain.map(|domain| ("MINIO_DOMAIN", domain)))
             .envs(setup.region.map(|region| ("MINIO_REGION", region)));
         let mut process = Process::start("minio", &mut command, &path.join("minio.log"))?;
         let options = options(setup, port, directory);

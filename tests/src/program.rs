@@ -170,6 +170,19 @@ impl Drop for Running {
     }
 }
 
+/// Waits until the program, or what it became by `exec`, has taken a signal into its own hands, and is at work.
+pub fn wait_for_handler(child: &Child, signal: rustix::process::Signal) -> Result<()> {
+    let status = format!("/proc/{}/status", child.id());
+    let is_caught = || {
+        let text = fs::read_to_string(&status).ok()?;
+        let caught = text.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+        u64::from_str_radix(caught.trim(), 16).ok().map(|caught| caught >> (signal.as_raw() - 1) & 1 == 1)
+    };
+    wait_until(|| is_caught() == Some(true))?;
+    std::thread::sleep(Duration::from_millis(500));
+    Ok(())
+}
+
 /// Sends a signal to a process that this test has started.
 pub fn signal(child: &Child, signal: rustix::process::Signal) -> Result<()> {
     let id =

@@ -1,5 +1,8 @@
 //! A network that can be disturbed: a TCP proxy that cuts connections, or answers itself.
 
+pub mod forward;
+pub mod turning;
+
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

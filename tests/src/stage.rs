@@ -30,7 +30,7 @@ use crate::{
 /// The prefix of the repository in its bucket.
 pub const PREFIX: &str = "repository";
 /// The password of the owner.
-const PASSWORD: &str = "correct";
+pub const PASSWORD: &str = "correct";
 
 /// A server, a repository, and copies of everything that was backed up.
 #[derive(Debug)]
@@ -110,14 +110,8 @@ impl Stage {
 
     /// Backs a host up, and keeps a copy of what that must hold. Answers with the snapshot's name.
     pub fn backup(&mut self, host: &str) -> Result<String> {
-        self.backup_with(host, 0)
-    }
-
-    /// The same with an exit code that is expected.
-    pub fn backup_with(&mut self, host: &str, code: i32) -> Result<String> {
         let source = self.source(host);
-        let printed =
-            self.run(&["backup", "--json", "--host", host, source.to_str().context("UTF-8")?], code);
+        let printed = self.run(&["backup", "--json", "--host", host, source.to_str().context("UTF-8")?], 0);
         let session = printed.message("summary")["session"].as_str().context("a snapshot")?.to_owned();
         self.keep(&session, host)?;
         Ok(session)
@@ -129,6 +123,11 @@ impl Stage {
         crate::images::run(Command::new("cp").arg("-a").arg(self.source(host)).arg(&copy))?;
         self.kept.push((session.to_owned(), copy));
         Ok(())
+    }
+
+    /// The first snapshot that is kept.
+    pub fn oldest(&self) -> Option<String> {
+        self.kept.first().map(|(session, _)| session.clone())
     }
 
     /// A snapshot that was given up on purpose need not come back.

@@ -23,6 +23,19 @@ const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 /// Entries of the large directory: several batches of the walk.
 const MANY: u32 = 3_000;
 
+/// All files below a folder, in the order of their paths; none if there is no folder.
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        match entry.path() {
+            directory if directory.is_dir() => found.extend(files_below(&directory)),
+            file => found.push(file),
+        }
+    }
+    found.sort();
+    found
+}
+
 /// Bytes that do not compress, the same for the same seed.
 pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;

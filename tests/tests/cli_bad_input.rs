@@ -233,7 +233,7 @@ fn values_below_zero_are_called_that() {
 fn a_stream_needs_a_name() {
     let place = repository();
     let at = place.path().join("repository");
-    for name in ["", "/", "..", "a/.."] {
+    for name in ["", "/", "..", "a/..", "dumps/", "dumps/.", "."] {
         refused(carrack(&at).args(["backup", "--stdin", "--stdin-filename", name]), 2);
     }
     carrack(&at).args(["backup", "--stdin", "--stdin-filename", "dumps/shop.sql"]).assert().code(0);
@@ -316,15 +316,104 @@ fn a_filter_that_matches_nothing_is_named() {
     }
 }
 
-/// Each page that another names is there.
+/// Standard output of a run that must be well.
+fn said(arguments: &[&str]) -> String {
+    let assert = carrack(Path::new("/nowhere")).args(arguments).assert().code(0);
+    String::from_utf8(assert.get_output().stdout.clone()).expect("UTF-8")
+}
+
+/// The verbs that a help lists; none for a verb without any of its own.
+fn verbs_below(words: &[&str]) -> Vec<String> {
+    let help = said(&[words, &["--help"]].concat());
+    let Some((_, list)) = help.split_once("\nCommands:\n") else { return Vec::new() };
+    let (list, _) = list.split_once("\n\n").expect("the end of the list");
+    // What goes on in a further line begins further right.
+    let lines = list.lines().filter_map(|line| line.strip_prefix("  ").filter(|rest| !rest.starts_with(' ')));
+    let verbs = lines.filter_map(|line| line.split(' ').next()).map(str::to_owned);
+    verbs.filter(|verb| verb != "help").collect()
+}
+
+/// Each verb has a page with its names, its use and every one of its long options, and so has each verb of a verb.
 #[test]
 fn manual_pages_are_complete() {
     let place = tempfile::tempdir().expect("a directory");
     carrack(place.path()).args(["man", "--dir"]).arg(place.path()).assert().code(0);
-    for name in ["carrack", "carrack-backup", "carrack-key-rotate", "carrack-repo-info", "carrack-cat-file"] {
+    let mut pending: Vec<Vec<String>> = vec![Vec::new()];
+    let mut pages = 0;
+    while let Some(words) = pending.pop() {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let name = [&["carrack"], &words[..]].concat().join("-");
         let text = fs::read_to_string(place.path().join(format!("{name}.1"))).expect("a page");
-        assert!(text.contains("OPTIONS"), "{name}");
+        for title in [".SH NAME", ".SH SYNOPSIS", ".SH DESCRIPTION", ".SH OPTIONS"] {
+            assert!(text.contains(title), "{name} has no {title}");
+        }
+        let plain = text.replace("\\-", "-").replace("\\fB", "").replace("\\fR", "").replace("\\fI", "");
+        assert!(plain.contains(&format!(".SH NAME\n{name} ")), "{name}: {plain}");
+        let help = said(&[&words[..], &["--help"]].concat());
+        let starts = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
+        let options: Vec<&str> = starts
+            .filter_map(|line| {
+                let start = line.find("--")?;
+                line[start..].split(|c: char| !c.is_ascii_alphabetic() && c != '-').next()
+            })
+            .collect();
+        assert!(options.len() > 10 && options.contains(&"--json"), "{name}: {options:?}");
+        for option in options {
+            let ends = |rest: &str| !rest.starts_with(|c: char| c.is_ascii_alphabetic() || c == '-');
+            let mut found = plain.match_indices(option).map(|(at, _)| &plain[at + option.len()..]);
+            assert!(found.any(ends), "{name}.1 does not have {option}");
+        }
+        pages += 1;
+        let below = verbs_below(&words);
+        pending.extend(
+            below.into_iter().map(|verb| words.iter().map(|word| (*word).to_owned()).chain([verb]).collect()),
+        );
     }
+    assert!(pages > 25, "{pages} pages");
+    // No page is left over from a verb that is not there any more.
+    assert_eq!(fs::read_dir(place.path()).expect("lists").count(), pages);
+    let first = said(&["man"]);
+    assert_eq!(first, fs::read_to_string(place.path().join("carrack.1")).expect("reads"));
+}
+
+#[test]
+fn completions_of_every_shell_have_every_verb() {
+    let verbs = verbs_below(&[]);
+    assert!(verbs.len() > 15, "{verbs:?}");
+    let place = tempfile::tempdir().expect("a directory");
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = said(&["completions", shell]);
+        let mut words = script.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').collect::<Vec<_>>();
+        words.sort_unstable();
+        for verb in &verbs {
+            assert!(words.binary_search(&verb.as_str()).is_ok(), "{shell} does not know {verb}");
+        }
+        for option in ["skip-if-unchanged", "keep-daily", "read-data-subset", "dry-run"] {
+            assert!(script.contains(option), "{shell} does not know --{option}");
+        }
+        if shell == "bash" {
+            let file = place.path().join("script");
+            fs::write(&file, script).expect("writes");
+            Command::new("bash").arg("-n").arg(&file).assert().code(0).stdout("").stderr("");
+        }
+    }
+}
+
+/// A program that asked for messages must not take a script or a page for one.
+#[test]
+fn what_has_no_messages_refuses_to_be_asked_for_them() {
+    let place = tempfile::tempdir().expect("a directory");
+    let pages = place.path().join("pages");
+    let directory = pages.to_str().expect("UTF-8");
+    for arguments in [&["completions", "bash"][..], &["man"], &["man", "--dir", directory]] {
+        let assert = carrack(place.path()).args(arguments).arg("--json").assert().code(2).stdout("");
+        let message: serde_json::Value =
+            serde_json::from_slice(&assert.get_output().stderr).expect("one JSON line");
+        assert_eq!((&message["message_type"], &message["code"]), (&"exit_error".into(), &2.into()));
+        assert!(message["message"].as_str().is_some_and(|text| text.contains("no messages")), "{message}");
+        assert_eq!(message["next"], "leave --json out");
+    }
+    assert!(!pages.exists(), "pages were written all the same");
 }
 
 #[test]

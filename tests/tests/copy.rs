@@ -10,9 +10,10 @@ use std::{
 };
 
 use carrack_tests::{
+    hostile::Forger,
     minio::MinioServer,
     place::Place,
-    trees::{noise, rsync_differences},
+    trees::{files_below, noise, rsync_differences},
 };
 use serde_json::Value;
 
@@ -111,14 +112,8 @@ fn let_it_age() {
 }
 
 /// Files below a folder, the largest last.
-fn files_below(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        match entry.path() {
-            directory if directory.is_dir() => found.extend(files_below(&directory)),
-            file => found.push(file),
-        }
-    }
+fn by_size(folder: &Path) -> Vec<PathBuf> {
+    let mut found = files_below(folder);
     found.sort_by_key(|file| fs::metadata(file).map_or(0, |metadata| metadata.len()));
     found
 }
@@ -201,10 +196,10 @@ fn what_a_backup_stored_there_is_not_stored_again() {
 fn a_damaged_pack_costs_what_lies_in_it() {
     let place = Place::local();
     place.backup();
-    let known = files_below(&place.path("repository/packs"));
+    let known = by_size(&place.path("repository/packs"));
     fs::write(place.source().join("spoiled"), noise(9, 3_000_000)).expect("writes");
     place.backup();
-    let packs = files_below(&place.path("repository/packs"));
+    let packs = by_size(&place.path("repository/packs"));
     let spoiled = packs.into_iter().rfind(|pack| !known.contains(pack)).expect("a pack");
     let mut bytes = fs::read(&spoiled).expect("reads");
     bytes[1000] ^= 1;
@@ -294,4 +289,32 @@ fn copies_go_into_a_bucket_and_out_of_it() {
     let out = command.env("CARRACK_FROM_PASSWORD", "another").output().expect("starts");
     assert_eq!(number(&summary(&checked(&out, 0)), "copied"), 1);
     third.compare("latest", &place.source(), "restored again");
+}
+
+/// A backup that was told to read everything may have found other contents at the same times.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_times_do_not_mean_the_same_contents() {
+    let place = Place::local();
+    let repository = place.path("repository");
+    for length in [5000, 3 << 20] {
+        let path = format!("/source {length}");
+        for contents in [1, 2, 2] {
+            let mut forger = Forger::begin(&repository, "correct", Path::new(&path)).await.expect("begins");
+            let file = forger.file(b"file", &noise(contents, length)).expect("seals");
+            forger.commit_entries(vec![file]).await.expect("commits");
+        }
+    }
+    let copies = Copies::beside(&place);
+    let (summary, _) = copies.copy(&[], 0);
+    let text = copies.run(&["snapshots", "--json", "--host", "hostile"], 0);
+    let found: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let ids: Vec<&str> = found.iter().filter_map(|message| message["id"].as_str()).collect();
+    let wanted = [5000, 3 << 20].into_iter().flat_map(|length| [1, 2, 2].map(|seed| noise(seed, length)));
+    assert_eq!(ids.len(), 6, "{text}");
+    for (id, contents) in ids.into_iter().zip(wanted) {
+        let output = copies.command(&["cat", "file", &format!("{id}:/file")]).output().expect("starts");
+        assert!(output.stdout == contents, "{id}");
+    }
+    // What did not change is not fetched again.
+    assert_eq!(number(&summary, "bytes_read"), 2 * (5000 + (3 << 20)), "{summary}");
 }

@@ -6,27 +6,35 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use carrack_mover::{
+    chunker::{Chunker, CutSizes},
     clock::{Clock, Entropy, World},
     codec::{self, Cipher, Domain},
     format::{
         entry::{Content, Entry, Run},
         frame::{ChunkRef, Compression, Frame, FrameKind, FramePlace, Suite},
         metadata::{FileTime, Kind, Metadata, Xattr},
-        pack::Trailer,
+        pack::{Footer, FooterChunk, FooterFrame, Trailer, pack_object},
         page::{Child, PageWriter},
         session::{SessionKeyInfo, SessionKind, SessionName},
     },
     id::{LineageId, PackId, RepositoryId, SessionNonce},
     keys::{Keys, SigningKey},
+    limits,
     secret::Key,
 };
 use serde_json::{Value, json};
 
 const REPOSITORY: RepositoryId = RepositoryId([0x11; 16]);
 const GENERATION: u32 = 1;
+const PACK: PackId = PackId(*b"01234567\x09\x08\x07\x06\x05\x04\x03\x02");
+const DATA_KEY: [u8; 32] = [0x55; 32];
 
 fn session() -> SessionName {
     SessionName {
@@ -62,7 +70,7 @@ fn place(keys: &Keys, plain: &[u8], counter: u64, compression: Compression) -> F
     let id = keys.chunk_id(plain);
     FramePlace {
         session: session(),
-        pack: PackId(*b"01234567\x09\x08\x07\x06\x05\x04\x03\x02"),
+        pack: PACK,
         offset: 4096,
         stored: 0,
         plain: plain.len() as u32,
@@ -80,7 +88,7 @@ fn frame(keys: &Keys, suite: Suite, kind: FrameKind, compression: Compression) -
         Compression::Zstd => codec::compress(&plain, 3).unwrap(),
     };
     let key = match kind {
-        FrameKind::Data => Key::new([0x55; 32]),
+        FrameKind::Data => Key::new(DATA_KEY),
         FrameKind::Metadata => keys.session_metadata_key(GENERATION, session()).unwrap(),
     };
     let aad = codec::frame_aad(kind, &place);
@@ -191,11 +199,119 @@ fn inner(keys: &Keys) -> Value {
             "contents": 1u64 << 33 })
 }
 
+/// One frame as it lies in a pack, and its row in the footer.
+fn packed(
+    keys: &Keys,
+    (kind, compression, counter): (FrameKind, Compression, u64),
+    offset: u32,
+    chunks: &[Vec<u8>],
+) -> (FooterFrame, Vec<u8>) {
+    let ids: Vec<_> = chunks.iter().map(|chunk| (keys.chunk_id(chunk), chunk.len() as u32)).collect();
+    let plain = chunks.concat();
+    let mut place = FramePlace {
+        session: session(),
+        pack: PACK,
+        offset,
+        stored: 0,
+        plain: plain.len() as u32,
+        compression,
+        counter,
+        id: codec::frame_id(keys, &ids),
+    };
+    let mut bytes = match compression {
+        Compression::Stored => plain,
+        Compression::Zstd => codec::compress(&plain, 3).unwrap(),
+    };
+    let cipher = cipher_of(keys, kind);
+    cipher.seal(kind.into(), counter, &codec::frame_aad(kind, &place), &mut bytes, 0).unwrap();
+    place.stored = bytes.len() as u32;
+    let (mut at, mut listed) = (0, Vec::new());
+    for (id, length) in ids {
+        if length >= limits::INDEXED_CHUNK_MIN {
+            listed.push(FooterChunk { id, offset: at, length });
+        }
+        at += length;
+    }
+    (FooterFrame { kind, place, chunks: listed }, bytes)
+}
+
+fn cipher_of(keys: &Keys, kind: FrameKind) -> Cipher {
+    let key = match kind {
+        FrameKind::Data => Key::new(DATA_KEY),
+        FrameKind::Metadata => keys.session_metadata_key(GENERATION, session()).unwrap(),
+    };
+    Cipher::new(Suite::Aes256Gcm, &key)
+}
+
+/// A whole pack: data with chunks that are listed and one that is not, a page, padding, a footer, a trailer.
+fn pack(keys: &Keys, info: &SessionKeyInfo) -> Value {
+    let lines = |number: usize| format!("line {number} of many\n").repeat(number).into_bytes();
+    let page = PageWriter::leaf().to_bytes().unwrap();
+    let contents = [
+        (FrameKind::Data, Compression::Zstd, 0, vec![lines(300), lines(3), lines(400)]),
+        (FrameKind::Data, Compression::Stored, 1, vec![lines(5)]),
+        (FrameKind::Metadata, Compression::Zstd, 0, vec![page]),
+    ];
+    let (mut bytes, mut frames) = (Vec::new(), Vec::new());
+    for (kind, compression, counter, chunks) in contents {
+        let how = (kind, compression, counter);
+        let (frame, stored) = packed(keys, how, bytes.len() as u32, &chunks);
+        bytes.extend_from_slice(&stored);
+        frames.push(frame);
+    }
+    bytes.extend_from_slice(&[0xaa; 50]);
+    let described: Vec<_> = frames.iter().map(describe_packed).collect();
+    let (suite, counter) = (info.suite, 2);
+    let cipher = Cipher::new(suite, &keys.session_index_key(GENERATION, session()).unwrap());
+    let footer = Footer { sessions: vec![info.clone()], frames }.to_bytes();
+    let aad = codec::footer_aad(session(), PACK);
+    let footer = codec::seal_bound(&cipher, Domain::Footer, &aad, counter, &footer).unwrap();
+    bytes.extend_from_slice(&footer);
+    let footer_length = footer.len() as u32;
+    let trailer = Trailer { footer_length, counter, generation: GENERATION, suite, session: session() };
+    bytes.extend_from_slice(&trailer.to_bytes());
+    json!({ "name": pack_object(PACK, 0), "bytes": hex::encode(bytes), "frames": described })
+}
+
+fn describe_packed(frame: &FooterFrame) -> Value {
+    let chunks: Vec<_> =
+        frame.chunks.iter().map(|chunk| json!([chunk.offset, chunk.length, chunk.id])).collect();
+    json!({ "kind": frame.kind.code(), "place": frame.place, "chunks": chunks })
+}
+
+/// Noise with zeros in it; the reader's tests make the same.
+fn cut_data(length: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let byte = |at| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        if (20_000..110_000).contains(&at) { 0 } else { (state >> 56) as u8 }
+    };
+    (0..length).map(byte).collect()
+}
+
+/// Lengths of chunks, by several sizes: the defaults, smaller ones, and the smallest that there may be.
+fn cuts(keys: &Keys) -> Value {
+    let defaults = CutSizes::default();
+    let small = CutSizes { minimum: 4096, average: 16_384, maximum: 65_536 };
+    let least = CutSizes { minimum: 64, average: 1024, maximum: 1024 };
+    let cut = |(sizes, length): (CutSizes, usize)| {
+        let (chunker, data) = (Chunker::new(keys.chunk_seed(), sizes), cut_data(length));
+        let (mut at, mut lengths) = (0, Vec::new());
+        while at < data.len() {
+            lengths.push(chunker.cut(&data[at..]));
+            at += lengths[lengths.len() - 1];
+        }
+        let sizes = [sizes.minimum, sizes.average, sizes.maximum];
+        json!({ "sizes": sizes, "bytes": length, "lengths": lengths })
+    };
+    [(defaults, 900_000), (small, 300_000), (least, 30_000)].into_iter().map(cut).collect()
+}
+
 fn vectors() -> Value {
     let keys = keys();
     let world = World { clock: Arc::new(Fixed), entropy: Arc::new(Fixed) };
     let suite = Suite::Aes256Gcm;
-    let sealed_data_key = keys.seal_data_key(GENERATION, session(), &Key::new([0x55; 32]), &world).unwrap();
+    let sealed_data_key = keys.seal_data_key(GENERATION, session(), &Key::new(DATA_KEY), &world).unwrap();
     let info = SessionKeyInfo { session: session(), generation: GENERATION, suite, sealed_data_key };
     let metadata_key = keys.session_metadata_key(GENERATION, session()).unwrap();
     let index_key = keys.session_index_key(GENERATION, session()).unwrap();
@@ -205,11 +321,12 @@ fn vectors() -> Value {
     let trailer =
         Trailer { footer_length: 700, counter: 3, generation: GENERATION, suite, session: session() }
             .to_bytes();
+    let pack = pack(&keys, &info);
     json!({
         "repository": REPOSITORY,
         "roots": [hex::encode([0x33; 32]), hex::encode([0x44; 32])],
         "key_info": info,
-        "data_key": hex::encode([0x55; 32]),
+        "data_key": hex::encode(DATA_KEY),
         "metadata_key": hex::encode(metadata_key.expose()),
         "index_key": hex::encode(index_key.expose()),
         "chunk_id_of_nothing": keys.chunk_id(b""),
@@ -225,12 +342,18 @@ fn vectors() -> Value {
         ],
         "leaf": leaf(&keys),
         "inner": inner(&keys),
+        "pack": pack,
+        "cuts": cuts(&keys),
     })
+}
+
+fn file() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/vectors.json")
 }
 
 #[test]
 fn golden_vectors_do_not_move() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/vectors.json");
+    let file = file();
     let made = serde_json::to_string_pretty(&vectors()).unwrap() + "\n";
     if std::env::var_os("CARRACK_WRITE_GOLDEN").is_some() {
         fs::write(&file, &made).unwrap();
@@ -240,4 +363,35 @@ fn golden_vectors_do_not_move() {
     for (name, value) in made.as_object().unwrap() {
         assert_eq!(Some(value), kept.get(name), "{name} is not what it was");
     }
+}
+
+#[test]
+fn the_golden_pack_is_read_to_the_last_chunk() {
+    let kept: Value = serde_json::from_str(&fs::read_to_string(file()).unwrap()).unwrap();
+    let (keys, bytes) = (keys(), hex::decode(kept["pack"]["bytes"].as_str().unwrap()).unwrap());
+    let (rest, trailer) = bytes.split_at(bytes.len() - Trailer::LENGTH);
+    let trailer = Trailer::from_bytes(trailer).unwrap();
+    let (rest, sealed) = rest.split_at(rest.len() - trailer.footer_length as usize);
+    let cipher =
+        Cipher::new(trailer.suite, &keys.session_index_key(trailer.generation, trailer.session).unwrap());
+    let aad = codec::footer_aad(trailer.session, PACK);
+    let footer = codec::open_bound(&cipher, Domain::Footer, &aad, sealed, limits::FOOTER_LIMIT).unwrap();
+    let footer = Footer::from_bytes(&footer, PACK, rest.len() as u64).unwrap();
+    assert_eq!(json!(footer.frames.iter().map(describe_packed).collect::<Vec<_>>()), kept["pack"]["frames"]);
+    let info = &footer.sessions[0];
+    let data_key = keys.open_data_key(info.generation, info.session, &info.sealed_data_key).unwrap();
+    assert_eq!(*data_key.expose(), DATA_KEY);
+    let mut chunks = 0;
+    for frame in &footer.frames {
+        let range = frame.place.offset as usize..(frame.place.offset + frame.place.stored) as usize;
+        let (mut stored, mut plain) = (rest[range].to_vec(), Vec::new());
+        let cipher = cipher_of(&keys, frame.kind);
+        codec::open_frame(&cipher, frame.kind, &frame.place, &mut stored, &mut plain).unwrap();
+        for chunk in &frame.chunks {
+            let contents = &plain[chunk.offset as usize..(chunk.offset + chunk.length) as usize];
+            assert_eq!(keys.chunk_id(contents), chunk.id);
+            chunks += 1;
+        }
+    }
+    assert_eq!((footer.frames.len(), chunks), (3, 2));
 }

@@ -1,103 +1,35 @@
 //! Snapshots made with valid keys by somebody who means harm. Whatever they hold, every command ends in time with an
 //! error that says why, nothing outside of the target changes, and no more memory is taken than was set.
 //!
-//! Needs root, Python for the peak of memory, and the program beside the tests (`cargo build -p carrack-mover`).
+//! Needs root, FUSE, Python for the peak of memory, and the program beside the tests (`cargo build -p carrack-mover`).
 
-use std::{
-    fs,
-    os::unix::fs::symlink,
-    path::PathBuf,
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-    time::Duration,
-};
+use std::{fs, path::PathBuf};
 
-use carrack_mover::format::{
-    entry::{Content, Entry, Run},
-    frame::{ChunkRef, FrameKind},
-    metadata::{Kind, Xattr},
-    page::{Child, PageWriter},
+use carrack_mover::{
+    format::{
+        entry::{Content, Entry, Run},
+        frame::{ChunkRef, FrameKind},
+        metadata::{Kind, Xattr},
+        page::{Child, PageWriter},
+        records::Moved,
+    },
+    id::PackId,
+    repo::Relocations,
 };
 use carrack_tests::{
-    hostile::{Forger, Outcome, entry, linked, measured, with_contents},
-    program::{Program, signal, wait},
-    trees::{Tree, differences, noise, read},
+    hostile::{
+        Forger, entry, linked,
+        scene::Scene,
+        swaps::{Swaps, while_swapping},
+        with_contents,
+    },
+    program::{signal, wait, wait_for_handler},
+    trees::noise,
 };
 use rustix::process::Signal;
 
-/// What `--memory` is when nothing is said.
-const PEAK_KIB: u64 = 256 << 10;
-/// A guard against what never ends; seen: two seconds.
-const SECONDS: u32 = 100;
-/// What may become of a command that meets something hostile: it is done, done in part, refused, not there, in
-/// conflict, damaged, or does not fit. Never a fault of the program, a signal, or a panic.
-const CODES: [i32; 7] = [0, 2, 3, 10, 11, 14, 15];
-
-/// A repository with one honest snapshot, and things outside of the target that must stay as they are.
-struct Scene {
-    carrack: Program,
-    honest: String,
-    outside: PathBuf,
-    before: Tree,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let carrack = Program::new(assert_cmd::cargo::cargo_bin("carrack")).expect("a repository");
-        let source = carrack.path("source");
-        fs::create_dir(&source).expect("makes");
-        fs::write(source.join("file"), noise(1, 100_000)).expect("writes");
-        carrack.run(["backup".as_ref(), source.as_os_str()], 0);
-        let honest = carrack.run(["snapshots", "--json"], 0).message("snapshot")["id"].clone();
-        let outside = carrack.path("outside");
-        fs::create_dir_all(outside.join("directory")).expect("makes");
-        fs::write(outside.join("victim"), b"mine").expect("writes");
-        fs::write(outside.join("directory/inside"), b"mine").expect("writes");
-        let before = read(&[&outside]).expect("reads");
-        Self { carrack, honest: honest.as_str().expect("an id").to_owned(), outside, before }
-    }
-
-    /// Commits what `make` makes.
-    fn forge(&self, make: impl AsyncFnOnce(Forger) -> anyhow::Result<()>) {
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        let (repository, password) = (self.carrack.path("repository"), &self.carrack.password);
-        let done = runtime
-            .block_on(async { make(Forger::begin(&repository, password, &self.outside).await?).await });
-        done.expect("it is written");
-    }
-
-    fn run(&self, arguments: &[&str]) -> Outcome {
-        let outcome = measured(&self.carrack, arguments, SECONDS).expect("it runs");
-        let code = outcome.code.filter(|code| CODES.contains(code));
-        assert!(code.is_some(), "{arguments:?}: {outcome:?}");
-        assert!(outcome.peak_kib <= PEAK_KIB, "{arguments:?} took {} KiB: {outcome:?}", outcome.peak_kib);
-        assert_eq!(differences(&self.before, &read(&[&self.outside]).expect("reads")), [""; 0]);
-        outcome
-    }
-
-    /// Restores into a new directory; gives it with what came of it.
-    fn restore(&self) -> (PathBuf, Outcome) {
-        let target = self.carrack.path("target");
-        if target.exists() {
-            fs::remove_dir_all(&target).expect("removes");
-        }
-        let outcome = self.run(&["restore", "latest", "--target", target.to_str().expect("UTF-8")]);
-        (target, outcome)
-    }
-
-    /// Every command that reads trees; each must end like this.
-    fn everything(&self, codes: &[i32]) {
-        let (_, outcome) = self.restore();
-        let ends = |what: &str, outcome: Outcome| {
-            let ended = outcome.code.is_some_and(|code| codes.contains(&code));
-            assert!(ended, "{what}: {outcome:?}");
-        };
-        ends("restore", outcome);
-        ends("ls", self.run(&["ls", "latest", "--recursive"]));
-        ends("find", self.run(&["find", "*x*", "--snapshot", "latest"]));
-        ends("diff", self.run(&["diff", &self.honest, "latest"]));
-        ends("check", self.run(&["check", "--read-data", "--no-mark"]));
-    }
+fn scene() -> Scene {
+    Scene::new(assert_cmd::cargo::cargo_bin("carrack"))
 }
 
 #[test]
@@ -105,7 +37,7 @@ fn names_lead_nowhere() {
     let names: [&[u8]; 8] =
         [b"..", b"../outside/victim", b"a/../../outside/victim", b"a/./b", b"", b".", b"a//b", b"victim\0"];
     for name in names {
-        let scene = Scene::new();
+        let scene = scene();
         scene.forge(async |mut forger: Forger| {
             let file = forger.file(name, b"hostile")?;
             forger.commit_entries(vec![file]).await
@@ -122,7 +54,7 @@ fn names_lead_nowhere() {
 /// A name that a tree can hold and no file system: it is named, and the rest comes back.
 #[test]
 fn names_that_are_too_long_are_reported() {
-    let scene = Scene::new();
+    let scene = scene();
     scene.forge(async |mut forger: Forger| {
         let long = forger.file("n".repeat(300).as_bytes(), b"hostile")?;
         let other = forger.file(b"x", b"other")?;
@@ -135,7 +67,7 @@ fn names_that_are_too_long_are_reported() {
 
 #[test]
 fn links_are_not_followed() {
-    let scene = Scene::new();
+    let scene = scene();
     let victim = scene.outside.join("victim");
     let to = |path: &PathBuf| Kind::Symlink { target: path.as_os_str().as_encoded_bytes().to_vec() };
     scene.forge(async |mut forger: Forger| {
@@ -161,57 +93,45 @@ fn links_are_not_followed() {
     scene.everything(&[0, 3]);
 }
 
-/// Somebody works against the restore in the target: directories become links and files become others while it runs.
+/// Somebody works against the restore in the target: directories become links, and files become links and further names
+/// of what lies outside, while it writes.
 #[test]
 fn a_target_that_changes_meanwhile_leads_nowhere() {
-    let scene = Scene::new();
+    let scene = scene();
+    let small: Vec<String> = (0..200).map(|number| format!("file {number}")).collect();
+    let large = ["victim", "directory/inside"];
     scene.forge(async |mut forger: Forger| {
         let mut entries = vec![entry(b"d", Kind::Directory), entry(b"d/directory", Kind::Directory)];
-        for number in 0..200_u32 {
-            entries.push(forger.file(format!("d/file {number}").as_bytes(), b"hostile")?);
-            entries.push(forger.file(format!("d/directory/file {number}").as_bytes(), b"hostile")?);
+        for name in &small {
+            entries.push(forger.file(format!("d/{name}").as_bytes(), b"hostile")?);
+            entries.push(forger.file(format!("d/directory/{name}").as_bytes(), b"hostile")?);
         }
-        for name in [&b"d/victim"[..], b"d/directory/inside"] {
+        for name in large {
             let chunk = forger.chunk(FrameKind::Data, &noise(3, 1 << 20))?;
             let runs = vec![Run::Chunk(chunk.clone()), Run::Hole(1 << 20), Run::Chunk(chunk)];
-            entries.push(with_contents(name, Content::Inline(runs), 3 << 20));
+            entries.push(with_contents(format!("d/{name}").as_bytes(), Content::Inline(runs), 3 << 20));
         }
         forger.commit_entries(entries).await
     });
+    // Those that take long to write, again and again.
+    let files: Vec<String> =
+        small.into_iter().flat_map(|name| [name, large[0].to_owned(), large[1].to_owned()]).collect();
     let target = scene.carrack.path("target");
-    let (directory, aside) = (target.join("d"), target.join("aside"));
-    for _ in 0..3 {
+    let mut swaps = Swaps::default();
+    for round in 0..20 {
+        if round >= 3 && swaps.all_happened() {
+            break;
+        }
         if target.exists() {
             fs::remove_dir_all(&target).expect("removes");
         }
-        let done = AtomicBool::new(false);
-        thread::scope(|scope| {
-            // Also where the restore ends as it must not.
-            let _done = Done(&done);
-            scope.spawn(|| {
-                while !done.load(Ordering::Relaxed) {
-                    // Each of these fails where the restore has not come so far.
-                    if fs::rename(&directory, &aside).is_ok() {
-                        symlink(&scene.outside, &directory).ok();
-                        thread::sleep(Duration::from_micros(300));
-                        fs::remove_file(&directory).ok();
-                        fs::rename(&aside, &directory).ok();
-                    }
-                    thread::sleep(Duration::from_micros(100));
-                }
-            });
-            scene.run(&["restore", "latest", "--target", target.to_str().expect("UTF-8")]);
-        });
+        let arguments = ["restore", "latest", "--target", target.to_str().expect("UTF-8")];
+        let (_, meanwhile) =
+            while_swapping(&target.join("d"), &scene.outside, &files, || scene.run_against(&arguments));
+        scene.assert_outside();
+        swaps += meanwhile;
     }
-}
-
-/// Ends the other thread.
-struct Done<'d>(&'d AtomicBool);
-
-impl Drop for Done<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
+    assert!(swaps.all_happened(), "nobody worked against it: {swaps:?}");
 }
 
 /// A page whose names stand for far more than it has bytes: a long directory is written once for all of them.
@@ -243,7 +163,7 @@ fn a_page_takes_no_more_memory_than_pages_take() {
         page
     };
     for page in [page_of_long_paths(64 << 10, 16_000), one(&attributes(4_000_000)), one(&holes(4_000_000))] {
-        let scene = Scene::new();
+        let scene = scene();
         scene.forge(async |mut forger: Forger| {
             let root = forger.page(&page)?;
             forger.commit(&root, 1).await
@@ -257,7 +177,7 @@ fn a_page_takes_no_more_memory_than_pages_take() {
 /// As many of the largest pages as there are allowed, next to each other.
 #[test]
 fn large_pages_are_not_held_all_at_once() {
-    let scene = Scene::new();
+    let scene = scene();
     scene.forge(async |mut forger: Forger| {
         let mut leaves = Vec::new();
         for number in 0..24_u32 {
@@ -270,13 +190,24 @@ fn large_pages_are_not_held_all_at_once() {
         let root = forger.inner(&leaves)?;
         forger.commit(&root.page, 2).await
     });
-    scene.everything(&[0, 3]);
+    // Least memory is kept to by those that hold one page at a time. The others hold some, and a copy up to 256 entries
+    // with all of their attributes.
+    let target = scene.carrack.path("target");
+    for arguments in [
+        &["restore", "latest", "--target", target.to_str().expect("UTF-8")][..],
+        &["ls", "latest", "--recursive"],
+        &["find", "*x*", "--snapshot", "latest"],
+    ] {
+        let outcome = scene.run_with_least(arguments);
+        assert!(matches!(outcome.code, Some(0 | 3)), "{arguments:?}: {outcome:?}");
+    }
+    scene.everything_but_copies_with_plenty(&[0, 3]);
     scene.run(&["prune", "--wait", "0"]);
 }
 
 #[test]
 fn data_unpacks_to_what_was_promised_or_not_at_all() {
-    let scene = Scene::new();
+    let scene = scene();
     let zeros = vec![0; 16 << 20];
     scene.forge(async |mut forger: Forger| {
         let mut entries = Vec::new();
@@ -301,7 +232,7 @@ fn data_unpacks_to_what_was_promised_or_not_at_all() {
 
 #[test]
 fn chunks_are_what_their_ids_say() {
-    let scene = Scene::new();
+    let scene = scene();
     scene.forge(async |mut forger: Forger| {
         let right = forger.chunk(FrameKind::Data, b"right")?;
         let other = forger.chunk(FrameKind::Data, b"other")?;
@@ -326,7 +257,7 @@ fn chunks_are_what_their_ids_say() {
 /// Sizes near the end of 64 bits, and contents that do not add up to them.
 #[test]
 fn sizes_beyond_everything_are_named() {
-    let scene = Scene::new();
+    let scene = scene();
     scene.forge(async |forger: Forger| {
         let hole = |name: &str, size: u64| {
             with_contents(name.as_bytes(), Content::Inline(vec![Run::Hole(size)]), size)
@@ -337,22 +268,22 @@ fn sizes_beyond_everything_are_named() {
         times.metadata.uid = u32::MAX;
         forger.commit_entries(vec![hole("x-max", u64::MAX), hole("x-half", 1 << 63), times]).await
     });
-    scene.everything(&[0, 3]);
     // Written to a stream it would take for ever; whoever has enough of it is obeyed.
     let stream = scene.carrack.command(["cat", "file", "latest:/x-half"]);
     let mut shell = std::process::Command::new("/bin/sh");
     shell.args(["-c", "exec \"$@\" >/dev/null", "sh"]).arg(stream.get_program()).args(stream.get_args());
     shell.envs(stream.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let child = carrack_tests::program::Running::start(&mut shell);
-    thread::sleep(Duration::from_millis(1500));
+    wait_for_handler(&child, Signal::INT).expect("it starts");
     signal(&child, Signal::INT).expect("sends");
     wait(child, 130);
+    scene.everything(&[0, 3]);
 }
 
 #[test]
 fn contents_that_do_not_add_up_are_damage() {
     for (runs, size) in [(vec![5, 6], 10), (vec![5], 6), (vec![0, 5], 5), (vec![u64::MAX, 2], 1)] {
-        let scene = Scene::new();
+        let scene = scene();
         scene.forge(async |forger: Forger| {
             let runs = runs.iter().map(|length| Run::Hole(*length)).collect();
             forger.commit_entries(vec![with_contents(b"x", Content::Inline(runs), size)]).await
@@ -384,7 +315,7 @@ fn a_page_hangs_in_one_place() {
     let names: Vec<String> = (0..100).map(|number| format!("x{number:02}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     for empty in [true, false] {
-        let scene = Scene::new();
+        let scene = scene();
         scene.forge(async |mut forger: Forger| {
             let entries = if empty { vec![] } else { vec![entry(b"x50", Kind::Fifo)] };
             let leaf = forger.leaf(&entries)?;
@@ -398,7 +329,7 @@ fn a_page_hangs_in_one_place() {
 
 #[test]
 fn lists_of_chunks_have_the_length_that_is_said_of_them() {
-    let scene = Scene::new();
+    let scene = scene();
     scene.forge(async |mut forger: Forger| {
         let mut page = PageWriter::runs();
         page.push_run(&Run::Hole(1))?;
@@ -430,7 +361,7 @@ fn order_and_names_of_a_tree_are_its_own() {
         vec![vec![file(b"a/b"), file(b"a")]],
     ];
     for leaves in wrong {
-        let scene = Scene::new();
+        let scene = scene();
         scene.forge(async |mut forger: Forger| {
             let children = leaves.iter().map(|leaf| forger.leaf(leaf)).collect::<anyhow::Result<Vec<_>>>()?;
             let depth = if children.len() == 1 { 1 } else { 2 };
@@ -446,7 +377,7 @@ fn order_and_names_of_a_tree_are_its_own() {
 fn levels_are_what_the_record_says() {
     // One that has more than any tree can have is no snapshot at all.
     for depth in [0, 2, 9, 12] {
-        let scene = Scene::new();
+        let scene = scene();
         scene.forge(async |mut forger: Forger| {
             let leaf = forger.leaf(&[entry(b"x", Kind::Fifo)])?;
             forger.commit(&leaf.page, depth).await
@@ -458,7 +389,7 @@ fn levels_are_what_the_record_says() {
 /// Far deeper than the kernel takes a path at once.
 #[test]
 fn a_deep_tree_comes_back_or_is_reported() {
-    let scene = Scene::new();
+    let scene = scene();
     scene.forge(async |mut forger: Forger| {
         let (mut path, mut leaves) = (Vec::new(), Vec::new());
         for _ in 0..10 {
@@ -475,10 +406,91 @@ fn a_deep_tree_comes_back_or_is_reported() {
     scene.everything(&[0, 3]);
 }
 
+/// Rows of a repack that lead from each of these places to the next one, and from the last to the first.
+fn circle(pack: PackId, offset: u32, length: u32) -> Vec<Moved> {
+    let place = |number: u32| offset + number % length;
+    let row = |number| Moved {
+        old_pack: pack,
+        old_offset: place(number),
+        new_pack: pack,
+        new_offset: place(number + 1),
+    };
+    (0..length).map(row).collect()
+}
+
+#[test]
+fn a_way_in_a_circle_has_an_end() {
+    let session = "r0000000000000000-000102030405060708090a0b0c0d0e0f".parse().expect("a session");
+    let pack = PackId([7; 16]);
+    for length in 1..5 {
+        let mut relocations = Relocations::default();
+        relocations.add(session, &circle(pack, 10, length));
+        let (at, offset) = relocations.lookup(pack, 10).expect("it was moved");
+        assert!(at == pack && (10..10 + length).contains(&offset), "{length}: {offset}");
+        assert_eq!(relocations.lookup(pack, 10 + length), None);
+    }
+    // A way that is long and has an end is gone to its end.
+    let mut relocations = Relocations::default();
+    relocations.add(session, &circle(pack, 10, 900)[..899]);
+    assert_eq!(relocations.lookup(pack, 10), Some((pack, 909)));
+}
+
+#[test]
+fn relocations_in_a_circle_hold_nobody_up() {
+    for length in [2, 3, 50_000] {
+        let scene = scene();
+        let mut place = None;
+        scene.forge(async |mut forger: Forger| {
+            let chunk = forger.chunk(FrameKind::Data, b"moved in a circle")?;
+            place = chunk.frame.place().copied();
+            let file = with_contents(b"x", Content::Inline(vec![Run::Chunk(chunk)]), 17);
+            forger.commit_entries(vec![file]).await
+        });
+        let place = place.expect("it was written");
+        scene.relocate(&circle(place.pack, place.offset, length));
+        // Where the circle is left, the frame is there or it is not.
+        scene.everything(&[0, 3, 14]);
+        for arguments in [&["prune", "--wait", "0"][..], &["check", "--read-data"], &["snapshots"]] {
+            let outcome = scene.run(arguments);
+            assert!(matches!(outcome.code, Some(0 | 3 | 14)), "{arguments:?} {length}: {outcome:?}");
+        }
+    }
+}
+
+/// A snapshot that is its own parent, and two that are each other's.
+#[test]
+fn parents_in_a_circle_hold_nobody_up() {
+    let scene = scene();
+    scene.forge(async |mut forger: Forger| {
+        let mut other = scene.forger().await?;
+        let mut own = scene.forger().await?;
+        let parents = [other.name(), forger.name(), own.name()];
+        let mut roots = Vec::new();
+        for forger in [&mut forger, &mut other, &mut own] {
+            let file = forger.file(b"x", b"hostile")?;
+            roots.push(forger.leaf(&[file])?.page);
+        }
+        for ((forger, root), parent) in [forger, other, own].into_iter().zip(roots).zip(parents) {
+            forger.commit_after(Some(parent), &root, 1).await?;
+        }
+        Ok(())
+    });
+    scene.everything(&[0]);
+    for arguments in [
+        &["forget", "--keep-last", "1"][..],
+        &["prune", "--wait", "0"],
+        &["check", "--read-data"],
+        &["snapshots"],
+    ] {
+        let outcome = scene.run(arguments);
+        assert_eq!(outcome.code, Some(0), "{arguments:?}: {outcome:?}");
+    }
+}
+
 /// Under our names, objects that are longer than any of ours.
 #[test]
 fn objects_of_others_take_no_memory() {
-    let scene = Scene::new();
+    let scene = scene();
     let name = "b0123456789abcdef-000102030405060708090a0b0c0d0e0f";
     for object in [
         format!("snapshots/{name}"),

@@ -13,9 +13,9 @@ use std::{
         fs::{FileExt as _, MetadataExt as _},
         net::UnixListener,
     },
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::Duration,
 };
@@ -28,7 +28,7 @@ use carrack_tests::{
     trees::noise,
 };
 use rustix::{
-    fs::{CWD, FileType, Mode},
+    fs::{CWD, FileType, Mode, OFlags, XattrFlags},
     mount::UnmountFlags,
     process::Signal,
 };
@@ -117,6 +117,43 @@ fn names_and_nodes_of_every_kind() {
     assert_eq!(carrack_tests::trees::rsync_differences(&source, &restored, &[]).expect("rsync runs"), "");
 }
 
+/// Anybody can nest directories beyond every path that a tree keeps, and root attributes beyond every page.
+#[test]
+fn what_no_tree_can_keep_is_named_and_the_rest_is_kept() {
+    in_private_mounts(|| {
+        let carrack = program();
+        let (source, target) = (carrack.path("source"), carrack.path("target"));
+        in_memory(&source);
+        in_memory(&target);
+        fs::write(source.join("file"), b"contents").expect("writes");
+        fs::write(source.join("marked"), b"contents").expect("writes");
+        for number in 0..200 {
+            let name = format!("trusted.{number:03}");
+            rustix::fs::setxattr(source.join("marked"), name, &noise(number, 60_000), XattrFlags::empty())
+                .expect("sets");
+        }
+        let name = "n".repeat(255);
+        let mut directory = File::open(&source).expect("opens");
+        for _ in 0..600 {
+            rustix::fs::mkdirat(&directory, &name, Mode::RWXU).expect("makes");
+            let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+            directory = rustix::fs::openat(&directory, &name, flags, Mode::empty()).expect("opens").into();
+        }
+        drop(directory);
+        for _ in 0..2 {
+            let said = carrack.run(["backup".as_ref(), source.as_os_str()], 3).err;
+            assert!(said.contains("is longer than the 131072 that are kept"), "{said:.3000}");
+            assert!(said.contains("trusted.1") && said.contains("more than the 8 MiB"), "{said:.3000}");
+        }
+        carrack.run(["check", "--read-data"], 0);
+        carrack.run(["prune"], 0);
+        let restored = carrack.restored(&source, &target, 0);
+        assert_eq!(fs::read(restored.join("marked")).expect("reads"), b"contents");
+        unmount(&source);
+        unmount(&target);
+    });
+}
+
 /// Writers that never rest: files grow, shrink, are replaced and vanish, and directories become files.
 #[test]
 fn files_that_change_all_the_time_end_no_backup() {
@@ -125,13 +162,18 @@ fn files_that_change_all_the_time_end_no_backup() {
     fs::create_dir_all(source.join("still")).expect("makes");
     let still = noise(9, 3_000_000);
     fs::write(source.join("still/large"), &still).expect("writes");
-    let done = AtomicBool::new(false);
+    let (done, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
+    let mut seen = Seen::default();
     thread::scope(|scope| {
-        let (ended, source) = (&done, &source);
-        scope.spawn(move || disturb(source, ended));
+        let (ended, source, rounds) = (&done, &source, &rounds);
+        scope.spawn(move || disturb(source, ended, rounds));
         // Also where a backup ends as it must not.
         let _done = Done(&done);
-        for _ in 0..6 {
+        // A reader that is held up between two looks at a file is told of changes only.
+        for number in 0..40 {
+            if number >= 8 && seen.has_both() {
+                break;
+            }
             let output = carrack.command(["backup".as_ref(), source.as_os_str()]).output().expect("runs");
             let code = output.status.code();
             let told = String::from_utf8_lossy(&output.stderr);
@@ -140,11 +182,56 @@ fn files_that_change_all_the_time_end_no_backup() {
                 code == Some(0) || (code == Some(3) && told.contains("source/moving")),
                 "{code:?} {told}"
             );
+            let restored = carrack.restored(source, &carrack.path(&format!("target {number}")), 0);
+            assert!(fs::read(restored.join("still/large")).expect("reads") == still);
+            seen.look(&restored.join("moving"), &told, rounds.load(Ordering::SeqCst));
         }
     });
+    assert!(seen.has_both(), "nothing that moved was backed up: {seen:?}");
     carrack.run(["check", "--read-data"], 0);
-    let restored = carrack.restored(&source, &carrack.path("target"), 0);
-    assert!(fs::read(restored.join("still/large")).expect("reads") == still);
+}
+
+/// How often a file that moves came back, as it was at some moment.
+#[derive(Debug, Default)]
+struct Seen {
+    replaced: u32,
+    grown: u32,
+}
+
+impl Seen {
+    fn has_both(&self) -> bool {
+        self.replaced > 0 && self.grown > 0
+    }
+
+    /// Compares with the states that there were up to this round. What was named may be a mixture of some.
+    fn look(&mut self, moving: &Path, told: &str, rounds: u64) {
+        let content = |name: &str| fs::read(moving.join(name)).ok().filter(|bytes| !bytes.is_empty());
+        // Replaced in one step, so no reader has ever seen anything between.
+        if let Some(bytes) = content("replaced") {
+            let existed = (0..=rounds).any(|round| bytes == noise(round, 3_000));
+            assert!(existed, "{} bytes that never were in one file; {told}", bytes.len());
+            self.replaced += 1;
+        }
+        if let Some(bytes) = content("grows").filter(|_| !told.contains("moving/grows")) {
+            let begins = &bytes[..bytes.len().min(64)];
+            let round = (0..=rounds).find(|round| noise(*round, begins.len()) == begins);
+            // None: it begins as it never did.
+            let existed = round.is_some_and(|round| grown(round).starts_with(&bytes));
+            assert!(existed, "a mixture that nobody told of: {round:?}; {told}");
+            self.grown += 1;
+        }
+        for (name, whole) in [("directory/below/file", &b"short"[..]), ("directory", b"a file by now")] {
+            let found = content(name).filter(|_| !told.contains(&format!("moving/{name}")));
+            assert!(found.is_none_or(|bytes| bytes == whole), "{name}; {told}");
+        }
+    }
+}
+
+/// What `grows` has at the height of a round; before, it had the beginning of it.
+fn grown(round: u64) -> Vec<u8> {
+    let mut bytes = noise(round, 2_000_000);
+    bytes.extend(noise(round, 100_000).repeat(20));
+    bytes
 }
 
 /// Ends the other thread.
@@ -156,12 +243,13 @@ impl Drop for Done<'_> {
     }
 }
 
-fn disturb(source: &Path, done: &AtomicBool) {
+fn disturb(source: &Path, done: &AtomicBool, rounds: &AtomicU64) {
     let at = |name: &str| source.join("moving").join(name);
     for round in 0_u64.. {
         if done.load(Ordering::Relaxed) {
             return;
         }
+        rounds.store(round, Ordering::SeqCst);
         // All of these may fail on what another round left.
         fs::create_dir_all(at("directory/below")).ok();
         fs::write(at("directory/below/file"), b"short").ok();
@@ -219,17 +307,42 @@ fn a_file_system_that_never_answers_is_named_and_can_be_left() {
 fn file_systems_of_the_kernel_end_no_backup() {
     in_private_mounts(|| {
         let carrack = program();
-        // A process namespace of others would change all the time; this one is small, and real.
-        let places: Vec<PathBuf> = ["/proc/self", "/proc/sys", "/proc/kmsg", "/sys/kernel", "/sys/class"]
-            .into_iter()
-            .map(PathBuf::from)
-            .filter(|path| path.exists())
-            .collect();
-        for place in places {
-            let place = place.to_str().expect("UTF-8");
+        for place in ["/proc/self", "/proc/sys", "/proc/kmsg", "/sys/kernel", "/sys/class"] {
+            assert!(Path::new(place).exists(), "{place} is not there to be backed up");
             let outcome = measured(&carrack, &["backup", place], SECONDS).expect("it ends");
             assert!(matches!(outcome.code, Some(0 | 3)), "{place}: {outcome:?}");
         }
         carrack.run(["check", "--read-data"], 0);
     });
+}
+
+/// All of `/proc` but the memory of the machine, in a process namespace of its own, so that nobody else's processes come
+/// and go in it. It comes back as the kernel says that it is.
+#[test]
+fn all_of_proc_is_backed_up_and_comes_back() {
+    let carrack = program();
+    let command = carrack.command(["backup", "/proc", "--exclude", "/proc/kcore"]);
+    let mut alone = Command::new("timeout");
+    alone.args([&SECONDS.to_string(), "unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]);
+    alone.arg(command.get_program()).args(command.get_args()).env_clear().env("PATH", "/usr/bin:/bin");
+    alone.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = alone.output().expect("runs");
+    let told = String::from_utf8_lossy(&output.stderr);
+    // Some of it nobody can read, and that is told.
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{:?} {told}", output.status);
+    assert!(output.status.code() == Some(0) || told.contains("/proc/"), "{told}");
+    carrack.run(["check", "--read-data"], 0);
+    let restored = carrack.restored(Path::new("/proc"), &carrack.path("target"), 0);
+    // Of most the kernel says that they have no bytes, whatever comes when they are read: that is what is kept.
+    for name in ["version", "filesystems", "cmdline", "sys/kernel/ostype", "sys/kernel/hostname"] {
+        let file = Path::new("/proc").join(name);
+        let (said, bytes) = (fs::metadata(&file).expect("looks").len(), fs::read(&file).expect("reads"));
+        let kept = fs::read(restored.join(name)).unwrap_or_else(|error| panic!("{name}: {error}; {told}"));
+        assert_eq!(kept.len() as u64, said.min(bytes.len() as u64), "{name}; {told}");
+        assert!(bytes.starts_with(&kept), "{name}");
+    }
+    // The program itself was the first process of it.
+    assert!(restored.join("1/status").exists(), "{told}");
+    let entries = fs::read_dir(&restored).expect("lists").count();
+    assert!(entries > 30, "{entries} entries; {told}");
 }

@@ -110,6 +110,63 @@ fn passwords_come_and_go() {
 }
 
 #[test]
+fn a_removal_shows_what_goes_and_what_opens_afterwards() {
+    let (carrack, _) = prepared();
+    add(&carrack, "second");
+    let listed = keys(&carrack);
+    let [first, second] = &listed[..] else { unreachable!("{listed:?}") };
+    let short = |key: &serde_json::Value| key["id"].as_str().expect("an id")[..8].to_owned();
+    let (kept, gone) = (short(first), short(second));
+    let plan = serde_json::json!(
+        {"message_type": "plan", "remove": [without_type(second)], "unproven": [], "stay": [without_type(first)]}
+    );
+    for options in [&["--dry-run"][..], &[]] {
+        if !options.is_empty() {
+            let words = carrack.run(["key", "remove", &gone, "-n"], 0).out;
+            let lines: Vec<&str> = words.lines().collect();
+            assert!(
+                lines[0].starts_with(&format!("remove  {gone}  ")) && lines[0].ends_with("second"),
+                "{words}"
+            );
+            assert!(lines[1].starts_with(&format!("stays   {kept}  ")), "{words}");
+            assert_eq!(lines[2..], ["nothing was removed"], "{words}");
+        }
+        let printed = carrack.run(["key", "remove", &gone, "--json"].iter().chain(options), 0);
+        assert_eq!(printed.message("plan"), plan);
+        let summary = printed.message("summary");
+        let (dry, removed) = (!options.is_empty(), if options.is_empty() { 1 } else { 0 });
+        assert_eq!((&summary["dry_run"], &summary["removed"]), (&dry.into(), &removed.into()));
+        with(&carrack, "second", &["snapshots"], if dry { 0 } else { 13 });
+    }
+    assert_eq!(keys(&carrack), std::slice::from_ref(first));
+    // A dry run is refused as the removal would be, and what nobody signed is shown by its name.
+    carrack.run(["key", "remove", &kept, "-n"], 11);
+    carrack.run(["key", "remove", "ffffffffffffffff", "-n"], 10);
+    let forged = carrack.path("repository/keys").join("0f".repeat(16));
+    fs::write(&forged, b"not a key").expect("writes");
+    let name = format!("keys/{}", "0f".repeat(16));
+    for options in [&["--dry-run"][..], &[]] {
+        let arguments = ["key", "remove", "--unproven", "--json"];
+        let printed = carrack.run(arguments.iter().chain(options), 0);
+        let plan = printed.message("plan");
+        assert_eq!(
+            (&plan["remove"], &plan["unproven"]),
+            (&serde_json::json!([]), &serde_json::json!([name]))
+        );
+        assert_eq!(plan["stay"], serde_json::json!([without_type(first)]));
+        assert_eq!(printed.message("summary")["removed"], if options.is_empty() { 1 } else { 0 });
+        assert_eq!(forged.exists(), !options.is_empty());
+    }
+}
+
+/// A key as a part of another message.
+fn without_type(key: &serde_json::Value) -> serde_json::Value {
+    let mut fields = key.as_object().expect("an object").clone();
+    fields.remove("message_type");
+    fields.into()
+}
+
+#[test]
 fn a_secret_opens_as_a_password_does() {
     let (carrack, source) = prepared();
     let file = carrack.path("secret");

@@ -64,6 +64,26 @@ const NOT_IN_PURE: &[&str] = &["tokio::", "std::fs", "aws_sdk", "aws_config", "s
 const ONLY_IN_CLI: &[&str] =
     &["clap::", "indicatif::", "anyhow::", "println!", "eprintln!", "carrack_proto::"];
 
+/// Who reads the document sees what is enforced.
+#[test]
+fn the_document_has_the_same_table() {
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ARCHITECTURE.md");
+    let document = fs::read_to_string(document).unwrap();
+    let (_, behind) = document.split_once("### Who may import whom").unwrap();
+    let table = behind.split("```").nth(1).unwrap();
+    let names = |list: &str| -> BTreeSet<String> { list.split(',').map(|name| name.trim().into()).collect() };
+    let mut shown = BTreeSet::new();
+    for line in table.trim().lines() {
+        let (rooms, used) = line.split_once('→').unwrap();
+        shown.extend(names(rooms).into_iter().map(|room| (room, names(used))));
+    }
+    let own = |list: &[&str]| -> BTreeSet<String> { list.iter().map(|name| (*name).into()).collect() };
+    let with_edges = ROOMS.iter().filter(|(_, used)| !used.is_empty());
+    let mut enforced: BTreeSet<_> = with_edges.map(|(room, used)| ((*room).into(), own(used))).collect();
+    enforced.insert(("everything".into(), own(GROUND)));
+    assert_eq!(shown, enforced);
+}
+
 #[test]
 fn rooms_use_only_what_the_table_allows() {
     let mut wrong = Vec::new();
@@ -153,7 +173,7 @@ fn describe(root: &Path, path: PathBuf) -> Option<(String, PathBuf, String)> {
     let inside = path.strip_prefix(root).unwrap().to_path_buf();
     let is_test = inside.components().any(|part| {
         let part = part.as_os_str().to_string_lossy();
-        part == "tests.rs" || part == "tests" || part.ends_with("_tests.rs")
+        matches!(&*part, "tests.rs" | "tests" | "testing.rs") || part.ends_with("_tests.rs")
     });
     let room = inside.components().next()?.as_os_str().to_string_lossy().trim_end_matches(".rs").to_owned();
     if is_test || room == "lib" || room == "main" {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use carrack_tests::{
-    images::{FileSystem, Mounted, in_private_mounts, run},
+    images::{FileSystem, Mounted, in_private_mounts, is_mounted, run},
     program::{Program, Running, ended, signal, wait, wait_until},
     trees::{make_everything, noise, rsync_differences},
 };
@@ -43,11 +43,6 @@ fn mounted(carrack: &Program, point: &Path) -> Running {
     child.stderr = Some(err.into_inner());
     assert!(is_mounted(point));
     child
-}
-
-fn is_mounted(point: &Path) -> bool {
-    let mounts = fs::read_to_string("/proc/thread-self/mounts").expect("reads");
-    mounts.lines().any(|line| line.split(' ').nth(1) == point.to_str())
 }
 
 /// Nothing is mounted, and the directory is there as it was.

@@ -1,23 +1,32 @@
 //! What somebody learns who can list and read the whole bucket, and has no key: sizes within their padding, times, and
-//! the numbers that `mover/docs/format.md` names in its section 17; nothing else.
+//! the numbers that `mover/docs/format.md` names in its section 17; nothing else. His credentials are real ones, which the
+//! service lets do no more.
 //!
 //! Needs the program beside the tests: `cargo build -p carrack-mover` first.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
+    fs,
     io::Write as _,
     process::Stdio,
 };
 
 use carrack_mover::codec::padme;
-use carrack_tests::{minio::BUCKET, stage::Stage, trees::noise};
-use serde_json::Value;
+use carrack_tests::{
+    bucket::Bucket,
+    minio::BUCKET,
+    program::{Running, ended, wait_until},
+    stage::{PREFIX, Stage},
+    trees::noise,
+};
+use serde_json::{Value, json};
 
 /// What must not be found in any form: names of hosts, files, directories, tags, the words of contents, the password.
-const WORDS: [&str; 8] = [
+const WORDS: [&str; 9] = [
     "jupiter-db",
     "saturn-mail",
+    "pluto-web",
     "secret plan",
     "the plan",
     "carrack-stage",
@@ -33,14 +42,14 @@ const WINDOW: usize = 16;
 type Objects = BTreeMap<String, Vec<u8>>;
 
 /// A repository with some history: two backups of a tree, one of them again without a change, a stream, a mark, a
-/// snapshot that was forgotten and freed, and a second password.
+/// snapshot that was forgotten and freed, and a second password. Then a note of damage, a prune that ended between its
+/// decision and its deletes, a backup that was killed, and a prune that was killed before its decision.
 fn repository(host: &str) -> (Stage, Objects) {
     let mut stage = Stage::empty(BUCKET, |_| Ok(())).unwrap();
     stage.change(host, 1).unwrap();
     let first = stage.backup(host).unwrap();
     stage.change(host, 2).unwrap();
-    stage.backup(host).unwrap();
-    stage.backup(host).unwrap();
+    let twice = [(); 2].map(|()| stage.backup(host).unwrap());
     let stream = [
         "backup",
         "--host",
@@ -56,16 +65,106 @@ fn repository(host: &str) -> (Stage, Objects) {
     assert!(child.wait().unwrap().success());
     stage.run(&["forget", "--pin", "latest"], 0);
     stage.run(&["forget", &first], 0);
-    stage.give_up(&first);
     stage.run(&["prune", "--max-unused", "0"], 0);
     stage.run(&["check", "--read-data"], 0);
     let file = stage.path("password");
-    std::fs::write(&file, "another\n").unwrap();
+    fs::write(&file, "another\n").unwrap();
     stage.run(&["key", "add", "--new-password-file", file.to_str().unwrap()], 0);
+
+    note_damage(&stage);
+    stage.change(host, 3).unwrap();
+    stage.backup(host).unwrap();
+    twice.iter().for_each(|snapshot| drop(stage.run(&["forget", snapshot], 0)));
+    twice.iter().chain([&first]).for_each(|snapshot| stage.give_up(snapshot));
+    cut_prune_off(&stage);
+    kill_backup(&stage);
+    kill_prune(&stage);
     stage.all_come_back().unwrap();
-    let names = stage.owner.names("").unwrap();
-    let objects = names.into_iter().map(|name| (name.clone(), stage.owner.get(&name).unwrap())).collect();
+    let objects = seen(&stage);
     (stage, objects)
+}
+
+/// A check finds a pack that is damaged for a while, and notes it.
+fn note_damage(stage: &Stage) {
+    let pack = stage.owner.names("packs/").unwrap().remove(0);
+    let whole = stage.owner.get(&pack).unwrap();
+    stage.owner.put(&pack, &vec![0; whole.len()]).unwrap();
+    stage.run(&["check", "--read-data"], 14);
+    stage.owner.put(&pack, &whole).unwrap();
+}
+
+/// A prune that decides what goes, and may not delete it.
+fn cut_prune_off(stage: &Stage) {
+    let bucket = format!("arn:aws:s3:::{BUCKET}");
+    let policy = json!({ "Version": "2012-10-17", "Statement": [
+        { "Effect": "Allow", "Action": "s3:*", "Resource": [&bucket, &format!("{bucket}/*")] },
+        { "Effect": "Deny", "Action": "s3:DeleteObject", "Resource": format!("{bucket}/{PREFIX}/packs/*") },
+    ] });
+    let weak = Bucket::of(&stage.server, &policy, &stage.path("weak"), PREFIX).unwrap();
+    let mut command = stage.command(&["prune"]);
+    ended(command.env("AWS_SHARED_CREDENTIALS_FILE", weak.credentials_file()), 13);
+}
+
+/// A backup that has left a checkpoint.
+fn kill_backup(stage: &Stage) {
+    let source = stage.source("pluto-web");
+    fs::create_dir_all(&source).unwrap();
+    for index in 0..20 {
+        fs::write(source.join(format!("secret plan {index}")), noise(200 + index, 100_000)).unwrap();
+    }
+    // A checkpoint after each file that arrived, slowly.
+    let slow = ["--limit-upload", "512KiB", "--checkpoint-interval", "0"];
+    let mut backup = ["backup", "--host", "pluto-web", source.to_str().unwrap()].to_vec();
+    backup.extend(slow);
+    let mut running = Running::start(&mut stage.command(&backup));
+    wait_until(|| !stage.owner.names("index/c").unwrap().is_empty()).unwrap();
+    running.kill().unwrap();
+    assert!(!running.wait().unwrap().success(), "it was done before it was killed");
+}
+
+/// A prune that has condemned, and waits for the killed backup (once before, because of what the one before has left).
+fn kill_prune(stage: &Stage) {
+    let lists = || {
+        let names = stage.owner.names("gc/").unwrap();
+        names.iter().filter(|name| name.ends_with(".condemned")).count()
+    };
+    let before = lists();
+    let mut running = Running::start(&mut stage.command(&["prune", "--wait", "10s"]));
+    wait_until(|| lists() > before).unwrap();
+    running.kill().unwrap();
+    assert!(!running.wait().unwrap().success(), "it was done before it was killed");
+}
+
+/// Everything that credentials show which may list and read, and nothing else.
+fn seen(stage: &Stage) -> Objects {
+    let resources = [format!("arn:aws:s3:::{BUCKET}"), format!("arn:aws:s3:::{BUCKET}/*")];
+    let policy = json!({ "Version": "2012-10-17", "Statement": [
+        { "Effect": "Allow", "Action": ["s3:ListBucket", "s3:GetObject"], "Resource": resources },
+    ] });
+    let onlooker = Bucket::of(&stage.server, &policy, &stage.path("onlooker"), PREFIX).unwrap();
+    let names = onlooker.names("").unwrap();
+    assert_eq!(names, stage.owner.names("").unwrap());
+    assert_eq!(onlooker.put("sessions/x", b"mine").unwrap_err().to_string(), "AccessDenied");
+    assert_eq!(onlooker.delete(&names[0]).unwrap_err().to_string(), "AccessDenied");
+    for kind in [
+        "format",
+        "keys/",
+        "sessions/",
+        "snapshots/",
+        "packs/",
+        "index/s-",
+        "index/c",
+        "forgotten/",
+        "marks/",
+        "damaged/",
+        "gc/",
+    ] {
+        assert!(names.iter().any(|name| name.starts_with(kind)), "{kind} is not in the scene: {names:?}");
+    }
+    for kind in [".condemned", ".final"] {
+        assert!(names.iter().any(|name| name.ends_with(kind)), "{kind} is not in the scene: {names:?}");
+    }
+    names.into_iter().map(|name| (name.clone(), onlooker.get(&name).unwrap())).collect()
 }
 
 fn is_hex(text: &str, digits: usize) -> bool {
@@ -75,6 +174,12 @@ fn is_hex(text: &str, digits: usize) -> bool {
 fn is_session(text: &str) -> bool {
     let Some((start, nonce)) = text.split_once('-') else { return false };
     matches!(start.as_bytes().first(), Some(b'b' | b'r')) && is_hex(&start[1..], 16) && is_hex(nonce, 32)
+}
+
+/// The lineage, then age and tag.
+fn is_checkpoint(text: &str) -> bool {
+    let parts = text.strip_prefix('c').and_then(|text| text.split_once('-'));
+    parts.is_some_and(|(lineage, rest)| is_hex(lineage, 16) && is_hex(rest, 32))
 }
 
 /// Whether a name is one that the format gives.
@@ -91,7 +196,14 @@ fn is_documented(name: &str) -> bool {
         "keys" | "damaged" => is_hex(rest, 32),
         "sessions" | "snapshots" => is_session(rest),
         "packs" => rest.split_once('/').is_some_and(|(two, id)| is_hex(id, 32) && two == &id[16..18]),
-        "index" => rest.strip_prefix("s-").is_some_and(|id| is_hex(id, 32)),
+        "index" => {
+            let id = rest.strip_prefix("s-").map(|id| id.strip_suffix(".joined").unwrap_or(id));
+            id.is_some_and(|id| is_hex(id, 32)) || is_checkpoint(rest)
+        }
+        "gc" => {
+            let id = rest.strip_suffix(".condemned").or_else(|| rest.strip_suffix(".final"));
+            id.is_some_and(|id| is_hex(id, 32))
+        }
         "forgotten" => marked(&[]),
         "marks" => marked(&["pinned"]) || marked(&["verified"]),
         _ => false,
@@ -143,6 +255,8 @@ fn clear_fields(name: &str) -> &'static [&'static str] {
         // A fence, or the end of a session that gave up.
         "snapshots" => &["session", "created", "reason", "cleaned_up"],
         "marks" | "forgotten" => &["session", "word", "created"],
+        "damaged" => &["created", "packs"],
+        "gc" => &["collection", "created", "packs", "relocations"],
         other => unreachable!("{other}/ has JSON in clear"),
     }
 }

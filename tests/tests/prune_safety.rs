@@ -2,12 +2,9 @@
 //!
 //! Needs the program beside the tests: `cargo build -p carrack-mover` first.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::PathBuf, process::Command};
 
+use carrack_tests::trees::files_below;
 use tempfile::TempDir;
 
 fn carrack(place: &TempDir, arguments: &[&str]) -> (Option<i32>, String) {
@@ -36,18 +33,7 @@ fn repository() -> TempDir {
 }
 
 fn objects(place: &TempDir, folder: &str) -> Vec<PathBuf> {
-    fn below(path: &Path, found: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-            match entry.path() {
-                directory if directory.is_dir() => below(&directory, found),
-                file => found.push(file),
-            }
-        }
-    }
-    let mut found = Vec::new();
-    below(&place.path().join("repository").join(folder), &mut found);
-    found.sort();
-    found
+    files_below(&place.path().join("repository").join(folder))
 }
 
 #[test]

@@ -1,12 +1,17 @@
-//! Trees with every attribute, on real ext4 and xfs images: all of it comes back, and from one to the other.
+//! Trees with every attribute, on real ext4 and xfs images: all of it comes back, and from one to the other. On btrfs, what
+//! only an empty file takes.
 //!
 //! Needs root, the program beside the tests (`cargo build -p carrack-mover`), and the programs that
 //! `tests/setup.sh test` installs.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use carrack_tests::{
-    images::{FileSystem, Mounted, in_private_mounts},
+    images::{FileSystem, Mounted, in_private_mounts, run},
     program::Program,
     trees::{differences, make_everything, read, rsync_differences},
 };
@@ -72,4 +77,51 @@ fn everything_goes_from_ext4_to_xfs() {
 #[test]
 fn everything_goes_from_xfs_to_ext4() {
     round_trip(FileSystem::Xfs, FileSystem::Ext4);
+}
+
+/// Btrfs takes it of empty files only, and says yes for all.
+#[test]
+fn files_that_are_written_in_place_stay_so_on_btrfs() {
+    in_private_mounts(|| {
+        let (source, target) = (btrfs(), btrfs());
+        let names = ["small", "large", "other", "other-large"];
+        for name in names {
+            let path = source.path().join(name);
+            fs::File::create(&path).expect("a file");
+            if !name.starts_with("other") {
+                run(Command::new("chattr").arg("+C").arg(&path)).expect("chattr");
+            }
+            fs::write(&path, vec![7; if name.ends_with("large") { 3 << 20 } else { 5000 }])
+                .expect("contents");
+        }
+        let carrack = program();
+        carrack.run(["backup".as_ref(), source.path().as_os_str()], 0);
+        let restore = |place: &Path, code| {
+            let tree = format!("latest:{}", source.path().display());
+            carrack.run(["restore", &tree, "--verify", "--target", place.to_str().expect("text")], code);
+            names.map(|name| is_written_in_place(&place.join(name)))
+        };
+        let plain = target.path().join("plain");
+        assert_eq!(restore(&plain, 0), [true, true, false, false]);
+        // New files of such a directory are so by themselves.
+        let own = target.path().join("own");
+        fs::create_dir(&own).expect("a directory");
+        run(Command::new("chattr").arg("+C").arg(&own)).expect("chattr");
+        fs::write(own.join("theirs"), "so that it keeps its attributes").expect("contents");
+        assert_eq!(restore(&own, 0), [true, true, false, false]);
+        // What holds something already stays as it is, and is named.
+        fs::write(plain.join("small"), "").expect("emptied");
+        run(Command::new("chattr").arg("-C").arg(plain.join("small"))).expect("chattr");
+        fs::write(plain.join("small"), "something else").expect("contents");
+        assert_eq!(restore(&plain, 3), [false, true, false, false]);
+    });
+}
+
+fn btrfs() -> Mounted {
+    Mounted::new(FileSystem::Btrfs, MIB).expect("an image")
+}
+
+fn is_written_in_place(file: &Path) -> bool {
+    let listed = run(Command::new("lsattr").arg(file)).expect("lsattr");
+    listed.split(' ').next().is_some_and(|flags| flags.contains('C'))
 }

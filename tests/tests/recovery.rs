@@ -4,15 +4,18 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fs,
     io::{BufRead as _, BufReader},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Arc,
+    time::Duration,
 };
 
 use carrack_mover::{
-    clock::World,
+    clock::{Clock, World},
     repo::{Repository, Unlock},
     secret::Passphrase,
     store::{FsStore, ObjectStore},
@@ -21,9 +24,13 @@ use carrack_tests::{
     damage::scene::{Walled, back_up, prune, tree_of, world},
     images::in_private_mounts,
     place::program,
-    trees::noise,
+    program::wait_until,
+    trees::{noise, rsync_differences},
 };
 use tempfile::TempDir;
+
+/// Stands before the program, and writes down what it ends with.
+const WITNESS: &str = "#!/bin/sh\n\"$WITNESSED\" \"$@\"\ncode=$?\necho $code >> \"$CODES\"\nexit $code\n";
 
 /// A repository in a directory, a tree to back up, and room for everything else.
 struct Desk {
@@ -31,75 +38,159 @@ struct Desk {
     extra: Vec<(&'static str, String)>,
 }
 
-/// What happens before a recipe is needed.
-type Disaster = fn(&mut Desk);
+/// A recipe after a disaster.
+struct Case {
+    recipe: &'static str,
+    /// What happens before it is needed.
+    disaster: fn(&mut Desk),
+    /// The exit codes of the program, in turn: the recipe would bear that nothing was found, and this does not.
+    codes: &'static [i32],
+    /// What must have come of it; it gets what was said.
+    after: fn(&mut Desk, &str),
+}
 
-const RECIPES: [(&str, Disaster); 18] = [
-    ("first-look", |_| {}),
-    ("before", |_| {}),
-    ("lost-password", lose_password),
-    ("damaged-pack", |desk| {
-        desk.copy_repository();
-        desk.flip(&desk.largest_pack());
-    }),
-    ("damaged-pack-without-copy", |desk| desk.flip(&desk.largest_pack())),
-    ("half-a-bucket", lose_half),
-    ("half-a-bucket-without-copy", lose_a_pack_of_one),
-    ("lost-index", |desk| {
-        let segment = desk.objects("index").remove(0);
-        fs::write(segment, b"").expect("writes");
-    }),
-    ("lost-format", |desk| {
-        desk.cook("before");
-        fs::remove_file(desk.path("repository/format")).expect("removes");
-        fs::remove_dir_all(desk.path("repository/keys")).expect("removes");
-    }),
-    ("lost-session", |desk| {
-        let session = desk.objects("sessions").remove(0);
-        fs::remove_file(&session).expect("removes");
-        desk.set("LOST", name_of(&session));
-    }),
-    ("lost-end", lose_end),
-    ("wrong-clock", back_up_in_the_future),
-    ("full-disk", |desk| {
-        fs::create_dir(desk.path("much")).expect("makes");
-        fs::write(desk.path("much/large"), noise(5, 30_000_000)).expect("writes");
-        let ballast = desk.path("disk/ballast").display().to_string();
-        desk.set("BALLAST", ballast);
-        desk.set("LARGE", desk.path("much").display().to_string());
-    }),
-    ("killed-prune", kill_a_prune),
-    ("forgotten", |desk| {
-        let id = desk.latest();
-        desk.carrack(&["forget", &id]);
-        desk.set("FORGOTTEN", id);
-    }),
-    ("forgotten-and-pruned", |desk| {
-        desk.copy_repository();
-        let id = desk.latest();
-        desk.carrack(&["forget", &id, "--prune"]);
-        desk.set("FORGOTTEN", id);
-    }),
-    ("dead-mount", kill_a_mount),
-    ("stolen-bundle", |desk| {
-        let source = desk.path("source").display().to_string();
-        fs::write(desk.path("safe/new-password"), "another\n").expect("writes");
-        desk.carrack(&["backup", "--host", "db1", &source]);
-    }),
+const CASES: [Case; 20] = [
+    Case { recipe: "first-look", disaster: lose_the_largest_pack, codes: &[0, 14], after: the_pack_is_named },
+    Case { recipe: "first-look", disaster: damage_an_end, codes: &[3, 14], after: the_end_is_named },
+    Case { recipe: "before", disaster: |_| {}, codes: &[0], after: the_key_file_opens },
+    Case { recipe: "lost-password", disaster: lose_password, codes: &[0; 3], after: the_new_password_opens },
+    Case {
+        recipe: "damaged-pack",
+        disaster: |desk| {
+            desk.copy_repository();
+            desk.flip(&desk.largest_pack());
+        },
+        codes: &[14, 0],
+        after: the_source_comes_back,
+    },
+    Case {
+        recipe: "damaged-pack-without-copy",
+        disaster: |desk| desk.flip(&desk.largest_pack()),
+        codes: &[14, 0, 0, 0],
+        after: |desk, _| desk.assert_restored("target/whole", "source"),
+    },
+    Case { recipe: "half-a-bucket", disaster: lose_half, codes: &[14, 0], after: the_source_comes_back },
+    Case {
+        recipe: "half-a-bucket-without-copy",
+        disaster: lose_a_pack_of_one,
+        codes: &[14, 3, 0, 3, 0],
+        after: what_was_whole_is_in_the_new_one,
+    },
+    Case {
+        recipe: "lost-index",
+        disaster: |desk| {
+            let segment = desk.objects("index").remove(0);
+            fs::write(segment, b"").expect("writes");
+        },
+        codes: &[14, 0, 0],
+        after: the_source_comes_back,
+    },
+    Case {
+        recipe: "lost-format",
+        disaster: |desk| {
+            desk.cook("before");
+            fs::remove_file(desk.path("repository/format")).expect("removes");
+            fs::remove_dir_all(desk.path("repository/keys")).expect("removes");
+        },
+        codes: &[14, 0],
+        after: the_source_comes_back,
+    },
+    Case {
+        recipe: "lost-session",
+        disaster: |desk| {
+            let session = desk.objects("sessions").remove(0);
+            fs::remove_file(&session).expect("removes");
+            desk.set("LOST", name_of(&session));
+        },
+        codes: &[14, 0, 0, 0],
+        after: the_source_comes_back,
+    },
+    Case { recipe: "lost-end", disaster: lose_end, codes: &[14, 0], after: the_first_comes_back },
+    Case {
+        recipe: "wrong-clock",
+        disaster: back_up_in_the_future,
+        codes: &[0; 4],
+        after: |desk, _| desk.assert_restored("target/right", "source"),
+    },
+    Case {
+        recipe: "clock-behind",
+        disaster: back_up_in_the_past,
+        codes: &[0; 5],
+        after: |desk, _| {
+            desk.assert_restored("target/past", "kept");
+            the_source_comes_back(desk, "");
+        },
+    },
+    Case {
+        recipe: "full-disk",
+        disaster: |desk| {
+            fs::create_dir(desk.path("much")).expect("makes");
+            fs::write(desk.path("much/large"), noise(5, 30_000_000)).expect("writes");
+            let ballast = desk.path("disk/ballast").display().to_string();
+            desk.set("BALLAST", ballast);
+            desk.set("LARGE", desk.path("much").display().to_string());
+        },
+        codes: &[15, 0, 0, 0],
+        after: the_source_comes_back,
+    },
+    Case {
+        recipe: "killed-prune",
+        disaster: kill_a_prune,
+        codes: &[0, 0],
+        after: |desk, said| {
+            assert!(!desk.path("repository/gc").exists() || desk.objects("gc").is_empty(), "lists stay");
+            the_source_comes_back(desk, said);
+        },
+    },
+    Case {
+        recipe: "forgotten",
+        disaster: |desk| {
+            let id = desk.latest();
+            desk.carrack(&["forget", &id]);
+            desk.set("FORGOTTEN", id);
+        },
+        codes: &[0; 4],
+        after: |desk, _| desk.assert_restored("target/back", "source"),
+    },
+    Case {
+        recipe: "forgotten-and-pruned",
+        disaster: |desk| {
+            desk.copy_repository();
+            let id = desk.latest();
+            desk.carrack(&["forget", &id, "--prune"]);
+            desk.set("FORGOTTEN", id);
+        },
+        codes: &[0],
+        after: |desk, _| desk.assert_restored("target/back", "source"),
+    },
+    Case { recipe: "dead-mount", disaster: kill_a_mount, codes: &[], after: the_source_comes_back },
+    Case {
+        recipe: "stolen-bundle",
+        disaster: |desk| {
+            let source = desk.path("source").display().to_string();
+            fs::write(desk.path("safe/new-password"), "another\n").expect("writes");
+            desk.carrack(&["backup", "--host", "db1", &source]);
+        },
+        codes: &[0; 5],
+        after: |desk, said| {
+            desk.refused(13, &["snapshots"]);
+            the_new_password_opens(desk, said);
+        },
+    },
 ];
 
 #[test]
 fn every_recipe_of_the_handbook_works() {
     in_private_mounts(|| {
-        let recipes = handbook();
-        for name in recipes.keys() {
-            assert!(RECIPES.iter().any(|(known, _)| known == name), "no disaster is known for {name}");
+        for name in handbook().keys() {
+            assert!(CASES.iter().any(|case| case.recipe == name), "no disaster is known for {name}");
         }
-        for (name, disaster) in &RECIPES {
-            assert!(recipes.contains_key(*name), "the handbook has no recipe {name}");
-            let mut desk = Desk::new(*name == "full-disk");
-            disaster(&mut desk);
-            desk.cook(name);
+        for case in &CASES {
+            let mut desk = Desk::new(case.recipe == "full-disk");
+            (case.disaster)(&mut desk);
+            let (said, codes) = desk.cook(case.recipe);
+            assert_eq!(codes, case.codes, "exit codes of {}:\n{said}", case.recipe);
+            (case.after)(&mut desk, &said);
         }
     });
 }
@@ -136,9 +227,11 @@ impl Desk {
     /// With one backup of a small tree; on a small disk, if that is to be full.
     fn new(on_small_disk: bool) -> Self {
         let desk = Self { directory: TempDir::new().expect("a directory"), extra: Vec::new() };
-        for folder in ["source/inner", "safe", "target", "mounted", "disk"] {
+        for folder in ["source/inner", "safe", "target", "mounted", "disk", "bin"] {
             fs::create_dir_all(desk.path(folder)).expect("makes");
         }
+        fs::write(desk.path("bin/carrack"), WITNESS).expect("writes");
+        fs::set_permissions(desk.path("bin/carrack"), fs::Permissions::from_mode(0o755)).expect("sets");
         for index in 0..20_u64 {
             let contents = noise(index, 2000 * index as usize);
             fs::write(desk.path(&format!("source/inner/file {index}")), contents).expect("writes");
@@ -166,11 +259,16 @@ impl Desk {
         self.extra.push((name, value));
     }
 
+    fn get(&self, name: &str) -> &str {
+        let found = self.extra.iter().find(|(known, _)| *known == name);
+        &found.expect("it was set").1
+    }
+
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
-        let folder = carrack_tests::place::program();
-        let folder = folder.parent().expect("a folder").display().to_string();
+        let folder = self.path("bin").display().to_string();
         command.env_clear().env("PATH", format!("{folder}:/usr/bin:/bin:/usr/sbin:/sbin"));
+        command.env("WITNESSED", carrack_tests::place::program()).env("CODES", self.path("codes"));
         command.env("CARRACK_PASSWORD", "correct").env("CARRACK_REPOSITORY", self.path("repository"));
         for (name, folder) in [
             ("COPY", "copy"),
@@ -187,11 +285,16 @@ impl Desk {
 
     /// Runs the program, which must succeed.
     fn carrack(&self, arguments: &[&str]) -> String {
+        self.refused(0, arguments)
+    }
+
+    /// Runs the program, which must end with this code.
+    fn refused(&self, code: i32, arguments: &[&str]) -> String {
         let output = self.command(&program()).args(arguments).output();
         let output = output.expect("the program was built: cargo build -p carrack-mover");
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8_lossy(&text).into_owned();
-        assert!(output.status.success(), "{arguments:?}: {text}");
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
         text
     }
 
@@ -199,13 +302,35 @@ impl Desk {
         self.carrack(&["backup", self.path("source").to_str().expect("UTF-8")]);
     }
 
-    /// Runs a recipe in one shell that stops at the first command that fails.
-    fn cook(&self, name: &str) {
+    /// Runs a recipe in one shell that stops at the first command that fails; answers with what was said, and with the
+    /// exit codes of the program.
+    fn cook(&self, name: &str) -> (String, Vec<i32>) {
         let recipe = handbook().remove(name).expect("the recipe");
+        fs::write(self.path("codes"), b"").expect("writes");
         let output = self.command(Path::new("/bin/bash")).args(["-exuo", "pipefail", "-c", &recipe]).output();
         let output = output.expect("bash runs");
         let text = [output.stdout, output.stderr].concat();
-        assert!(output.status.success(), "{name}: {}\n{}", output.status, String::from_utf8_lossy(&text));
+        let text = String::from_utf8_lossy(&text).into_owned();
+        assert!(output.status.success(), "{name}: {}\n{text}", output.status);
+        let codes = fs::read_to_string(self.path("codes")).expect("reads");
+        (text, codes.lines().map(|code| code.parse().expect("a code")).collect())
+    }
+
+    /// Whether a snapshot of the source was restored to this target as this tree is.
+    fn assert_restored(&self, target: &str, wanted: &str) {
+        let source = self.path("source");
+        let found = self.path(target).join(source.strip_prefix("/").expect("an absolute path"));
+        let differences = rsync_differences(&self.path(wanted), &found, &[]).expect("rsync runs");
+        assert_eq!(differences, "", "{target} is not as {wanted}");
+    }
+
+    fn keep_source(&self) {
+        let status = Command::new("cp").arg("-a").arg(self.path("source")).arg(self.path("kept")).status();
+        assert!(status.expect("cp runs").success());
+    }
+
+    fn change_source(&self) {
+        fs::write(self.path("source/large"), noise(102, 600_000)).expect("writes");
     }
 
     fn objects(&self, folder: &str) -> Vec<PathBuf> {
@@ -238,6 +363,20 @@ impl Desk {
         let last = sessions.filter_map(|message| message["session"].as_str().map(str::to_owned)).next_back();
         let session = last.expect("a snapshot");
         session.split_once('-').expect("a session").1.to_owned()
+    }
+
+    /// Backs the source up by the engine, in a world of its own; the snapshot's name.
+    fn back_up_in(&self, world: World, host: &str) -> String {
+        runtime().block_on(async {
+            let repository = Repository::open(self.store(), world, &Self::unlock()).await.expect("opens");
+            let report = back_up(&repository, &self.path("source"), host).await.expect("backs up");
+            report.snapshot.expect("a snapshot").session.nonce.to_hex()
+        })
+    }
+
+    fn restore(&self, snapshot: &str) {
+        let target = self.path("again").display().to_string();
+        self.carrack(&["restore", snapshot, "--target", &target]);
     }
 
     fn unlock() -> Unlock {
@@ -277,8 +416,78 @@ fn lose_a_pack_of_one(desk: &mut Desk) {
     desk.set("DAMAGED", damaged);
 }
 
+fn lose_the_largest_pack(desk: &mut Desk) {
+    let pack = desk.largest_pack();
+    fs::remove_file(&pack).expect("removes");
+    desk.set("GONE", name_of(&pack));
+}
+
+fn damage_an_end(desk: &mut Desk) {
+    let end = desk.objects("snapshots").remove(0);
+    desk.flip(&end);
+    desk.set("GONE", name_of(&end));
+}
+
+fn the_pack_is_named(desk: &mut Desk, said: &str) {
+    let pack = desk.get("GONE");
+    assert!(said.lines().any(|line| line.starts_with("damaged ") && line.contains(pack)), "{pack}: {said}");
+}
+
+fn the_end_is_named(desk: &mut Desk, said: &str) {
+    let session = desk.get("GONE");
+    assert!(said.contains(session), "{session}: {said}");
+}
+
+fn the_source_comes_back(desk: &mut Desk, _: &str) {
+    desk.restore("latest");
+    desk.assert_restored("again", "source");
+}
+
+fn the_first_comes_back(desk: &mut Desk, _: &str) {
+    desk.restore(desk.get("FIRST"));
+    desk.assert_restored("again", "kept");
+}
+
+/// Names and bytes of the files of a directory: a copy has times of its own.
+fn contents(directory: &Path) -> BTreeMap<OsString, Vec<u8>> {
+    let entries = fs::read_dir(directory).expect("lists").map(|entry| entry.expect("lists"));
+    entries.map(|entry| (entry.file_name(), fs::read(entry.path()).expect("reads"))).collect()
+}
+
+fn the_key_file_opens(desk: &mut Desk, said: &str) {
+    desk.set("CARRACK_PASSWORD", String::new());
+    desk.set("CARRACK_KEY_FILE", desk.path("safe/carrack.key").display().to_string());
+    the_source_comes_back(desk, said);
+    assert_eq!(contents(&desk.path("repository/keys")), contents(&desk.path("safe/carrack-objects/keys")));
+}
+
+fn the_new_password_opens(desk: &mut Desk, said: &str) {
+    desk.set("CARRACK_PASSWORD", String::new());
+    desk.set("CARRACK_PASSWORD_FILE", desk.path("safe/new-password").display().to_string());
+    the_source_comes_back(desk, said);
+}
+
+fn what_was_whole_is_in_the_new_one(desk: &mut Desk, _: &str) {
+    desk.set("CARRACK_REPOSITORY", desk.path("target/new").display().to_string());
+    desk.restore("latest");
+    let other = desk.path("other");
+    let found = desk.path("again").join(other.strip_prefix("/").expect("an absolute path"));
+    assert_eq!(rsync_differences(&other, &found, &[]).expect("rsync runs"), "");
+    // Of the damaged one, what came back is what it was.
+    let source = desk.path("source");
+    let rest = desk.path("target/rest").join(source.strip_prefix("/").expect("an absolute path"));
+    for (path, contents) in tree_of(&rest).expect("lists") {
+        let name = Path::new("/").join(path);
+        let name = name.strip_prefix(&rest).expect("it lies below");
+        assert!(fs::read(source.join(name)).expect("reads") == contents, "{}", name.display());
+    }
+}
+
 fn lose_end(desk: &mut Desk) {
     let first = desk.objects("snapshots").remove(0);
+    desk.set("FIRST", desk.latest());
+    desk.keep_source();
+    desk.change_source();
     desk.back_up();
     desk.copy_repository();
     fs::remove_file(first).expect("removes");
@@ -289,13 +498,35 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn back_up_in_the_future(desk: &mut Desk) {
-    let (store, source) = (desk.store(), desk.path("source"));
-    let session = runtime().block_on(async {
-        let repository = Repository::open(store, world(400), &Desk::unlock()).await.expect("opens");
-        let report = back_up(&repository, &source, "ahead").await.expect("backs up");
-        report.snapshot.expect("a snapshot").session
-    });
-    desk.set("FUTURE", session.nonce.to_hex());
+    let session = desk.back_up_in(world(400), "ahead");
+    desk.set("FUTURE", session);
+    desk.change_source();
+}
+
+/// The system's world, with a clock that is behind.
+#[derive(Debug)]
+struct Behind(Arc<dyn Clock>);
+
+impl Clock for Behind {
+    fn now(&self) -> jiff::Timestamp {
+        self.0.now() - Duration::from_secs(400 * 86_400)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic()
+    }
+}
+
+fn back_up_in_the_past(desk: &mut Desk) {
+    let system = World::system();
+    let behind = World { clock: Arc::new(Behind(system.clock)), ..system };
+    desk.set("CARRACK_HOST", "desk".to_owned());
+    desk.back_up();
+    desk.change_source();
+    desk.keep_source();
+    let session = desk.back_up_in(behind, "desk");
+    desk.set("PAST", session);
+    fs::write(desk.path("source/inner/new"), noise(103, 5000)).expect("writes");
 }
 
 fn kill_a_prune(desk: &mut Desk) {
@@ -320,5 +551,6 @@ fn kill_a_mount(desk: &mut Desk) {
     assert!(line.contains("until ctrl-C or umount"), "{line}");
     child.kill().expect("kills");
     child.wait().expect("it is dead");
-    assert!(fs::read_dir(desk.path("mounted")).is_err(), "a dead mount stays");
+    let is_dead = || fs::read_dir(desk.path("mounted")).is_err();
+    wait_until(is_dead).expect("a dead mount stays");
 }

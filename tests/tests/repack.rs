@@ -11,6 +11,7 @@ use std::{
 };
 
 use carrack_tests::{place::Place, trees::noise};
+use serde_json::Value;
 
 /// Files of a megabyte each, which do not compress: a frame or so for each.
 const FILES: u64 = 48;
@@ -115,6 +116,27 @@ fn relocations_that_nobody_needs_go() {
     whole(&place, "restored");
 }
 
+/// Its end says where frames went that are nowhere else; nobody can take it for several things in doubt.
+#[test]
+fn a_repack_without_its_session_is_named_once_with_the_way_back() {
+    let place = place();
+    place.backup();
+    thin_out(&place, 4);
+    place.backup();
+    place.run(&["forget", "--keep-last", "1", "--prune"], 0);
+    let sessions = fs::read_dir(place.path("repository").join("sessions")).expect("reads").flatten();
+    let names = sessions.map(|entry| entry.file_name().into_string().expect("text"));
+    let repack = names.into_iter().find(|name| name.starts_with('r')).expect("something was moved");
+    fs::remove_file(place.path("repository").join("sessions").join(&repack)).expect("removes");
+    let refused = place.command(&["prune"]).output().expect("runs");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(14), "{said}");
+    assert!(said.contains(&format!("carrack repo revive {repack}")) && !said.contains("in doubt"), "{said}");
+    place.run(&["repo", "revive", &repack], 0);
+    place.run(&["prune"], 0);
+    whole(&place, "revived");
+}
+
 #[test]
 fn unused_bytes_are_left_alone_when_they_may_be() {
     let place = place();
@@ -124,9 +146,18 @@ fn unused_bytes_are_left_alone_when_they_may_be() {
     place.run(&["forget", "--keep-last", "1"], 0);
     let full = repository_bytes(&place);
     place.run(&["prune", "--max-unused", "unlimited"], 0);
-    place.run(&["prune", "--max-repack-size", "1KiB"], 0);
+    // A limit above nothing may let something tiny move: where packs and pages end differs from key to key.
+    place.run(&["prune", "--max-repack-size", "0"], 0);
     assert!(repository_bytes(&place) > full * 9 / 10);
     assert_eq!(repacks(&place), 0);
+    for mebibytes in [1, 4, 8, 16] {
+        let limit = format!("{mebibytes}MiB");
+        let plan = place.run(&["prune", "--dry-run", "--json", "--max-repack-size", &limit], 0);
+        let plan = plan.lines().find(|line| line.contains("prune_plan")).expect("a plan");
+        let plan: Value = serde_json::from_str(plan).expect("JSON");
+        let moved = plan["repack_bytes"].as_u64().expect("bytes");
+        assert!(moved <= mebibytes << 20, "at most {limit} may move: {plan}");
+    }
 }
 
 fn start(place: &Place, arguments: &[&str]) -> Child {

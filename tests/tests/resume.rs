@@ -6,7 +6,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use carrack_tests::trees::{noise, rsync_differences};
@@ -110,6 +110,11 @@ fn a_killed_backup_goes_on_where_it_was() {
     fs::write(source.join("file 00"), noise(200, MIB as usize)).expect("writes");
     fs::write(source.join("file 005"), noise(201, MIB as usize)).expect("writes");
     fs::remove_file(source.join("file 01")).expect("removes");
+    // However slow this machine is, they were written just before each of the runs.
+    for name in ["file 00", "file 005"] {
+        let file = fs::File::options().write(true).open(source.join(name)).expect("opens");
+        file.set_modified(SystemTime::now() + Duration::from_secs(600)).expect("sets");
+    }
 
     let summary = place.backup(&arguments);
     let number = |name: &str| summary[name].as_u64().expect(name);

@@ -137,6 +137,28 @@ fn an_image_comes_back_and_a_list_of_changes_saves_reading() {
     assert!(fs::read(&target).expect("reads") == contents, "the image differs");
 }
 
+/// A stream is cut by contents: a list of blocks says nothing of its chunks.
+#[test]
+fn a_list_of_changes_does_not_go_with_a_stream_as_the_parent() {
+    let place = Place::local();
+    let image = place.path("image");
+    let mut contents = noise(4, 8 << 20);
+    fs::write(&image, &contents).expect("writes");
+    let mut stream = place.command(&["backup", "--stdin", "--stdin-filename", "image"]);
+    let status = stream.stdin(fs::File::open(&image).expect("opens")).status().expect("starts");
+    assert!(status.success());
+    contents[3_000_000..3_000_100].copy_from_slice(&noise(5, 100));
+    fs::write(&image, &contents).expect("writes");
+    let list = place.path("changes");
+    fs::write(&list, "3000000 100\n").expect("writes");
+    let device = ["backup", "--device", image.to_str().expect("UTF-8"), "--parent", "latest"];
+    let changes = ["--changed-blocks", list.to_str().expect("UTF-8")];
+    place.run(&[&device[..], &changes[..]].concat(), 0);
+    let target = place.path("restored");
+    place.run(&["restore", "latest", "--target", target.to_str().expect("UTF-8")], 0);
+    assert!(fs::read(&target).expect("reads") == contents, "the image differs");
+}
+
 #[test]
 fn a_stream_comes_back() {
     let place = Place::local();

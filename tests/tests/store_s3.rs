@@ -10,8 +10,13 @@ use carrack_mover::error::ErrorKind;
 use carrack_mover::store::{
     ByteRange, ObjectStore, Put, StoreOptions, conformance, list_all, open_plain, open_url, probe,
 };
+use carrack_tests::liar::reply;
 use carrack_tests::minio::{BUCKET, MinioServer};
+use carrack_tests::place::Place;
+use carrack_tests::program::ended;
+use carrack_tests::proxy::turning::{Turn, Turning};
 use carrack_tests::proxy::{Disturbance, Proxy};
+use carrack_tests::trees::noise;
 
 const SLOW_DOWN: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/xml\r\nRetry-After: 1\r\n\
     Content-Length: 86\r\nConnection: close\r\n\r\n\
@@ -217,4 +222,88 @@ async fn a_server_restart_is_survived() {
     assert_eq!(reading.await.unwrap().unwrap(), "pack");
     assert_eq!(store.put_if_absent("packs/aa/z", "z".into()).await.unwrap(), Put::Created);
     assert_eq!(store.put_if_absent("packs/aa/x", "other".into()).await.unwrap(), Put::Exists);
+}
+
+/// The session and the first pack arrive; what comes then is up to the case.
+const IN_THE_MIDDLE: usize = 2;
+
+fn refusal(status: &str, code: &str) -> Vec<u8> {
+    let text = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>So.</Message></Error>");
+    reply(status, "Content-Type: application/xml\r\n", text.as_bytes())
+}
+
+/// Adds to the source what makes a backup of several packs.
+fn grow(place: &Place, seed: u64) {
+    for part in 0..3 {
+        let path = place.source().join(format!("new {seed} {part}"));
+        std::fs::write(path, noise(seed * 10 + part, 14_000_000)).unwrap();
+    }
+}
+
+/// The backup ends with the code and words of what happened, nothing of the repository is lost, and the next one does it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_turns_in_the_middle_of_a_backup_harms_nothing() {
+    let server = MinioServer::start().unwrap();
+    let turning = Turning::start(server.address()).await.unwrap();
+    let place = Place::through(&server, "turning", &turning.url());
+    let source = place.source().display().to_string();
+    let page = reply("200 OK", "Content-Type: text/html\r\n", b"<html></html>");
+    let mut taken = 0;
+    for (answer, puts_only, code, words) in [
+        (refusal("503 Slow Down", "SlowDown"), false, 12, "the service cannot do it now"),
+        (refusal("403 Forbidden", "AccessDenied"), true, 13, "s3:PutObject"),
+        (refusal("507 Insufficient Storage", "XMinioStorageFull"), true, 15, "the store is full"),
+        (reply("200 OK", "", b""), true, 2, "not as an S3 service does"),
+        (page, false, 2, "does not answer as an S3 service"),
+    ] {
+        grow(&place, taken + 1);
+        turning.turn(Turn { after_puts: IN_THE_MIDDLE, requests: usize::MAX, puts_only, answer });
+        let printed = ended(&mut place.command(&["backup", &source]), code);
+        assert!(turning.calm() > 0, "it met nothing: {}", printed.err);
+        assert!(printed.err.contains(words), "{words:?} is not in:\n{}", printed.err);
+        assert_eq!(place.snapshots() as u64, taken, "{}", printed.err);
+        place.run(&["check", "--read-data"], 0);
+        place.backup();
+        taken += 1;
+        place.compare("latest", &place.source(), &format!("restored {taken}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_throttles_for_a_while_ends_no_backup() {
+    let server = MinioServer::start().unwrap();
+    let turning = Turning::start(server.address()).await.unwrap();
+    let place = Place::through(&server, "slow", &turning.url());
+    grow(&place, 1);
+    let answer = refusal("503 Slow Down", "SlowDown");
+    turning.turn(Turn { after_puts: IN_THE_MIDDLE, requests: 6, puts_only: false, answer });
+    place.backup();
+    assert_eq!(turning.calm(), 6);
+    place.run(&["check", "--read-data"], 0);
+    place.compare("latest", &place.source(), "restored");
+}
+
+/// A yes to a pack that was not kept is found by a check, and the next backup does not build on that pack, whichever it
+/// was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_that_the_service_forgets_is_found_and_sent_again() {
+    let server = MinioServer::start().unwrap();
+    let turning = Turning::start(server.address()).await.unwrap();
+    for packs_before in 0..3 {
+        let place = Place::through(&server, &format!("forgetful-{packs_before}"), &turning.url());
+        grow(&place, 1);
+        let answer = reply("200 OK", "ETag: \"0\"\r\n", b"");
+        turning.turn(Turn { after_puts: 1 + packs_before, requests: 1, puts_only: true, answer });
+        place.backup();
+        assert_eq!(turning.calm(), 1);
+        place.run(&["check"], 14);
+        let source = place.source().display().to_string();
+        let output = place.command(&["backup", &source]).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        // That what it compares with is lost is told, and makes no difference to what is kept.
+        let read_again = output.status.code() == Some(3) && told.contains("is read again");
+        assert!(read_again || output.status.success(), "{:?} {told}", output.status);
+        place.compare("latest", &place.source(), "restored");
+        place.backup();
+    }
 }

@@ -240,6 +240,50 @@ fn a_directory_that_is_not_empty_becomes_as_it_was() {
     same(&source, &target);
 }
 
+/// What was there before and is not in the snapshot stays, and is not passed over.
+#[test]
+fn a_restore_says_what_else_its_target_holds() {
+    let (carrack, source) = backed_up();
+    let (target, snapshot) = (carrack.path("target"), whole(&source));
+    let told = |options: &[&str], held: bool, others: Option<u64>| {
+        let summary = restore(&carrack, &snapshot, &target, options, 0).message("summary");
+        assert_eq!(summary["target_held"], held, "{options:?}: {summary}");
+        assert_eq!(summary["target_others"].as_u64(), others, "{options:?}: {summary}");
+    };
+    let words = |what: &str| {
+        let arguments = ["restore", what, "--target", &target.display().to_string()].map(str::to_owned);
+        let printed = carrack.run(arguments, 0).out;
+        printed.lines().find(|line| line.starts_with("target ")).unwrap_or_default().to_owned()
+    };
+    told(&[], false, None);
+    told(&[], true, Some(0));
+    assert_eq!(words(&snapshot), "target     held entries already: the snapshot has all of them");
+    fs::create_dir_all(target.join("new/below")).expect("makes");
+    for name in ["new/below/file", "b/c/new", "b/new"] {
+        fs::write(target.join(name), b"new").expect("writes");
+    }
+    fs::write(target.join("b/one"), b"the snapshot has one of this name").expect("writes");
+    told(&["--dry-run"], true, Some(5));
+    told(&[], true, Some(5));
+    told(&["--verify", "--overwrite", "never"], true, Some(5));
+    // Of what the patterns do not choose, nothing is said: --delete would leave it, too.
+    told(&["--include", "b"], true, Some(2));
+    assert!(words(&snapshot).ends_with("5 that the snapshot does not have stay (--delete removes them)"));
+    // One file is no directory that could be compared.
+    let one = format!("{snapshot}/b/one");
+    assert!(words(&one).ends_with("stay, and were not counted"), "{}", words(&one));
+    fs::remove_file(target.join("one")).expect("it was restored beside the others");
+    assert!(target.join("new/below/file").exists() && target.join("b/new").exists());
+    told(&["--delete"], true, None);
+    assert!(!target.join("new").exists());
+    same(&source, &target);
+    // What a file system makes itself is nobody's, and a stream has no target to speak of.
+    let empty = carrack.path("empty");
+    fs::create_dir_all(empty.join("lost+found")).expect("makes");
+    let summary = restore(&carrack, &snapshot, &empty, &[], 0).message("summary");
+    assert_eq!(summary["target_held"], false);
+}
+
 #[test]
 fn patterns_choose_what_is_restored() {
     let (carrack, source) = backed_up();

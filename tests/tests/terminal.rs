@@ -11,7 +11,7 @@ use std::{
 };
 
 use carrack_tests::{
-    program::{Printed, Program, Running, signal, wait, wait_until},
+    program::{Printed, Program, Running, signal, wait, wait_for_handler, wait_until},
     terminal::Terminal,
     trees::{differences, noise, read},
 };
@@ -49,7 +49,7 @@ fn a_password_is_asked_for_and_not_shown() {
         let mut terminal = on_terminal(&carrack, "snapshots");
         terminal.wait_for("password for").expect("a question");
         // The echo is off by the time of the question, or a moment later.
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(Duration::from_secs(1));
         terminal.type_in(&format!("{password}\n")).expect("types");
         let (code, screen) = terminal.end().expect("ends");
         assert_eq!(code, Some(expected), "{screen}");
@@ -65,7 +65,7 @@ fn a_new_password_is_asked_for_twice() {
         let mut terminal = on_terminal(&carrack, &format!("-r {repository} init"));
         for (question, answer) in [("new password for", "new one"), ("the same again", again)] {
             terminal.wait_for(question).expect("a question");
-            std::thread::sleep(Duration::from_millis(200));
+            std::thread::sleep(Duration::from_secs(1));
             terminal.type_in(&format!("{answer}\n")).expect("types");
         }
         let (code, screen) = terminal.end().expect("ends");
@@ -78,7 +78,7 @@ fn ctrl_c_at_the_question_gives_the_terminal_back() {
     let (carrack, _) = prepared();
     let mut terminal = on_terminal(&carrack, "snapshots; echo code $?; stty --all");
     terminal.wait_for("password for").expect("a question");
-    std::thread::sleep(Duration::from_millis(200));
+    std::thread::sleep(Duration::from_secs(1));
     terminal.type_in("\x03").expect("types");
     let (_, screen) = terminal.end().expect("ends");
     assert!(screen.contains("code 130"), "{screen}");
@@ -144,9 +144,10 @@ fn snapshots(carrack: &Program) -> usize {
 fn a_stopped_backup_commits_nothing_and_the_next_one_does() {
     let (carrack, source) = prepared();
     let backup = ["backup", &source.display().to_string()];
+    let sessions = || std::fs::read_dir(carrack.path("repository/sessions")).map_or(0, Iterator::count);
     for kind in [Signal::INT, Signal::TERM, Signal::HUP] {
-        let started = std::time::Instant::now();
-        stopped(&carrack, &backup, kind, || started.elapsed() > Duration::from_millis(1500));
+        let before = sessions();
+        stopped(&carrack, &backup, kind, || sessions() > before);
         assert_eq!(snapshots(&carrack), 1);
     }
     carrack.run(backup, 0);
@@ -176,7 +177,7 @@ fn a_second_signal_ends_at_once() {
     let (carrack, source) = prepared();
     let backup = ["backup", &source.display().to_string()];
     let child = carrack.start(SLOW.iter().chain(&backup));
-    std::thread::sleep(Duration::from_millis(1000));
+    wait_for_handler(&child, Signal::INT).expect("it starts");
     for _ in 0..2 {
         signal(&child, Signal::INT).expect("sends");
         std::thread::sleep(Duration::from_millis(50));
@@ -192,7 +193,7 @@ fn a_backup_that_waits_for_its_input_can_be_stopped() {
     let mut child = Running::start(carrack.command(["backup", "--stdin"]).stdin(Stdio::piped()));
     let mut input = child.stdin.take().expect("a pipe");
     input.write_all(&noise(2, 100_000)).expect("writes");
-    std::thread::sleep(Duration::from_millis(700));
+    wait_for_handler(&child, Signal::INT).expect("it starts");
     signal(&child, Signal::INT).expect("sends");
     wait(child, 130);
     drop(input);
@@ -210,12 +211,49 @@ fn a_backup_survives_a_hangup_that_is_ignored() {
     let mut child = Running::start(&mut command);
     let mut input = child.stdin.take().expect("a pipe");
     input.write_all(&noise(2, 100_000)).expect("writes");
-    std::thread::sleep(Duration::from_millis(700));
+    wait_for_handler(&child, Signal::INT).expect("it starts");
     signal(&child, Signal::HUP).expect("sends");
     std::thread::sleep(Duration::from_millis(300));
     drop(input);
     wait(child, 0);
     assert_eq!(snapshots(&carrack), 2);
+}
+
+/// A terminal of its own for a program, which is closed as soon as it shows this; prints the exit code. The program
+/// takes the end of the terminal as its own, or has it ignored, as nohup does.
+const CLOSED: &str = "import os, pty, signal, sys\n\
+    child, screen = pty.fork()\n\
+    if child == 0:\n\
+    \x20   signal.signal(signal.SIGHUP, signal.SIG_IGN if sys.argv[1] == 'ignored' else signal.SIG_DFL)\n\
+    \x20   os.execv(sys.argv[3], sys.argv[3:])\n\
+    shown = b''\n\
+    while sys.argv[2].encode() not in shown:\n\
+    \x20   shown += os.read(screen, 4096)\n\
+    os.close(screen)\n\
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))";
+
+/// The window is closed, or the connection lost, while the bar is drawn: the program ends, or goes on to its end, and
+/// what it has written is whole.
+#[test]
+fn a_terminal_that_is_closed_under_the_bar_leaves_nothing_broken() {
+    let (carrack, source) = prepared();
+    // The terminal that is gone cannot be written to: code 1, as of any output that nobody reads.
+    for (hangup, code, saved) in [("taken", 130, 1), ("ignored", 1, 2)] {
+        let like = carrack.command([""; 0]);
+        let mut command = Command::new("python3");
+        command.args(["-c", CLOSED, hangup, "backing up: "]).arg(built()).env_clear();
+        command.envs(like.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.env("TERM", "xterm").env("PATH", "/usr/bin:/bin");
+        command.arg("--limit-upload=16MiB").arg("backup").arg(&source).stdin(Stdio::null());
+        let printed = wait(Running::start(&mut command), 0);
+        assert_eq!(printed.out.trim(), code.to_string(), "{hangup}: {}", printed.err);
+        assert_eq!(snapshots(&carrack), saved, "{hangup}");
+        carrack.run(["check", "--read-data"], 0);
+        // Nothing is locked, and nothing has to be waited for.
+        carrack.run(["prune", "--wait", "0"], 0);
+    }
+    let restored = carrack.restored(&source, &carrack.path("restored"), 0);
+    assert_eq!(differences(&read(&[&source]).expect("reads"), &read(&[&restored]).expect("reads")), [""; 0]);
 }
 
 /// Runs the program with a reader of its output that takes a little and goes.

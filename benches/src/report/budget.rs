@@ -14,6 +14,9 @@ const DEVICE: &str = "carrack-device";
 /// The same with a list of changed blocks.
 const LIST: &str = "carrack-list";
 
+/// An earlier build of the subject.
+const BEFORE: &str = "carrack-before";
+
 /// Whether a budget was kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -62,6 +65,10 @@ struct Times {
     peer: f64,
 }
 
+/// Steps that are compared with the earlier build, and how much longer than there they may take.
+const STEPS: &[&str] = &["first", "restore", "check", "unchanged", "changed", "clone", "prune"];
+const SLOWER: f64 = 1.05;
+
 const ALL: &[&str] = &["random", "vm", "tree", "small", "db"];
 const LARGE: &[&str] = &["random", "vm", "tree", "db"];
 
@@ -99,6 +106,7 @@ struct Judge<'a> {
 pub(super) fn judge(cells: &[Cell]) -> Vec<Budget> {
     let mut judge = Judge { cells, budgets: Vec::new() };
     for dataset in ALL {
+        judge.before(dataset);
         if judge.has(dataset, "local") {
             judge.times(dataset);
             judge.sizes(dataset);
@@ -257,11 +265,26 @@ impl<'a> Judge<'a> {
         }
     }
 
+    /// No step may have become slower; nothing is said without the earlier build. The shortest of several runs is what a
+    /// disturbed machine changes least.
+    fn before(&mut self, dataset: &str) {
+        for (store, step) in
+            ["local", "s3"].iter().flat_map(|store| STEPS.iter().map(move |step| (store, step)))
+        {
+            let shortest = |tool| self.cell(dataset, store, step, tool).and_then(Cell::shortest);
+            if let Some((own, before)) = shortest(SUBJECT).zip(shortest(BEFORE)) {
+                let figure = "× the earlier build (shortest run)".into();
+                self.add((dataset, store), step, figure, Some(own / before), Bound::AtMost(SLOWER));
+            }
+        }
+    }
+
     fn memory(&mut self, dataset: &str, store: &str) {
         let own = self.cells.iter().filter(|cell| {
             cell.dataset == dataset
                 && cell.store == store
                 && cell.tool.starts_with(SUBJECT)
+                && cell.tool != BEFORE
                 && cell.seconds().is_some()
         });
         let worst = own.map(|cell| (cell.peak(), &cell.step)).max_by(|a, b| a.0.total_cmp(&b.0));

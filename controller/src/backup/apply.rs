@@ -17,6 +17,7 @@ use crate::{
     error::Result,
     objects, placement,
     pod::{self, JobFiles, KeyFile, MoverPod, Owner, PodVolume, VolumeMode},
+    slots,
     snapshot::{self, kinds::VolumeSnapshot},
     sweep::sweep,
 };
@@ -34,7 +35,7 @@ pub(super) async fn apply(context: &Context, seen: &mut Observed, decision: &Dec
         match step {
             Step::Hold => hold(context, seen, true).await?,
             Step::LetGo => {
-                context.slots.release(&owner.uid);
+                context.slots.release(&slots::request(&seen.backup));
                 hold(context, seen, false).await?;
             }
             Step::MakeSnapshot => make_snapshot(context, &owner, seen).await?,
@@ -53,10 +54,11 @@ fn tries(seen: &Observed) -> u32 {
     seen.backup.status.as_ref().and_then(|status| status.retries).unwrap_or(0)
 }
 
-async fn hold(context: &Context, seen: &Observed, held: bool) -> Result<()> {
+async fn hold(context: &Context, seen: &mut Observed, held: bool) -> Result<()> {
     let api: Api<DataMoverBackup> =
         Api::namespaced(context.client.clone(), &seen.backup.namespace().unwrap_or_default());
-    objects::hold(&api, &seen.backup, finalizer::CLEAN_UP, held).await
+    seen.backup.metadata = objects::hold(&api, &seen.backup, finalizer::CLEAN_UP, held).await?.metadata;
+    Ok(())
 }
 
 async fn make_snapshot(context: &Context, owner: &Owner, seen: &Observed) -> Result<()> {
@@ -79,12 +81,13 @@ fn base(seen: &Observed, claim: &str) -> Base {
 
 /// Lends the handle to Carrack's namespace and claims the temporary volume; each only if it is not there. True once the
 /// volume is claimed: not before what was lent is ready, for a provisioner that fails once lets much time pass.
-async fn expose(context: &Context, owner: &Owner, seen: &Observed) -> Result<bool> {
+async fn expose(context: &Context, owner: &Owner, seen: &mut Observed) -> Result<bool> {
     if seen.temporary.is_some() {
         return Ok(true);
     }
     if let Ok(Origin { live: Some(live), .. }) = &seen.origin {
-        return live.lend(context, owner, &name(owner)).await.map(|()| true);
+        seen.contested = live.lend(context, owner, &name(owner)).await?.err();
+        return Ok(seen.contested.is_none());
     }
     let (Some(snapshot), Some(content), Ok(origin), Resolution::Ready(access)) =
         (&seen.snapshot, &seen.content, &seen.origin, &seen.resolution)

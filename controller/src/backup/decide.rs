@@ -372,6 +372,11 @@ fn hindered(seen: &Observed, mut status: Status) -> Decision {
     Decision { status, again: Some(LATER), ..Decision::default() }
 }
 
+/// Another mover got the volume at the same moment: it waits, as if it had not been accepted.
+pub(super) fn contested(seen: &Observed, obstacle: &Obstacle) -> Decision {
+    blocked(seen, seen.backup.status.clone().unwrap_or_default(), obstacle)
+}
+
 /// A person must put something right; or nobody can.
 fn blocked(seen: &Observed, mut status: Status, obstacle: &Obstacle) -> Decision {
     if !obstacle.may_pass {
@@ -414,15 +419,8 @@ fn end(seen: &Observed, mut status: Status, phase: Phase, reason: &str, message:
     status.message = Some(message.to_owned());
     status.completion_timestamp = Some(Time(seen.now));
     let good = matches!(phase, Phase::Completed | Phase::PartiallyCompleted);
-    mark(seen, &mut status, conditions::SUCCEEDED, Some(good), reason, message);
-    mark(
-        seen,
-        &mut status,
-        conditions::CLEANED_UP,
-        Some(false),
-        reason::IN_PROGRESS,
-        "what was made for it is deleted",
-    );
+    let generation = seen.backup.metadata.generation;
+    condition::ended(&mut status.conditions, good, reason, message, generation, seen.now);
     Decision { steps: Vec::new(), status, again: Some(Duration::ZERO) }
 }
 

@@ -26,14 +26,7 @@ pub(super) fn after(seen: &Observed, mut status: Status) -> Decision {
         return Decision { status, ..Decision::default() };
     }
     if seen.clean {
-        mark(
-            seen,
-            &mut status,
-            conditions::CLEANED_UP,
-            Some(true),
-            reason::SUCCEEDED,
-            "nothing that was made for it is left",
-        );
+        condition::cleaned(&mut status.conditions, seen.backup.metadata.generation, seen.now);
         return Decision { status, ..Decision::default() };
     }
     Decision { steps: vec![Step::Sweep { base: base(seen, &status) }], status, again: Some(SOON) }

@@ -23,7 +23,7 @@ use crate::{
     context::Context,
     error::{Error, Result},
     metrics::{Ended, Volume},
-    objects, owners,
+    objects, owners, retry, slots,
 };
 
 /// How long after a failure of our own a backup is looked at again.
@@ -33,13 +33,18 @@ const AFTER_FAILURE: Duration = Duration::from_secs(2);
 pub fn controller(context: &Context) -> impl Stream<Item = ()> + use<> {
     let backups: Api<DataMoverBackup> = Api::all(context.client.clone());
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &context.settings.namespace);
+    let slots = context.slots.clone();
     Controller::new(backups, watcher::Config::default())
         .watches(pods, owners::watched("datamoverbackup"), owners::of_pod)
         .run(reconcile, failed, Arc::new(context.clone()))
-        .map(drop)
+        .map(move |looked| slots.miss(looked))
 }
 
 fn failed(_backup: Arc<DataMoverBackup>, error: &Error, _context: Arc<Context>) -> Action {
+    if error.is_conflict() {
+        tracing::debug!(%error, "a backup was changed meanwhile, it is looked at again");
+        return Action::requeue(retry::SOON);
+    }
     tracing::warn!(%error, "a backup could not be looked after, it is looked at again");
     Action::requeue(AFTER_FAILURE)
 }
@@ -54,26 +59,33 @@ async fn reconcile(backup: Arc<DataMoverBackup>, context: Arc<Context>) -> Resul
     let api: Api<DataMoverBackup> =
         Api::namespaced(context.client.clone(), &backup.namespace().unwrap_or_default());
     // What the watch shows may be older than what we wrote ourselves, and a step must not be taken twice.
-    let Some(backup) = objects::find(&api, &backup.name_any()).await? else {
-        context.slots.release(&backup.uid().unwrap_or_default());
+    let Some(mut backup) = objects::find(&api, &backup.name_any()).await? else {
+        context.slots.release(&slots::request(&*backup));
         return Ok(Action::await_change());
     };
-    let decision = match step(&context, &backup).await {
+    let decision = match step(&context, &mut backup).await {
         Ok(Some(decision)) => decision,
-        Ok(None) => return Ok(Action::await_change()),
-        Err(error) => refused(&backup, error)?,
+        Ok(None) => {
+            context.slots.release(&slots::request(&backup));
+            return Ok(Action::await_change());
+        }
+        Err(error) => refused(&context, &backup, error)?,
     };
     report(&context, &api, &backup, &decision).await?;
     Ok(decision.again.map_or_else(Action::await_change, Action::requeue))
 }
 
 /// Looks, decides, and does; nothing for what is somebody else's.
-async fn step(context: &Context, backup: &DataMoverBackup) -> Result<Option<decide::Decision>> {
+async fn step(context: &Context, backup: &mut DataMoverBackup) -> Result<Option<decide::Decision>> {
     let mut seen = observe::observe(context, backup).await?;
     let Some(mut decision) = decide::decide(&seen) else { return Ok(None) };
     apply::apply(context, &mut seen, &decision).await?;
     if seen.crowded {
         decide::crowded(&seen, &mut decision);
+    }
+    if let Some(obstacle) = &seen.contested {
+        decision = decide::contested(&seen, obstacle);
+        give_way(context, backup);
     }
     if seen.clean
         && let Some(next) = decide::decide(&seen)
@@ -82,16 +94,26 @@ async fn step(context: &Context, backup: &DataMoverBackup) -> Result<Option<deci
         apply::apply(context, &mut seen, &next).await?;
         decision = next;
     }
+    // The finalizer made another version of it.
+    backup.metadata = seen.backup.metadata;
     Ok(Some(decision))
 }
 
+/// One that has not begun gives its slot back: others need not wait until it may.
+fn give_way(context: &Context, backup: &DataMoverBackup) {
+    if backup.status.as_ref().is_none_or(|status| status.phase == BackupPhase::Pending) {
+        context.slots.release(&slots::request(backup));
+    }
+}
+
 /// What the API server refused is said where people look, and tried again.
-fn refused(backup: &DataMoverBackup, error: Error) -> Result<decide::Decision> {
+fn refused(context: &Context, backup: &DataMoverBackup, error: Error) -> Result<decide::Decision> {
     let Some(message) = error.refusal() else { return Err(error) };
     tracing::warn!(message, "refused");
+    give_way(context, backup);
     let mut status = backup.status.clone().unwrap_or_default();
     status.message = Some(message);
-    Ok(decide::Decision { status, again: Some(crate::retry::LATER), ..decide::Decision::default() })
+    Ok(decide::Decision { status, again: Some(retry::LATER), ..decide::Decision::default() })
 }
 
 /// Writes the status, if it says anything new, and tells of what people wait for.
@@ -107,9 +129,9 @@ async fn report(
         return Ok(());
     }
     if after.phase.is_final() {
-        context.slots.release(&backup.uid().unwrap_or_default());
+        context.slots.release(&slots::request(backup));
     }
-    if !objects::report(api, &backup.name_any(), after).await? {
+    if !objects::report(api, backup, after).await? {
         return Ok(());
     }
     if before.phase != after.phase {

@@ -16,6 +16,7 @@ use crate::{
     live::{self, Live},
     objects, placement,
     pod::{self, Owner, PodState, VolumeMode},
+    slots,
     snapshot::{
         self, Snapshots, VolumeShape,
         kinds::{VolumeSnapshot, VolumeSnapshotContent},
@@ -53,6 +54,8 @@ pub(super) struct Observed {
     pub slot: bool,
     /// Whether no node had room when its pod was to be made.
     pub crowded: bool,
+    /// Whose mover had the volume when it was to be lent.
+    pub contested: Option<Obstacle>,
     /// Whether its pod waits for a node and keeps away from one that has room by now.
     pub misplaced: bool,
     /// Whether nothing is left of it; looked at only after its end.
@@ -109,6 +112,7 @@ pub(super) async fn observe(context: &Context, backup: &DataMoverBackup) -> Resu
         forgets: PodState::Missing,
         slot: false,
         crowded: false,
+        contested: None,
         misplaced: false,
         clean: false,
     };
@@ -131,23 +135,23 @@ pub(super) async fn observe(context: &Context, backup: &DataMoverBackup) -> Resu
         look_at_source(context, &owner, &mut seen).await?;
     }
     seen.misplaced = placement::is_outdated(context, &seen.pod, &seen.resolution).await?;
-    seen.slot = slot(context, &owner, &seen, status.phase).await?;
+    seen.slot = slot(context, &seen, status.phase).await?;
     Ok(seen)
 }
 
 /// Who is under way has a slot; who could begin asks for one.
-async fn slot(context: &Context, owner: &Owner, seen: &Observed, phase: BackupPhase) -> Result<bool> {
+async fn slot(context: &Context, seen: &Observed, phase: BackupPhase) -> Result<bool> {
     let Resolution::Ready(access) = &seen.resolution else { return Ok(phase != BackupPhase::Pending) };
-    let mover_type = access.mover_type.name_any();
+    let (request, mover_type) = (slots::request(&seen.backup), access.mover_type.name_any());
     if phase != BackupPhase::Pending {
-        context.slots.occupy(&owner.uid, &mover_type);
+        context.slots.occupy(&request, &mover_type);
         return Ok(true);
     }
     if seen.origin.is_err() {
         return Ok(false);
     }
     let nodes = placement::nodes(context).await?.len();
-    Ok(context.slots.take(&owner.uid, &mover_type, access.mover_type.spec.concurrency, nodes))
+    Ok(context.slots.take(&request, &mover_type, access.mover_type.spec.concurrency, nodes))
 }
 
 /// The way from the claim to the temporary volume, as far as it is there.
@@ -170,7 +174,13 @@ async fn look_at_source(context: &Context, owner: &Owner, seen: &mut Observed) -
         .as_ref()
         .and_then(|found| found.status.as_ref()?.bound_volume_snapshot_content_name.clone());
     if let Some(bound) = bound {
-        seen.content = objects::find(&Api::all(context.client.clone()), &bound).await?;
+        let found: Option<VolumeSnapshotContent> =
+            objects::find(&Api::all(context.client.clone()), &bound).await?;
+        // A status that somebody wrote may name the content of another one.
+        seen.content = found.filter(|content| {
+            let of = &content.spec.volume_snapshot_ref;
+            (of.namespace.as_str(), of.name.as_str()) == (owner.namespace.as_str(), name.as_str())
+        });
     }
     if let Some(obstacle) =
         access::other_namespace("spec.sourceClaimRef", &spec.source_claim_ref, &owner.namespace)
@@ -231,7 +241,7 @@ async fn claim_of(
             format!("PersistentVolumeClaim {name} has no volume yet: it is backed up once it is bound");
         return Ok(Err(Obstacle::passing(reason::CLAIM_NOT_FOUND, message)));
     };
-    let volume = match live::volume_of(context, name, &volume).await? {
+    let volume = match live::volume_of(context, &claim, &volume).await? {
         Ok(volume) => volume,
         Err(obstacle) => return Ok(Err(obstacle)),
     };
@@ -248,8 +258,16 @@ async fn claim_of(
         Ok(live) => live,
         Err(obstacle) => return Ok(Err(obstacle)),
     };
-    let in_the_way = readable(&live, name, origin.shape.mode).filter(|_| !began_live);
-    Ok(in_the_way.map_or(Ok(Origin { live: Some(Box::new(live)), ..origin }), Err))
+    if !began_live {
+        let in_the_way = match readable(&live, name, origin.shape.mode) {
+            None => live.taken(context, owner).await?,
+            found => found,
+        };
+        if let Some(obstacle) = in_the_way {
+            return Ok(Err(obstacle));
+        }
+    }
+    Ok(Ok(Origin { live: Some(Box::new(live)), ..origin }))
 }
 
 async fn snapshots_of(

@@ -109,7 +109,7 @@ pub(crate) fn plain() -> DataMoverTypeSpec {
 
 async fn reconcile<R: AnyRepository>(repository: Arc<R>, context: Arc<Context>) -> Result<Action> {
     let api = R::api(context.client.clone(), repository.namespace().as_deref());
-    let Some(repository) = objects::find(&api, &repository.name_any()).await? else {
+    let Some(mut repository) = objects::find(&api, &repository.name_any()).await? else {
         return Ok(Action::await_change());
     };
     let owner = Owner::of(&repository);
@@ -124,7 +124,7 @@ async fn reconcile<R: AnyRepository>(repository: Arc<R>, context: Arc<Context>) 
         return Ok(if held { Action::requeue(WORKING) } else { Action::await_change() });
     }
     if !held {
-        objects::hold(&api, &repository, finalizer::CLEAN_UP, true).await?;
+        repository = objects::hold(&api, &repository, finalizer::CLEAN_UP, true).await?;
     }
     let before = repository.settled().status.unwrap_or_default();
     let mut status = RepositoryStatus { observed_generation: repository.meta().generation, ..before.clone() };
@@ -138,7 +138,7 @@ async fn reconcile<R: AnyRepository>(repository: Arc<R>, context: Arc<Context>) 
     };
     count(&context, &owner, &status);
     if status != before {
-        objects::report(&api, &repository.name_any(), &status).await?;
+        objects::report(&api, &repository, &status).await?;
         tell(&context, &repository, &before, &status).await;
     }
     Ok(Action::requeue(again.min(LONGEST)))

@@ -18,9 +18,10 @@ use super::{
 use crate::{
     access::{Access, Resolution},
     context::Context,
-    error::Result,
+    error::{Obstacle, Result},
     objects, placement,
     pod::{self, JobFiles, KeyFile, MoverPod, Owner, PodVolume, VolumeMode},
+    slots,
     sweep::sweep,
 };
 
@@ -34,10 +35,11 @@ pub(super) async fn apply(context: &Context, seen: &mut Observed, decision: &Dec
         match step {
             Step::Hold => hold(context, seen, true).await?,
             Step::LetGo => {
-                context.slots.release(&owner.uid);
+                context.slots.release(&slots::request(&seen.restore));
                 hold(context, seen, false).await?;
             }
-            Step::Claim => claim(context, &owner, seen).await?,
+            Step::Claim => seen.contested = claim(context, &owner, seen).await?,
+            Step::Start if seen.contested.is_some() => {}
             Step::Start => start(context, &owner, seen).await?,
             Step::Stop { at_once } => pod::stop(context, &pod_name(&owner, tries(seen)), *at_once).await?,
             Step::HandOver(step) => handover::take(context, &owner, seen, *step).await?,
@@ -55,10 +57,11 @@ fn tries(seen: &Observed) -> u32 {
     seen.restore.status.as_ref().and_then(|status| status.retries).unwrap_or(0)
 }
 
-async fn hold(context: &Context, seen: &Observed, held: bool) -> Result<()> {
+async fn hold(context: &Context, seen: &mut Observed, held: bool) -> Result<()> {
     let api: Api<DataMoverRestore> =
         Api::namespaced(context.client.clone(), &seen.restore.namespace().unwrap_or_default());
-    objects::hold(&api, &seen.restore, finalizer::CLEAN_UP, held).await
+    seen.restore.metadata = objects::hold(&api, &seen.restore, finalizer::CLEAN_UP, held).await?.metadata;
+    Ok(())
 }
 
 /// With a file system or without: as the destination says, as was asked for, as it was.
@@ -69,23 +72,24 @@ fn mode(seen: &Observed) -> VolumeMode {
     destination.or(asked).map_or_else(|| was.unwrap_or_default(), |text| VolumeMode::of(Some(text)))
 }
 
-/// Whether what the snapshot does not have goes.
-fn replaces(seen: &Observed) -> bool {
-    seen.existing.is_some() && seen.restore.spec.existing_volume == ExistingVolume::Replace
+/// Whether what the snapshot does not have goes. In a volume of our own it can only be what an earlier try left, for which
+/// another snapshot may have been the latest.
+fn removes_others(seen: &Observed) -> bool {
+    seen.existing.is_none() || seen.restore.spec.existing_volume == ExistingVolume::Replace
 }
 
-/// Claims the volume that is filled: a new one, or that of the destination by a second name.
-async fn claim(context: &Context, owner: &Owner, seen: &Observed) -> Result<()> {
+/// Claims the volume that is filled: a new one, or that of the destination by a second name, unless another mover has it.
+async fn claim(context: &Context, owner: &Owner, seen: &Observed) -> Result<Option<Obstacle>> {
     if let Some(Ok(live)) = &seen.existing {
-        return live.lend(context, owner, &name(owner)).await;
+        return live.lend(context, owner, &name(owner)).await.map(Result::err);
     }
     let namespace = &context.settings.namespace;
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), namespace);
-    objects::ensure(&claims, &temporary_claim(owner, namespace, seen)).await
+    objects::ensure(&claims, &temporary_claim(owner, namespace, seen)).await.map(|()| None)
 }
 
 /// Like the destination, but nobody waits for it.
-fn temporary_claim(owner: &Owner, namespace: &str, seen: &Observed) -> PersistentVolumeClaim {
+pub(super) fn temporary_claim(owner: &Owner, namespace: &str, seen: &Observed) -> PersistentVolumeClaim {
     let mut metadata = ObjectMeta {
         name: Some(name(owner)),
         namespace: Some(namespace.to_owned()),
@@ -102,6 +106,8 @@ fn temporary_claim(owner: &Owner, namespace: &str, seen: &Observed) -> Persisten
             let wanted = destination.spec.clone().unwrap_or_default();
             spec.access_modes = wanted.access_modes;
             spec.storage_class_name = wanted.storage_class_name;
+            // A claim binds only to a volume whose attributes are of its own class.
+            spec.volume_attributes_class_name = wanted.volume_attributes_class_name;
             spec.resources = wanted.resources;
             if let (Some(node), Some(annotations)) =
                 (destination.annotations().get(SELECTED_NODE), &mut metadata.annotations)
@@ -156,7 +162,7 @@ fn files(seen: &Observed, access: &Access, source: &Source, strict: bool) -> Job
         host: source.host.clone(),
         as_of: source.as_of,
         previous: source.previous,
-        target: Target { place: mode(seen).place(), delete: replaces(seen) },
+        target: Target { place: mode(seen).place(), delete: removes_others(seen) },
         verify: access.mover_type.spec.verify_restores
             || config.get("verify").is_some_and(|value| value == "true"),
         include: pod::list(config, "include"),

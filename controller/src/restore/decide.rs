@@ -10,7 +10,11 @@ use jiff::SignedDuration;
 use k8s_openapi::{api::core::v1::PersistentVolumeClaim, apimachinery::pkg::apis::meta::v1::Time};
 use kube::ResourceExt as _;
 
-use super::{handover, observe::Observed};
+use super::{
+    ending::{self, end, fail},
+    handover,
+    observe::Observed,
+};
 use crate::{
     access::{self, Access, Resolution},
     condition,
@@ -62,21 +66,18 @@ pub(super) fn decide(seen: &Observed) -> Option<Decision> {
     let mut status = restore.status.clone().unwrap_or_default();
     status.observed_generation = restore.metadata.generation;
     let held = restore.finalizers().iter().any(|found| found == finalizer::CLEAN_UP);
-    // A volume that is on its way to its claim arrives, whatever is asked: half a hand-over helps nobody.
-    let stops = status.phase != Phase::Binding && !status.phase.is_final();
     let deleted = restore.metadata.deletion_timestamp.is_some();
     if deleted && !held {
         return None;
     }
-    if deleted && status.phase.is_final() {
-        return Some(leave(seen, status));
-    }
     if status.phase.is_final() {
-        return Some(after(seen, status));
+        return Some(if deleted { ending::leave(seen, status) } else { ending::after(seen, status) });
     }
-    if stops && (deleted || restore.spec.cancel) {
+    if deleted || restore.spec.cancel {
         let why = if deleted { "stopped: the restore was deleted" } else { "stopped on request" };
-        return Some(cancel(seen, status, why));
+        if let Some(decision) = ending::stop(seen, &status, why) {
+            return Some(decision);
+        }
     }
     let mut decision = match status.phase {
         Phase::Pending => begin(seen, status),
@@ -339,7 +340,16 @@ fn finish(seen: &Observed, mut status: Status, result: &JobResult) -> Decision {
     status.first_skipped = figures::first_problems(result);
     match result.outcome {
         Outcome::Completed | Outcome::Partial if status.in_place == Some(true) => {
-            written(seen, status, "the volume of the claim holds what was restored")
+            let has_it = matches!(&seen.existing, Some(Ok(live)) if status.volume_name == Some(live.volume.name_any()));
+            if has_it {
+                return written(seen, status, "the volume of the claim holds what was restored");
+            }
+            let message = format!(
+                "PersistentVolume {} holds what was restored, and is no longer that of the claim: it was deleted or made anew \
+                 meanwhile",
+                status.volume_name.as_deref().unwrap_or_default()
+            );
+            end(seen, status, Phase::Failed, reason::CLAIM_NOT_FOUND, &message)
         }
         Outcome::Completed | Outcome::Partial => {
             status.phase = Phase::Binding;
@@ -401,6 +411,11 @@ fn try_again(seen: &Observed, mut status: Status, why: &Obstacle) -> Decision {
     Decision { steps: vec![Step::Stop { at_once: false }], status, again: Some(SOON) }
 }
 
+/// Another mover got the volume at the same moment: it waits, as if it had not been accepted.
+pub(super) fn contested(seen: &Observed, obstacle: &Obstacle) -> Decision {
+    blocked(seen, seen.restore.status.clone().unwrap_or_default(), obstacle)
+}
+
 /// A person must put something right; or nobody can.
 fn blocked(seen: &Observed, mut status: Status, obstacle: &Obstacle) -> Decision {
     if !obstacle.may_pass {
@@ -411,86 +426,6 @@ fn blocked(seen: &Observed, mut status: Status, obstacle: &Obstacle) -> Decision
     // Whoever stops pods for it waits for it to begin.
     let again = if obstacle.reason == reason::DESTINATION_IN_USE { retry::QUEUE } else { LATER };
     Decision { status, again: Some(again), ..Decision::default() }
-}
-
-/// It is to stop: first the pod, then all.
-fn cancel(seen: &Observed, mut status: Status, why: &str) -> Decision {
-    if seen.pod.is_alive() {
-        let at_once =
-            matches!(&seen.pod, PodState::Ending { deadline } if retry::overdue(seen.now, *deadline));
-        let ending = matches!(seen.pod, PodState::Ending { .. });
-        let steps = if at_once || !ending { vec![Step::Stop { at_once }] } else { Vec::new() };
-        status.phase = Phase::Canceling;
-        status.message = Some("the mover is asked to stop".into());
-        return Decision { steps, status, again: Some(PROGRESS) };
-    }
-    let message = format!("{why}{}", half_written(&status).unwrap_or_default());
-    end(seen, status, Phase::Canceled, reason::CANCELED, &message)
-}
-
-/// What is left in a volume that was the claim's before, if a mover began to write.
-fn half_written(status: &Status) -> Option<String> {
-    let began = status.in_place == Some(true) && status.start_timestamp.is_some();
-    began.then(|| {
-        let volume = status.volume_name.clone().unwrap_or_default();
-        format!("; PersistentVolume {volume} holds a part of it: restore again before it is used")
-    })
-}
-
-fn fail(seen: &Observed, mut status: Status, obstacle: &Obstacle) -> Decision {
-    let mut message = obstacle.message.clone();
-    if status.phase == Phase::Binding {
-        let kept = status.volume_name.clone().unwrap_or_default();
-        message = format!("{message}; what was restored stays in PersistentVolume {kept}");
-    } else if status.in_place == Some(true) {
-        message.push_str(&half_written(&status).unwrap_or_default());
-    } else {
-        status.volume_name = None;
-    }
-    end(seen, status, Phase::Failed, obstacle.reason, &message)
-}
-
-/// The end is reported before anything is deleted.
-fn end(seen: &Observed, mut status: Status, phase: Phase, reason: &str, message: &str) -> Decision {
-    status.phase = phase;
-    status.message = Some(message.to_owned());
-    status.completion_timestamp = Some(Time(seen.now));
-    let good = matches!(phase, Phase::Completed | Phase::PartiallyCompleted);
-    mark(seen, &mut status, conditions::SUCCEEDED, Some(good), reason, message);
-    mark(
-        seen,
-        &mut status,
-        conditions::CLEANED_UP,
-        Some(false),
-        reason::IN_PROGRESS,
-        "what was made for it is deleted",
-    );
-    Decision { steps: Vec::new(), status, again: Some(Duration::ZERO) }
-}
-
-/// After its end: what was made for it goes.
-fn after(seen: &Observed, mut status: Status) -> Decision {
-    if condition::is_true(&status.conditions, conditions::CLEANED_UP) {
-        return Decision { status, ..Decision::default() };
-    }
-    if seen.clean {
-        mark(
-            seen,
-            &mut status,
-            conditions::CLEANED_UP,
-            Some(true),
-            reason::SUCCEEDED,
-            "nothing that was made for it is left",
-        );
-        return Decision { status, ..Decision::default() };
-    }
-    Decision { steps: vec![Step::Sweep], status, again: Some(SOON) }
-}
-
-/// It is deleted: cleaned up, then let go.
-fn leave(seen: &Observed, status: Status) -> Decision {
-    let step = if seen.clean { Step::LetGo } else { Step::Sweep };
-    Decision { steps: vec![step], status, again: Some(SOON) }
 }
 
 fn mark(seen: &Observed, status: &mut Status, kind: &str, value: Option<bool>, reason: &str, message: &str) {

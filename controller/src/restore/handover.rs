@@ -42,6 +42,8 @@ pub(super) enum Step {
     Give,
     /// The volume's policy is what it was.
     Release,
+    /// The volume is nobody's any more, for the restore is to stop.
+    TakeBack,
 }
 
 /// What comes next in the hand-over.
@@ -105,6 +107,15 @@ pub(super) fn next(seen: &Observed, status: &carrack_controller_api::DataMoverRe
     }
 }
 
+/// What comes next if the restore is to stop: `Done` once no claim can get the volume, and `Wait` if one is about to.
+pub(super) fn withdraw(seen: &Observed) -> Next {
+    let Some(volume) = seen.volume.as_ref().filter(|volume| is_given(seen, volume)) else {
+        return Next::Done;
+    };
+    let phase = volume.status.as_ref().and_then(|status| status.phase.as_deref());
+    if phase == Some("Bound") { Next::Wait } else { Next::Step(Step::TakeBack) }
+}
+
 /// Whether the volume is the destination's: of this very claim, or of the one of its name that is still to be made.
 fn is_given(seen: &Observed, volume: &PersistentVolume) -> bool {
     let Some(found) = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref()) else { return false };
@@ -161,6 +172,9 @@ pub(super) async fn take(context: &Context, owner: &Owner, seen: &Observed, step
         }
         Step::Give => give(&volumes, &volume_name, seen).await,
         Step::Release => release(&volumes, volume).await,
+        Step::TakeBack => {
+            objects::change(&volumes, &volume_name, taken_back(owner, namespace, volume)).await.map(drop)
+        }
     }
 }
 
@@ -174,6 +188,18 @@ async fn give(volumes: &Api<PersistentVolume>, volume: &str, seen: &Observed) ->
         } },
     });
     objects::change(volumes, volume, patch).await.map(drop)
+}
+
+/// Given to a claim that will never be, for which the uid stands: so the volume counts as released. With the version that was
+/// seen, for a claim that gets the volume at this moment keeps it.
+pub(super) fn taken_back(owner: &Owner, namespace: &str, volume: &PersistentVolume) -> serde_json::Value {
+    json!({
+        "metadata": { "resourceVersion": volume.metadata.resource_version },
+        "spec": { "claimRef": {
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "name": name(owner), "namespace": namespace,
+            "uid": owner.uid, "resourceVersion": null,
+        } },
+    })
 }
 
 async fn release(volumes: &Api<PersistentVolume>, volume: &PersistentVolume) -> Result<()> {

@@ -2,6 +2,7 @@
 
 mod apply;
 mod decide;
+mod ending;
 mod handover;
 mod observe;
 #[cfg(test)]
@@ -22,7 +23,7 @@ use crate::{
     context::Context,
     error::{Error, Result},
     metrics::Ended,
-    objects, owners,
+    objects, owners, retry, slots,
 };
 
 /// How long after a failure of our own a restore is looked at again.
@@ -32,13 +33,18 @@ const AFTER_FAILURE: Duration = Duration::from_secs(2);
 pub fn controller(context: &Context) -> impl Stream<Item = ()> + use<> {
     let restores: Api<DataMoverRestore> = Api::all(context.client.clone());
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &context.settings.namespace);
+    let slots = context.slots.clone();
     Controller::new(restores, watcher::Config::default())
         .watches(pods, owners::watched("datamoverrestore"), owners::of_pod)
         .run(reconcile, failed, Arc::new(context.clone()))
-        .map(drop)
+        .map(move |looked| slots.miss(looked))
 }
 
 fn failed(_restore: Arc<DataMoverRestore>, error: &Error, _context: Arc<Context>) -> Action {
+    if error.is_conflict() {
+        tracing::debug!(%error, "a restore was changed meanwhile, it is looked at again");
+        return Action::requeue(retry::SOON);
+    }
     tracing::warn!(%error, "a restore could not be looked after, it is looked at again");
     Action::requeue(AFTER_FAILURE)
 }
@@ -52,26 +58,33 @@ async fn reconcile(restore: Arc<DataMoverRestore>, context: Arc<Context>) -> Res
     let api: Api<DataMoverRestore> =
         Api::namespaced(context.client.clone(), &restore.namespace().unwrap_or_default());
     // What the watch shows may be older than what we wrote ourselves, and a step must not be taken twice.
-    let Some(restore) = objects::find(&api, &restore.name_any()).await? else {
-        context.slots.release(&restore.uid().unwrap_or_default());
+    let Some(mut restore) = objects::find(&api, &restore.name_any()).await? else {
+        context.slots.release(&slots::request(&*restore));
         return Ok(Action::await_change());
     };
-    let decision = match step(&context, &restore).await {
+    let decision = match step(&context, &mut restore).await {
         Ok(Some(decision)) => decision,
-        Ok(None) => return Ok(Action::await_change()),
-        Err(error) => refused(&restore, error)?,
+        Ok(None) => {
+            context.slots.release(&slots::request(&restore));
+            return Ok(Action::await_change());
+        }
+        Err(error) => refused(&context, &restore, error)?,
     };
     report(&context, &api, &restore, &decision).await?;
     Ok(decision.again.map_or_else(Action::await_change, Action::requeue))
 }
 
 /// Looks, decides, and does; nothing for what is somebody else's.
-async fn step(context: &Context, restore: &DataMoverRestore) -> Result<Option<decide::Decision>> {
+async fn step(context: &Context, restore: &mut DataMoverRestore) -> Result<Option<decide::Decision>> {
     let mut seen = observe::observe(context, restore).await?;
     let Some(mut decision) = decide::decide(&seen) else { return Ok(None) };
     apply::apply(context, &mut seen, &decision).await?;
     if seen.crowded {
         decide::crowded(&seen, &mut decision);
+    }
+    if let Some(obstacle) = &seen.contested {
+        decision = decide::contested(&seen, obstacle);
+        give_way(context, restore);
     }
     if seen.clean
         && let Some(next) = decide::decide(&seen)
@@ -80,16 +93,26 @@ async fn step(context: &Context, restore: &DataMoverRestore) -> Result<Option<de
         apply::apply(context, &mut seen, &next).await?;
         decision = next;
     }
+    // The finalizer made another version of it.
+    restore.metadata = seen.restore.metadata;
     Ok(Some(decision))
 }
 
+/// One that has not begun gives its slot back: others need not wait until it may.
+fn give_way(context: &Context, restore: &DataMoverRestore) {
+    if restore.status.as_ref().is_none_or(|status| status.phase == RestorePhase::Pending) {
+        context.slots.release(&slots::request(restore));
+    }
+}
+
 /// What the API server refused is said where people look, and tried again.
-fn refused(restore: &DataMoverRestore, error: Error) -> Result<decide::Decision> {
+fn refused(context: &Context, restore: &DataMoverRestore, error: Error) -> Result<decide::Decision> {
     let Some(message) = error.refusal() else { return Err(error) };
     tracing::warn!(message, "refused");
+    give_way(context, restore);
     let mut status = restore.status.clone().unwrap_or_default();
     status.message = Some(message);
-    Ok(decide::Decision { status, again: Some(crate::retry::LATER), ..decide::Decision::default() })
+    Ok(decide::Decision { status, again: Some(retry::LATER), ..decide::Decision::default() })
 }
 
 /// Writes the status, if it says anything new, and tells of what people wait for.
@@ -104,9 +127,9 @@ async fn report(
         return Ok(());
     }
     if after.phase.is_final() {
-        context.slots.release(&restore.uid().unwrap_or_default());
+        context.slots.release(&slots::request(restore));
     }
-    if !objects::report(api, &restore.name_any(), after).await? {
+    if !objects::report(api, restore, after).await? {
         return Ok(());
     }
     if before.phase != after.phase {

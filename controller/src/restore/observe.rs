@@ -13,6 +13,7 @@ use crate::{
     live::{self, Live},
     objects, placement,
     pod::{self, Owner, PodState, VolumeMode},
+    slots,
 };
 
 /// What there is of a restore.
@@ -42,6 +43,8 @@ pub(super) struct Observed {
     pub slot: bool,
     /// Whether no node had room when its pod was to be made.
     pub crowded: bool,
+    /// Whose mover had the volume when it was to be lent.
+    pub contested: Option<Obstacle>,
     /// Whether its pod waits for a node and keeps away from one that has room by now.
     pub misplaced: bool,
     /// Whether nothing is left of it; looked at only after its end.
@@ -93,6 +96,7 @@ pub(super) async fn observe(context: &Context, restore: &DataMoverRestore) -> Re
         progress: None,
         slot: false,
         crowded: false,
+        contested: None,
         misplaced: false,
         clean: false,
     };
@@ -119,34 +123,42 @@ pub(super) async fn observe(context: &Context, restore: &DataMoverRestore) -> Re
     }
     let in_place = status.in_place == Some(true)
         || (status.phase == RestorePhase::Pending && restore.spec.existing_volume != ExistingVolume::Refuse);
-    if let Some(volume) = seen.destination.as_ref().and_then(super::decide::volume_of).filter(|_| in_place) {
-        let claim = &restore.spec.destination_claim_ref.name;
-        seen.existing = Some(match live::volume_of(context, claim, volume).await? {
-            Ok(volume) => Live::of(context, &owner.namespace, claim, volume).await?,
+    if let Some(claim) = seen.destination.as_ref().filter(|_| in_place)
+        && let Some(volume) = super::decide::volume_of(claim)
+    {
+        let mut found = match live::volume_of(context, claim, volume).await? {
+            Ok(volume) => Live::of(context, &owner.namespace, &claim.name_any(), volume).await?,
             Err(obstacle) => Err(obstacle),
-        });
+        };
+        if let Ok(live) = &found
+            && status.phase == RestorePhase::Pending
+            && let Some(obstacle) = live.taken(context, &owner).await?
+        {
+            found = Err(obstacle);
+        }
+        seen.existing = Some(found);
     }
     if status.phase <= RestorePhase::Preparing {
         seen.source = source(context, &owner, &seen).await?;
     }
     seen.misplaced = placement::is_outdated(context, &seen.pod, &seen.resolution).await?;
-    seen.slot = slot(context, &owner, &seen, status.phase).await?;
+    seen.slot = slot(context, &seen, status.phase).await?;
     Ok(seen)
 }
 
 /// Who is under way has a slot; who could begin asks for one.
-async fn slot(context: &Context, owner: &Owner, seen: &Observed, phase: RestorePhase) -> Result<bool> {
+async fn slot(context: &Context, seen: &Observed, phase: RestorePhase) -> Result<bool> {
     let Resolution::Ready(access) = &seen.resolution else { return Ok(phase != RestorePhase::Pending) };
-    let mover_type = access.mover_type.name_any();
+    let (request, mover_type) = (slots::request(&seen.restore), access.mover_type.name_any());
     if phase != RestorePhase::Pending {
-        context.slots.occupy(&owner.uid, &mover_type);
+        context.slots.occupy(&request, &mover_type);
         return Ok(true);
     }
     if seen.source.is_err() || super::decide::destination_obstacle(seen).is_some() {
         return Ok(false);
     }
     let nodes = placement::nodes(context).await?.len();
-    Ok(context.slots.take(&owner.uid, &mover_type, access.mover_type.spec.concurrency, nodes))
+    Ok(context.slots.take(&request, &mover_type, access.mover_type.spec.concurrency, nodes))
 }
 
 /// What the request means by its source.

@@ -1,29 +1,43 @@
+use std::sync::Arc;
+
 use carrack_controller_api::{
     ClaimRef, DataMoverRestore, DataMoverRestoreSpec, DataMoverRestoreStatus, DataMoverType,
     DataMoverTypeSpec, ExistingVolume, Location, NewVolume, RepositoryRef, RestorePhase as Phase,
     RestoreSource, annotation, finalizer, reason,
 };
 use carrack_proto::{JobResult, Outcome, Output, RestoreOutput};
+use futures::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     api::core::v1::{
         ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec,
-        PersistentVolumeClaimStatus, PersistentVolumeSpec,
+        PersistentVolumeClaimStatus, PersistentVolumeSpec, PersistentVolumeStatus,
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
+use kube::runtime::controller::Action;
+use serde_json::json;
 
 use super::{
+    apply::temporary_claim,
+    controller,
     decide::{Decision, Step, decide},
+    failed,
     handover::{self, Next, Step as HandOver},
     observe::{Observed, Source},
+    reconcile,
 };
 use crate::{
     access::{Access, Resolution, SecretData},
-    error::Obstacle,
+    error::{Error, Obstacle},
+    fake::Fake,
     live::{Live, User},
-    pod::PodState,
+    pod::{Owner, PodState},
+    retry, slots,
 };
+
+/// Where the API server has the restore.
+const PATH: &str = "/apis/carrack.dev/v1alpha1/namespaces/market/datamoverrestores/first";
 
 fn now() -> Timestamp {
     "2026-11-29T12:00:00Z".parse().expect("a time")
@@ -66,6 +80,7 @@ fn seen(phase: Phase) -> Observed {
         progress: None,
         slot: true,
         crowded: false,
+        contested: None,
         misplaced: false,
         clean: false,
     }
@@ -170,18 +185,64 @@ fn a_volume_that_cannot_be_handed_over_is_kept_and_named() {
 }
 
 #[test]
-fn a_cancel_comes_too_late_once_the_volume_is_on_its_way() {
-    let mut late = seen(Phase::Binding);
-    late.restore.spec.cancel = true;
-    late.volume = Some(volume(false, None));
-    late.temporary = Some(claim("temporary", Some("volume"), "Bound"));
-    assert_eq!(next(&late).steps, [Step::HandOver(HandOver::Keep)]);
+fn a_restore_is_stopped_until_its_claim_has_the_volume() {
     let mut early = seen(Phase::Running);
     early.restore.spec.cancel = true;
     early.pod = PodState::Running { node: None, since: now() };
     assert_eq!(next(&early).steps, [Step::Stop { at_once: false }]);
     early.pod = PodState::Missing;
     assert_eq!(next(&early).status.phase, Phase::Canceled);
+
+    let mut full = seen(Phase::Binding);
+    full.restore.spec.cancel = true;
+    full.pod = finished(Outcome::Completed);
+    full.temporary = Some(claim("temporary", Some("volume"), "Bound"));
+    full.volume = Some(volume(true, Some(("temporary", Some("uid of temporary")))));
+    let decision = next(&full);
+    assert_eq!(
+        (decision.status.phase, decision.status.volume_name),
+        (Phase::Canceled, None),
+        "nothing stays"
+    );
+
+    let in_phase = |phase: &str| {
+        let mut given = volume(true, Some(("goods", Some("uid of goods"))));
+        given.status = Some(PersistentVolumeStatus { phase: Some(phase.into()), ..Default::default() });
+        given
+    };
+    let mut late = seen(Phase::Binding);
+    late.restore.spec.cancel = true;
+    late.destination = Some(claim("goods", None, "Pending"));
+    late.volume = Some(in_phase("Released"));
+    assert_eq!(next(&late).steps, [Step::HandOver(HandOver::TakeBack)], "the claim does not bind");
+    late.volume = Some(in_phase("Bound"));
+    let decision = next(&late);
+    assert_eq!((decision.steps, decision.status.phase), (vec![], Phase::Binding), "it is about to arrive");
+    late.destination = Some(claim("goods", Some("volume"), "Bound"));
+    assert_eq!(next(&late).steps, [Step::HandOver(HandOver::Release)], "it has arrived");
+}
+
+#[test]
+fn a_restore_whose_claim_is_refused_can_be_stopped_and_deleted() {
+    for deleted in [false, true] {
+        let mut refused = seen(Phase::Binding);
+        refused.volume = Some(volume(true, Some(("goods", None))));
+        refused.volume.as_mut().expect("a volume").metadata.resource_version = Some("7".into());
+        assert_eq!(next(&refused).steps, [Step::HandOver(HandOver::MakeDestination)], "tried until then");
+        refused.restore.spec.cancel = !deleted;
+        refused.restore.metadata.deletion_timestamp = deleted.then(|| Time(now()));
+        let decision = next(&refused);
+        assert_eq!(decision.steps, [Step::HandOver(HandOver::TakeBack)], "no claim may get it from here on");
+        let owner = Owner { uid: "uid of the restore".into(), ..Owner::of(&refused.restore) };
+        let patch = handover::taken_back(&owner, "carrack", refused.volume.as_ref().expect("a volume"));
+        assert_eq!(patch["metadata"]["resourceVersion"], "7", "unless a claim got it meanwhile");
+        let spec = serde_json::from_value(patch["spec"].clone()).expect("a part of a volume");
+        refused.volume.as_mut().expect("a volume").spec = Some(spec);
+        let decision = next(&refused);
+        assert_eq!((decision.status.phase, &decision.status.volume_name), (Phase::Canceled, &None));
+        refused.restore.status = Some(decision.status);
+        assert_eq!(next(&refused).steps, [Step::Sweep]);
+    }
 }
 
 #[test]
@@ -251,6 +312,15 @@ fn a_volume_that_is_there_is_written_only_when_asked_and_while_nobody_uses_it() 
     bound.restore.status = Some(decision.status);
 
     bound.pod = finished(Outcome::Completed);
+    let mut away = bound.clone();
+    away.existing = Some(Err(Obstacle::passing(reason::CLAIM_NOT_FOUND, "it was made anew")));
+    let decision = next(&away);
+    assert_eq!(decision.status.phase, Phase::Failed, "the claim does not hold it");
+    let message = decision.status.message.expect("a message");
+    assert!(
+        message.contains("no longer that of the claim") && !message.contains("a part of it"),
+        "{message}"
+    );
     let decision = next(&bound);
     assert_eq!(decision.status.phase, Phase::Completed, "nothing is handed over");
     assert_eq!(decision.status.volume_name.as_deref(), Some("volume"), "and not its second name");
@@ -260,4 +330,116 @@ fn a_volume_that_is_there_is_written_only_when_asked_and_while_nobody_uses_it() 
     let decision = next(&bound);
     assert_eq!(decision.status.phase, Phase::Canceled);
     assert!(decision.status.message.expect("a message").contains("volume holds a part of it"));
+}
+
+#[test]
+fn the_temporary_volume_is_one_that_the_claim_can_bind_to() {
+    let mut waiting = seen(Phase::Preparing);
+    let mut destination = claim("goods", None, "Pending");
+    let wanted = destination.spec.as_mut().expect("a spec");
+    wanted.storage_class_name = Some("fast".into());
+    wanted.volume_attributes_class_name = Some("gold".into());
+    waiting.destination = Some(destination);
+    let owner = Owner::of(&waiting.restore);
+    let made = temporary_claim(&owner, "carrack", &waiting).spec.expect("a spec");
+    assert_eq!(made.storage_class_name.as_deref(), Some("fast"));
+    assert_eq!(made.volume_attributes_class_name.as_deref(), Some("gold"), "or the two never bind");
+}
+
+#[tokio::test]
+async fn a_restore_is_held_and_reported_on_in_one_look() {
+    let fake = Fake::default();
+    let mut restore = seen(Phase::Pending).restore;
+    (restore.metadata.finalizers, restore.status) = (None, None);
+    fake.put(PATH, serde_json::to_value(&restore).expect("an object"));
+    let context = Arc::new(fake.context().await);
+    reconcile(Arc::new(restore), context).await.expect("no conflict with itself");
+    let found = fake.get(PATH);
+    assert_eq!(found["metadata"]["finalizers"][0], finalizer::CLEAN_UP);
+    assert_eq!(found["status"]["conditions"][0]["reason"], reason::MOVER_TYPE_NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_restore_whose_finalizer_was_taken_off_gives_its_slot_back() {
+    let fake = Fake::default();
+    let mut restore = seen(Phase::Running).restore;
+    restore.metadata.finalizers = Some(vec!["example.com/theirs".into()]);
+    restore.metadata.deletion_timestamp = Some(Time(now()));
+    fake.put(PATH, serde_json::to_value(&restore).expect("an object"));
+    let context = Arc::new(fake.context().await);
+    context.slots.occupy(&slots::request(&restore), "standard");
+    reconcile(Arc::new(restore), context.clone()).await.expect("looked at");
+    assert_eq!(context.slots.taken(), 0, "nobody looks at it again");
+}
+
+#[tokio::test]
+async fn two_restores_into_one_volume_follow_each_other() {
+    let fake = Fake::default();
+    fake.put_world();
+    let context = Arc::new(fake.context().await);
+    let [first, second] = ["first", "second"].map(|name| {
+        let mut restore = seen(Phase::Pending).restore;
+        restore.spec.existing_volume = ExistingVolume::Replace;
+        restore.metadata.name = Some(name.into());
+        restore.metadata.uid = Some(format!("uid-{name}"));
+        fake.put(&PATH.replace("first", name), serde_json::to_value(&restore).expect("an object"));
+        Arc::new(restore)
+    });
+    let status = |name: &str| fake.get(&PATH.replace("first", name))["status"].clone();
+    let pods = |name: &str| fake.get(&format!("/api/v1/namespaces/carrack/pods/restore-uid-{name}-0"));
+    for look in ["at the same moment", "later"] {
+        let both = tokio::join!(
+            reconcile(first.clone(), context.clone()),
+            reconcile(second.clone(), context.clone())
+        );
+        assert!(both.0.is_ok() && both.1.is_ok(), "{look}");
+        assert_eq!(status("first")["phase"], "Preparing", "{look}");
+        assert!(pods("first").is_object() && pods("second").is_null(), "one mover, {look}");
+        let waiting = status("second");
+        assert_eq!(waiting["phase"], "Pending", "{look}");
+        assert_eq!(waiting["conditions"][0]["reason"], reason::DESTINATION_IN_USE, "{look}");
+        assert_eq!(context.slots.taken(), 1, "who waits has no slot, {look}");
+    }
+    for other in ["a", "b", "c"] {
+        context
+            .slots
+            .occupy(&slots::request(&DataMoverType::new(other, DataMoverTypeSpec::default())), "standard");
+    }
+    reconcile(second, context).await.expect("looked at");
+    assert_eq!(
+        status("second")["conditions"][0]["reason"],
+        reason::DESTINATION_IN_USE,
+        "it asks for no slot"
+    );
+}
+
+#[tokio::test]
+async fn a_restore_that_vanished_gives_its_slot_back() {
+    let fake = Fake::default();
+    let owner = Owner::of(&seen(Phase::Running).restore);
+    let pod =
+        json!({ "name": "restore-uid-0", "labels": owner.labels(), "annotations": owner.annotations() });
+    fake.put("/api/v1/namespaces/carrack/pods/restore-uid-0", json!({ "metadata": pod }));
+    let context = fake.context().await;
+    context.slots.occupy(&slots::request(&seen(Phase::Running).restore), "standard");
+    let missed = async {
+        let looks = controller(&context);
+        tokio::pin!(looks);
+        while context.slots.taken() > 0 {
+            looks.next().await;
+        }
+    };
+    let limit = std::time::Duration::from_secs(20);
+    assert!(tokio::time::timeout(limit, missed).await.is_ok(), "its pod is seen, and no restore");
+}
+
+#[tokio::test]
+async fn what_was_changed_meanwhile_is_looked_at_again_soon() {
+    let context = Arc::new(Fake::default().context().await);
+    let status = kube::core::Status { code: 409, ..kube::core::Status::default() };
+    let conflict =
+        Error::api("DataMoverRestore first cannot be reported on")(kube::Error::Api(status.into()));
+    let again = |error| failed(Arc::new(seen(Phase::Running).restore), error, context.clone());
+    assert_eq!(again(&conflict), Action::requeue(retry::SOON));
+    assert_ne!(again(&Error::Unexpected("ill".into())), Action::requeue(retry::SOON));
 }

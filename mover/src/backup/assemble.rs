@@ -7,7 +7,7 @@ use crossbeam_channel::Receiver;
 use super::{
     checkpoint::Checkpoints,
     compare::same_contents,
-    worker::{Failure, describe},
+    worker::{Failure, Input},
 };
 use crate::{
     error::{Error, Result},
@@ -23,7 +23,6 @@ use crate::{
         tree::{Pages, TreeWriter},
     },
     repo::Unfinished,
-    source::file::SourceFile,
 };
 
 /// What comes next in the tree.
@@ -42,8 +41,8 @@ pub(crate) struct Large {
     pub(crate) entry: Entry,
     /// Pieces of the contents, in order.
     pub(crate) pieces: Receiver<Piece>,
-    /// The open file, to see whether it changed while it was read; none for a stream.
-    pub(crate) file: Option<Arc<SourceFile>>,
+    /// What is read, to see whether it changed meanwhile; none for a stream.
+    pub(crate) input: Option<Input>,
     /// What the parent has of a file that looks the same.
     pub(crate) before: Option<Content>,
 }
@@ -169,7 +168,7 @@ impl Assembler {
     }
 
     fn large(&mut self, large: Large) -> Result<()> {
-        let Large { mut entry, pieces, file, before } = large;
+        let Large { mut entry, pieces, input, before } = large;
         let mut writer = RunsWriter::default();
         for piece in &pieces {
             let runs = match piece {
@@ -195,10 +194,10 @@ impl Assembler {
             return Err(super::dispatch::stopped());
         }
         let total = writer.total();
-        match file.map(|file| file.is_unchanged()) {
+        match input.map(|input| input.is_unchanged()) {
             None | Some(Ok(true)) => {}
             Some(Ok(false)) => self.report(&entry, super::CHANGED_WHILE_READ.to_owned()),
-            Some(Err(error)) => self.report(&entry, describe(&error)),
+            Some(Err(error)) => self.report(&entry, error.in_one_line()),
         }
         entry.metadata.size = total;
         entry.content = writer.finish(&mut self.pages)?;
@@ -229,7 +228,7 @@ impl Assembler {
             }
         }
         self.left_out += 1;
-        self.report(entry, describe(error));
+        self.report(entry, error.in_one_line());
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use crate::{
     cancel::Cancel,
     clock::World,
     error::{Error, ErrorKind, Result},
-    format::records::SourceKind,
+    format::records::{CopiedFrom, SourceKind},
     limits,
     monitor::{Monitor, Progress},
     pipeline::{
@@ -31,6 +31,7 @@ pub(super) struct About {
     pub(super) source: SourceKind,
     pub(super) started: Timestamp,
     pub(super) image: Option<ImageState>,
+    pub(super) copied_from: Option<CopiedFrom>,
     /// Least time between two.
     pub(super) interval: Duration,
     /// Rows of the index that are held in memory at most before a segment is written.
@@ -62,7 +63,7 @@ impl Checkpoints {
     ) -> Self {
         let world = about.repository.world().clone();
         let began = world.clock.monotonic();
-        let last_written = about.started;
+        let last_written = Timestamp::MIN;
         Self {
             about,
             world,
@@ -109,11 +110,8 @@ impl Checkpoints {
         pages: &mut Pages,
         unfinished: Option<Unfinished>,
     ) -> Result<()> {
-        let (root, depth) = tree.finish(pages)?;
-        let written = self.world.clock.now();
-        // One name a millisecond: no name is ever sent twice.
-        let is_later = written.as_millisecond() > self.last_written.as_millisecond();
-        let (Some(root), true) = (root, is_later) else { return Ok(()) };
+        let (Some(root), depth) = tree.finish(pages)? else { return Ok(()) };
+        let written = self.next_moment();
         let bytes = tree.total();
         self.shared.packer.flush()?;
         self.metadata.flush()?;
@@ -132,12 +130,19 @@ impl Checkpoints {
             bytes,
             unfinished,
             image: self.about.image.clone(),
+            copied_from: self.about.copied_from,
         };
         self.wait(session.put_checkpoint(&checkpoint))?;
         self.last = self.world.clock.monotonic();
         self.last_moved = Progress::get(&self.monitor.progress().bytes_moved);
         self.last_written = written;
         Ok(())
+    }
+
+    /// One name a millisecond: no name is ever sent twice, also where the clock was set back meanwhile.
+    fn next_moment(&self) -> Timestamp {
+        let next = self.last_written.checked_add(jiff::SignedDuration::from_millis(1));
+        self.world.clock.now().max(next.unwrap_or(Timestamp::MAX))
     }
 
     /// The last one of a run that stops on request, if it can be written soon.

@@ -4,7 +4,7 @@ use super::{
     dispatch::{Dispatcher, Gathered},
     earlier::Found,
     resume::Begun,
-    worker::BatchItem,
+    worker::{BatchItem, Renewed},
 };
 use crate::{
     error::Result,
@@ -12,7 +12,7 @@ use crate::{
         entry::{Content, Entry, Run},
         frame::ChunkRef,
         metadata::{FileTime, Kind, Metadata},
-        records::Statistics,
+        records::{CopiedFrom, Statistics},
     },
     monitor::Progress,
     source::walk::Walked,
@@ -62,13 +62,14 @@ impl Dispatcher<'_> {
         let parent = self.earlier.parent.find(&path);
         match parent {
             Some(parent)
-                if self.is_unchanged(&parent.entry.metadata, &parent.entry.kind, &met, racy_from) =>
+                if self.is_unchanged(&parent.entry.metadata, &parent.entry.kind, &met, racy_from)
+                    && self.has_its_contents(&met, self.earlier.parent.copied_from, true) =>
             {
                 if met.has_contents() {
                     self.statistics.files_unmodified += 1;
                 }
                 match parent.is_sound() {
-                    true => self.take_over(parent, met),
+                    true => self.take_over(parent, met, racy_from),
                     // What it names is about to be deleted, or was moved: it is read again, once.
                     false => self.not_as_parent(&path, met, Some(parent), None),
                 }
@@ -104,16 +105,18 @@ impl Dispatcher<'_> {
             let Some(mut found) = self.earlier.checkpoints[index].find(path) else { continue };
             let tree = &self.earlier.checkpoints[index];
             let (unfinished, racy_from) = (tree.unfinished_size(path), tree.racy_from);
+            let copied_from = tree.copied_from;
             let covered = found.entry.metadata.size;
             found.entry.metadata.size = unfinished.unwrap_or(covered);
-            let unchanged = self.is_unchanged(&found.entry.metadata, &found.entry.kind, &met, racy_from);
+            let unchanged = self.is_unchanged(&found.entry.metadata, &found.entry.kind, &met, racy_from)
+                && self.has_its_contents(&met, copied_from, false);
             match unfinished {
                 None if unchanged && found.is_sound() => {
                     self.continued.file(&found.entry, covered);
                     if before.is_some_and(|before| same_contents(&before, &found.entry.content)) {
                         was_unmodified(&mut self.statistics, 1);
                     }
-                    return self.take_over(found, met);
+                    return self.take_over(found, met, racy_from);
                 }
                 Some(_) if unchanged && begun.is_none() => begun = Some(Begun { found, covered }),
                 _ => hints.push(found),
@@ -126,13 +129,20 @@ impl Dispatcher<'_> {
         }
     }
 
-    fn take_over(&mut self, found: Found, met: Met) -> Result<()> {
+    fn take_over(&mut self, found: Found, met: Met, racy_from: FileTime) -> Result<()> {
         found.carry_keys();
         let mut earlier = found.entry;
         if met.has_contents() {
             Progress::add(&self.monitor.progress().bytes, met.metadata().size);
         }
         let entry = match met {
+            // Contents may be believed without this time, if so asked; a change of attributes shows in nothing else.
+            Met::Walked(walked)
+                if walked.metadata.ctime != earlier.metadata.ctime || earlier.metadata.ctime >= racy_from =>
+            {
+                let renewed = Renewed { walked, content: earlier.content };
+                return self.push(Gathered::Ready(BatchItem::Renewed(Box::new(renewed))), 0);
+            }
             // Hard-link groups are told by device and inode of one and the same walk, never by an older one's.
             Met::Walked(walked) => {
                 let xattrs = std::mem::take(&mut earlier.metadata.xattrs);
@@ -143,6 +153,15 @@ impl Dispatcher<'_> {
             Met::Stored(entry) => Entry { content: earlier.content, ..entry },
         };
         self.push(Gathered::Ready(BatchItem::Done(entry)), 0)
+    }
+
+    /// Whether times that are the same mean contents that are: so it is in a file system, by the rules of those who back it
+    /// up, and of a snapshot it can be known.
+    fn has_its_contents(&self, met: &Met, copied_from: Option<CopiedFrom>, is_parent: bool) -> bool {
+        match met {
+            Met::Stored(entry) if met.has_contents() => self.has_contents_of(entry, copied_from, is_parent),
+            Met::Stored(_) | Met::Walked(_) => true,
+        }
     }
 
     /// Kind, size and times as the earlier run has them, and not so young that a change could hide.

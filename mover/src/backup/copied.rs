@@ -18,15 +18,16 @@ use super::{
 };
 use crate::{
     chunker::{Chunker, CutSizes},
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     format::{
         entry::{Content, Entry, Run},
         metadata::Kind,
-        records::Snapshot,
+        records::{CopiedFrom, Snapshot},
     },
     monitor::Progress,
     pipeline::{bridge::Bridge, promise::promise},
-    reader::{SnapshotReader, walk::Part},
+    reader::{SnapshotReader, contents::same_contents, walk::Part},
+    repo::Repository,
     source,
 };
 
@@ -35,8 +36,66 @@ const PIECES_AHEAD: usize = 64;
 
 /// A small file whose contents are still in the other repository.
 pub(super) struct Wanted {
-    entry: Entry,
+    pub(super) entry: Entry,
     parent: Option<Entry>,
+}
+
+/// What is known of the snapshot that is copied. Its times do not tell whether its contents are those of an earlier copy:
+/// the backup may have read everything because they were doubted.
+pub(super) struct Original {
+    origin: CopiedFrom,
+    reader: SnapshotReader,
+    /// The snapshot that the parent is a copy of, as far as it is still there.
+    of_parent: Option<SnapshotReader>,
+}
+
+impl Original {
+    /// What is known where a snapshot is copied; `to` is where the parent is.
+    pub(super) async fn find(
+        source: &BackupSource,
+        to: &Repository,
+        parent: Option<&Snapshot>,
+    ) -> Option<Self> {
+        let BackupSource::Snapshot { from, reader, origin } = source else { return None };
+        let mut of_parent = None;
+        if let Some(parent) = parent {
+            let own = CopiedFrom { repository: to.format().repository, session: parent.session };
+            match find_copied(from, parent.copied_from.unwrap_or(own)).await {
+                Ok(found) => of_parent = found.map(|found| SnapshotReader::new(from.clone(), found)),
+                Err(error) => tracing::info!(%error, "all contents of the snapshot are fetched"),
+            }
+        }
+        Some(Self { origin: *origin, reader: reader.clone(), of_parent })
+    }
+
+    /// Whether an entry has the contents of the entry of its path in the snapshot that the parent is a copy of.
+    async fn is_as_in_parent(&self, entry: &Entry) -> Result<bool> {
+        let Some(earlier) = &self.of_parent else { return Ok(false) };
+        match earlier.lookup(&entry.path).await? {
+            Some(old) => same_contents(earlier, &self.reader, &old.content, &entry.content).await,
+            None => Ok(false),
+        }
+    }
+}
+
+/// The snapshot of a repository that was made there, or is a copy of it.
+async fn find_copied(from: &Repository, wanted: CopiedFrom) -> Result<Option<Snapshot>> {
+    if wanted.repository != from.format().repository {
+        let all = from.snapshots().await?.snapshots;
+        return Ok(all.into_iter().find(|snapshot| snapshot.copied_from == Some(wanted)));
+    }
+    match from.snapshot(wanted.session).await {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
+    }
+}
+
+/// Which snapshot is copied.
+pub(super) fn origin(source: &BackupSource) -> Option<CopiedFrom> {
+    match source {
+        BackupSource::Snapshot { origin, .. } => Some(*origin),
+        BackupSource::Files(_) | BackupSource::Block { .. } | BackupSource::Stdin { .. } => None,
+    }
 }
 
 /// When the snapshot that is copied was begun.
@@ -57,7 +116,7 @@ pub(super) fn grid(source: &BackupSource) -> Option<u32> {
 
 /// Puts into the record of a copy what that of the original says of how it was made.
 pub(super) fn keep_record(snapshot: &mut Snapshot, source: &BackupSource) {
-    let BackupSource::Snapshot { reader, origin } = source else { return };
+    let BackupSource::Snapshot { reader, origin, .. } = source else { return };
     let original = reader.snapshot();
     snapshot.finished = original.finished;
     snapshot.change_id.clone_from(&original.change_id);
@@ -69,6 +128,22 @@ pub(super) fn keep_record(snapshot: &mut Snapshot, source: &BackupSource) {
 }
 
 impl Dispatcher<'_> {
+    /// Whether what an earlier copy has of an entry with the same times has its contents, too. `of`: what that is a copy of.
+    pub(super) fn has_contents_of(&self, entry: &Entry, of: Option<CopiedFrom>, is_parent: bool) -> bool {
+        let Some(original) = &self.original else { return false };
+        if of == Some(original.origin) {
+            return true;
+        }
+        let same = match is_parent {
+            true => self.shared.bridge.wait(original.is_as_in_parent(entry)),
+            false => Ok(false),
+        };
+        same.unwrap_or_else(|error| {
+            tracing::info!(%error, "contents that cannot be compared are fetched");
+            false
+        })
+    }
+
     /// Takes the entries of a snapshot of another repository.
     pub(super) fn snapshot(mut self, reader: &SnapshotReader) -> Result<Dispatched> {
         let snapshot = reader.snapshot();
@@ -158,7 +233,7 @@ impl Dispatcher<'_> {
         };
         let (pieces, receiver) = bounded(PIECES_AHEAD);
         let mut hints = Hints::of(hints, &self.shared);
-        self.item(Item::Large(Box::new(Large { entry, pieces: receiver, file: None, before: None })))?;
+        self.item(Item::Large(Box::new(Large { entry, pieces: receiver, input: None, before: None })))?;
         let from = self.go_on(begun, &pieces)?;
         let mut cutter = Cutter {
             cut: Cut::new(grid, self.shared.keys.chunk_seed(), self.cut),

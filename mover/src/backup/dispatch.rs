@@ -8,7 +8,7 @@ use super::{
     BackupOptions,
     assemble::{Item, Large, Piece},
     compare::Met,
-    copied::Wanted,
+    copied::{Original, Wanted},
     earlier::{Earlier, Found},
     fetch::Fetch,
     hints::Hints,
@@ -38,6 +38,8 @@ use crate::{
 pub(crate) const SMALL_FILE_BYTES: u64 = 1 << 20;
 /// Entries that go to the tree in one piece, so that a queue is touched once for many.
 const BATCH_ENTRIES: usize = 256;
+/// Bytes of paths that do so: many batches wait, and a path may be as long as no call of the system takes it.
+const BATCH_PATH_BYTES: usize = 256 << 10;
 /// Pieces of one large file that wait for the tree: bounds what a file of any size holds in memory.
 const PIECES_AHEAD: usize = 64;
 
@@ -68,8 +70,11 @@ pub(super) struct Dispatcher<'d> {
     pub(super) cut: CutSizes,
     /// What fetches from the snapshot that is copied; none for other sources.
     pub(super) fetch: Option<Fetch>,
+    /// The snapshot that is copied, and what is known of earlier ones; none for other sources.
+    pub(super) original: Option<Original>,
     pub(super) batch: Vec<Gathered>,
     pub(super) batch_bytes: u64,
+    pub(super) batch_path_bytes: usize,
     pub(super) statistics: Statistics,
     /// What a checkpoint saved.
     pub(super) continued: Continued,
@@ -85,6 +90,15 @@ pub(super) enum Gathered {
     Ready(BatchItem),
     /// Its contents are still to be fetched from the snapshot that is copied.
     Wanted(Box<Wanted>),
+}
+
+impl Gathered {
+    fn path_bytes(&self) -> usize {
+        match self {
+            Self::Ready(item) => item.path_bytes(),
+            Self::Wanted(wanted) => wanted.entry.path.len(),
+        }
+    }
 }
 
 impl Dispatcher<'_> {
@@ -143,14 +157,16 @@ impl Dispatcher<'_> {
         if self.batch_bytes + bytes > self.segment_bytes as u64 {
             self.flush_batch()?;
         }
+        self.batch_path_bytes += item.path_bytes();
         self.batch.push(item);
         self.batch_bytes += bytes;
-        if self.batch.len() >= BATCH_ENTRIES { self.flush_batch() } else { Ok(()) }
+        let is_full = self.batch.len() >= BATCH_ENTRIES || self.batch_path_bytes >= BATCH_PATH_BYTES;
+        if is_full { self.flush_batch() } else { Ok(()) }
     }
 
     pub(super) fn flush_batch(&mut self) -> Result<()> {
         let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH_ENTRIES));
-        self.batch_bytes = 0;
+        (self.batch_bytes, self.batch_path_bytes) = (0, 0);
         let batch = self.fetch(batch)?;
         if batch.is_empty() {
             return Ok(());
@@ -164,7 +180,7 @@ impl Dispatcher<'_> {
         }
         let done = batch.into_iter().filter_map(|item| match item {
             BatchItem::Done(entry) => Some(entry),
-            BatchItem::Read(_) | BatchItem::Loaded(_) => None,
+            BatchItem::Read(_) | BatchItem::Loaded(_) | BatchItem::Renewed(_) => None,
         });
         self.item(Item::Entries(done.collect()))
     }
@@ -172,7 +188,7 @@ impl Dispatcher<'_> {
     fn large_file(
         &mut self,
         walked: &Walked,
-        hints: Vec<Found>,
+        mut hints: Vec<Found>,
         begun: Option<Begun>,
         before: Option<Content>,
     ) -> Result<()> {
@@ -190,10 +206,18 @@ impl Dispatcher<'_> {
         drop(reading);
         problems.into_iter().for_each(|problem| self.report(problem));
         let size = metadata.size;
+        // What was begun is that of the file as the walk found it, which may be a while ago.
+        let begun = match begun {
+            Some(begun) if !file.is_as_walked(&walked.metadata) => {
+                hints.insert(0, begun.found);
+                None
+            }
+            begun => begun,
+        };
         let entry = Entry { path: walked.path(), kind: Kind::File, metadata, content: Content::default() };
         let (pieces, receiver) = bounded(PIECES_AHEAD);
         let mut hints = Hints::of(hints, &self.shared);
-        let large = Large { entry, pieces: receiver, file: Some(Arc::clone(&file)), before };
+        let large = Large { entry, pieces: receiver, input: Some(Input::File(Arc::clone(&file))), before };
         self.item(Item::Large(Box::new(large)))?;
         let mut at = self.go_on(begun, &pieces)?;
         for extent in file.extents() {
@@ -215,7 +239,7 @@ impl Dispatcher<'_> {
 
     pub(super) fn report(&self, problem: source::Problem) {
         let what = format!("/{}", escape_path(&problem.path));
-        self.monitor.problem(Problem { what, message: super::worker::describe(&problem.error) });
+        self.monitor.problem(Problem { what, message: problem.error.in_one_line() });
     }
 
     /// Cuts one run of data into segments, each with a worker.

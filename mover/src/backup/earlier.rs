@@ -17,7 +17,7 @@ use crate::{
     format::{
         entry::{Content, Entry},
         metadata::FileTime,
-        records::{Snapshot, SourceKind},
+        records::{CopiedFrom, Snapshot, SourceKind},
     },
     pipeline::{bridge::Bridge, tree::EarlierPages},
     repo::{Checkpoint, Repository},
@@ -59,6 +59,10 @@ pub(super) struct Earlier {
 pub(super) struct Tree {
     stream: ParentStream,
     opener: Option<Arc<PageOpener>>,
+    /// The grid that an image in it is cut on, in bytes; 0 where it is cut by contents.
+    pub(super) grid: u32,
+    /// Which snapshot of another repository it is a copy of, or was to become one.
+    pub(super) copied_from: Option<CopiedFrom>,
     /// What was changed at this moment or later may have changed again without a trace.
     pub(super) racy_from: FileTime,
     /// The checkpoint that it is of; none for the parent.
@@ -86,7 +90,8 @@ impl Earlier {
         };
         let mut tree = Tree::none();
         if let Some(parent) = parent {
-            tree.racy_from = racy_from(parent.started);
+            (tree.racy_from, tree.grid) = (racy_from(parent.started), parent.grid);
+            tree.copied_from = parent.copied_from;
             if let Some(root) = &parent.root {
                 let opener = opener(&parent.sessions, None);
                 tree.stream = ParentStream::start(Arc::clone(&opener), root.to_chunk(), parent.depth);
@@ -100,6 +105,8 @@ impl Earlier {
             Tree {
                 stream: ParentStream::start(Arc::clone(&opener), root, checkpoint.depth),
                 opener: Some(opener),
+                copied_from: checkpoint.copied_from,
+                grid: checkpoint.image.as_ref().map_or(0, |image| image.grid),
                 racy_from: racy_from(checkpoint.started),
                 checkpoint: Some(checkpoint.clone()),
             }
@@ -129,7 +136,14 @@ impl Earlier {
 impl Tree {
     fn none() -> Self {
         let racy_from = FileTime::default();
-        Self { stream: ParentStream::empty(), opener: None, racy_from, checkpoint: None }
+        Self {
+            stream: ParentStream::empty(),
+            opener: None,
+            grid: 0,
+            copied_from: None,
+            racy_from,
+            checkpoint: None,
+        }
     }
 
     /// The entry of this path. Paths must be asked for in tree order.

@@ -17,7 +17,7 @@ use super::{
     assemble::{Assembled, Assembler},
     checkpoint::{About, Checkpoints},
     compare::was_unmodified,
-    copied,
+    copied::{self, Original},
     dispatch::{Dispatched, Dispatcher},
     earlier::{self, Earlier},
     fetch::Fetch,
@@ -45,7 +45,7 @@ use crate::{
         packer::{DATA_BUFFERS, Packer},
         tree::{EarlierPages, Pages, TreeWriter},
     },
-    repo::{Checkpoint, DedupIndex, ImageState, Repository, Session},
+    repo::{Checkpoint, ImageState, Join, LoadedIndex, Repository, Session},
     source::{
         reads::{Lookout, Reads},
         walk::WalkOptions,
@@ -58,31 +58,43 @@ pub(super) struct Plan {
     parent: Option<Snapshot>,
     /// Trees of backups that did not finish: hints, each pack of which is looked at before use.
     checkpoints: Vec<Checkpoint>,
-    index: DedupIndex,
+    index: LoadedIndex,
     memory: Memory,
     started: Timestamp,
 }
 
 impl Plan {
+    /// Reads side by side what does not hang on each other; each after W2.
     pub(super) async fn new(
         repository: &Repository,
         options: &BackupOptions,
         session: Arc<Session>,
-        parent: Option<Snapshot>,
         started: Timestamp,
     ) -> Result<Self> {
+        let lineage = session.name().lineage;
+        let memory = Memory::divide(options.memory_bytes, options.threads);
+        let checkpoints = async {
+            match options.parent != ParentChoice::None && !options.force {
+                true => repository.checkpoints(lineage).await,
+                false => Ok(Vec::new()),
+            }
+        };
+        let (parent, checkpoints, index) = tokio::try_join!(
+            super::parent(repository, options, lineage),
+            checkpoints,
+            repository.load_index(memory.index_rows)
+        )?;
         if let Some(parent) = &parent {
             session.learn_keys(&parent.sessions);
         }
-        let mut checkpoints = Vec::new();
-        if options.parent != ParentChoice::None && !options.force {
-            let all = repository.checkpoints(session.name().lineage).await?;
-            checkpoints = earlier::choose(all, source_kind(&options.source), parent.as_ref());
-            checkpoints.iter().for_each(|checkpoint| session.learn_keys(&checkpoint.sessions));
-        }
-        let memory = Memory::divide(options.memory_bytes, options.threads);
-        let index = repository.load_index(memory.index_rows).await?;
+        let checkpoints = earlier::choose(checkpoints, source_kind(&options.source), parent.as_ref());
+        checkpoints.iter().for_each(|checkpoint| session.learn_keys(&checkpoint.sessions));
         Ok(Self { session, parent, checkpoints, index, memory, started })
+    }
+
+    /// What the backup is compared with.
+    pub(super) fn parent(&self) -> Option<&Snapshot> {
+        self.parent.as_ref()
     }
 }
 
@@ -93,6 +105,7 @@ pub(super) struct Outcome {
     pub(super) continued: Continued,
     pub(super) keys: Vec<SessionKeyInfo>,
     pub(super) segment: Vec<(ChunkId, PackId)>,
+    pub(super) join: Option<Join>,
     pub(super) parent: Option<Snapshot>,
     pub(super) source: SourceKind,
     pub(super) grid: u32,
@@ -107,7 +120,7 @@ pub(super) fn run(
     monitor: Arc<Noting>,
     cancel: Cancel,
 ) -> Result<Outcome> {
-    let Plan { session, parent, checkpoints, index, memory, started } = plan;
+    let Plan { session, parent, checkpoints, index: LoadedIndex { index, join }, memory, started } = plan;
     let bridge = Arc::new(Bridge::new(handle, Arc::clone(&session), monitor.clone(), memory.flight_bytes));
     let shared = Arc::new(Shared {
         keys: repository.keys().clone(),
@@ -126,14 +139,16 @@ pub(super) fn run(
         source: source_kind(&options.source),
         started,
         image,
+        copied_from: copied::origin(&options.source),
         interval: options.checkpoint_interval,
         rows: memory.own_rows,
     };
     let (source, image_grid) = (about.source, about.image.as_ref().map_or(0, |image| image.grid));
     let grid = copied::grid(&options.source).unwrap_or(image_grid);
     let packing = (Arc::clone(&shared), Arc::clone(&metadata));
+    let original = bridge.wait(Original::find(&options.source, repository, parent.as_ref()));
     let parts = Parts::new(about, memory, packing, (parent.as_ref(), &checkpoints), monitor.clone(), cancel);
-    let (mut assembled, pages, dispatched) = drive(options, memory, parts)?;
+    let (mut assembled, pages, dispatched) = drive(options, memory, Parts { original, ..parts })?;
     shared.packer.flush()?;
     metadata.flush()?;
     let packs = bridge.settle()?;
@@ -145,7 +160,7 @@ pub(super) fn run(
     let segment = shared.packer.take_indexed();
     let mut continued = dispatched.continued;
     continued.written = checkpoints.first().filter(|_| continued.files > 0).map(|newest| newest.written);
-    Ok(Outcome { session, assembled, continued, keys, segment, parent, source, grid })
+    Ok(Outcome { session, assembled, continued, keys, segment, join, parent, source, grid })
 }
 
 /// Adds what dispatcher and workers counted to what the tree writer did.
@@ -167,6 +182,7 @@ struct Parts {
     earlier: Earlier,
     image: Option<ImageState>,
     cut: CutSizes,
+    original: Option<Original>,
 }
 
 impl Parts {
@@ -207,13 +223,13 @@ impl Parts {
         let reads = Arc::default();
         let context =
             worker::Context { shared, chunker, monitor, cancel, slab_bytes, left_out, found_same, reads };
-        Self { context, assembler, earlier, image, cut }
+        Self { context, assembler, earlier, image, cut, original: None }
     }
 }
 
 /// Runs the threads: workers, tree writer, tuner, and the dispatcher on this one.
 fn drive(options: &BackupOptions, memory: Memory, parts: Parts) -> Result<(Assembled, Pages, Dispatched)> {
-    let Parts { context, assembler, earlier, image, cut } = parts;
+    let Parts { context, assembler, earlier, image, cut, original } = parts;
     let (monitor, shared) = (Arc::clone(&context.monitor), Arc::clone(&context.shared));
     monitor.phase("backing up");
     let stop_tuning = Cancel::default();
@@ -227,7 +243,8 @@ fn drive(options: &BackupOptions, memory: Memory, parts: Parts) -> Result<(Assem
         }
         drop(task_queue);
         let tuner = scope.spawn(|| tune(options.compression, &shared, &stop_tuning));
-        let lookout = scope.spawn(|| look_out(&context.reads, &*monitor, &stop_tuning));
+        let lookout =
+            scope.spawn(|| look_out(&context.reads, &*monitor, &stop_tuning, options.source_timeout));
         let assembling = scope.spawn(move || assembler.run(&item_queue));
         let dispatcher = Dispatcher {
             options,
@@ -241,8 +258,10 @@ fn drive(options: &BackupOptions, memory: Memory, parts: Parts) -> Result<(Assem
             segment_bytes: memory.segment_bytes,
             cut,
             fetch,
+            original,
             batch: Vec::new(),
             batch_bytes: 0,
+            batch_path_bytes: 0,
             statistics: Statistics::default(),
             continued: Continued::default(),
             met: 0,
@@ -344,12 +363,15 @@ fn tune(choice: CompressionChoice, shared: &Shared, stop: &Cancel) {
 }
 
 /// Tells of reads that take long, until everything is read.
-fn look_out(reads: &Reads, monitor: &dyn Monitor, stop: &Cancel) {
+fn look_out(reads: &Reads, monitor: &dyn Monitor, stop: &Cancel, patience: Duration) {
     let mut lookout = Lookout::default();
     while !stop.is_cancelled() {
         thread::park_timeout(LOOK_INTERVAL);
         for (path, seconds) in lookout.look(reads, SLOW_LOOKS) {
             monitor.slow_source(&path, seconds);
+        }
+        if let Some((path, seconds)) = lookout.silent(reads, patience.as_secs().max(1)) {
+            monitor.silent_source(&path, seconds);
         }
     }
 }

@@ -9,10 +9,7 @@ use std::{
 use bytes::Bytes;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::{
-    BackupSource,
-    worker::{Extent, describe},
-};
+use super::{BackupSource, extents::Extent};
 use crate::{
     error::{Error, ErrorKind, Result},
     format::{
@@ -339,16 +336,15 @@ async fn open(
     kept: Option<Bytes>,
     chunks: Vec<ChunkRef>,
 ) -> Opened {
-    let stored = match kept {
-        Some(frame) => Ok(frame),
-        None => Err(reader.stored_frame(&place).await?),
+    let frame = match kept {
+        Some(frame) => frame,
+        None => reader.open_data_frame(&place).await?,
     };
-    let opening = tokio::task::spawn_blocking(move || {
-        let frame = stored.or_else(|stored| reader.open_data(&place, stored))?;
+    let cutting = tokio::task::spawn_blocking(move || {
         let cut = chunks.iter().map(|chunk| reader.cut_out(&frame, &place, chunk)).collect();
-        Ok((frame, cut))
+        (frame, cut)
     });
-    opening.await.map_err(broke)?
+    cutting.await.map_err(broke)
 }
 
 /// What a frame takes while it is opened: as it is stored, decompressed, and as it is handed on.
@@ -371,5 +367,5 @@ pub(super) fn wrong_size(entry: &Entry) -> Error {
 
 /// An error that several files share, for one of them.
 pub(super) fn of_one_file(error: &Error) -> Error {
-    Error::corrupt(describe(error))
+    Error::corrupt(error.in_one_line())
 }

@@ -73,6 +73,7 @@ impl Dispatcher<'_> {
         let entry = image_entry(path.as_os_str().as_encoded_bytes(), size);
         self.met += 1;
         let parent = self.earlier.parent.find(&entry.path);
+        self.note_lost_parent();
         match parent {
             Some(_) => self.statistics.files_changed += 1,
             None => self.statistics.files_new += 1,
@@ -81,9 +82,17 @@ impl Dispatcher<'_> {
         let (mut hints, begun) = self.unfinished_images(&entry.path, Some(&now));
         Progress::add(&self.monitor.progress().bytes_expected, size);
         let (pieces, receiver) = bounded(PIECES_AHEAD);
-        self.item(Item::Large(Box::new(Large { entry, pieces: receiver, file: None, before: None })))?;
+        let input = Input::Block(Arc::clone(&file));
+        self.item(Item::Large(Box::new(Large {
+            entry,
+            pieces: receiver,
+            input: Some(input),
+            before: None,
+        })))?;
         let from = self.go_on(begun, &pieces)?;
-        match (parent, changed) {
+        // Somebody may have named a stream as the parent, whose chunks are no blocks.
+        let is_on_grid = self.earlier.parent.grid == grid;
+        match (parent, changed.filter(|_| is_on_grid)) {
             (Some(parent), Some(changed)) => {
                 let changed = with_unusable(&parent, changed)?;
                 let sizes = (size, parent.entry.metadata.size);
@@ -232,8 +241,9 @@ impl Dispatcher<'_> {
         self.statistics.files_new += 1;
         let (mut hints, _) = self.unfinished_images(&entry.path, None);
         hints.extend(self.earlier.parent.find(&entry.path));
+        self.note_lost_parent();
         let mut hints = Hints::of(hints, &self.shared);
-        self.item(Item::Large(Box::new(Large { entry, pieces: receiver, file: None, before: None })))?;
+        self.item(Item::Large(Box::new(Large { entry, pieces: receiver, input: None, before: None })))?;
         let mut received = 0;
         let chunker = crate::chunker::Chunker::new(self.shared.keys.chunk_seed(), self.cut);
         let mut carried: Vec<u8> = Vec::new();

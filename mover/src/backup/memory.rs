@@ -2,7 +2,11 @@
 
 use std::thread;
 
-use crate::{limits, pipeline::packer::TAIL_ROOM, repo::DedupIndex};
+use crate::{
+    limits,
+    pipeline::packer::TAIL_ROOM,
+    repo::{DedupIndex, Join},
+};
 
 /// How the memory is divided. The program itself takes about 20 MiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,8 +35,8 @@ pub(super) struct Memory {
     pub(super) fetch_bytes: u64,
 }
 
-/// Bytes of one row of the index in memory.
-const INDEX_ROW_BYTES: u64 = DedupIndex::ROW_BYTES as u64;
+/// Bytes of one row of the index in memory, with its share of what is joined.
+const INDEX_ROW_BYTES: u64 = (DedupIndex::ROW_BYTES + Join::SHARE_BYTES) as u64;
 /// Bytes of one row that is still to be written: as it is kept, and twice while a segment is made of it.
 const OWN_ROW_BYTES: u64 = 48 + 32 + 18;
 /// Bytes of one entry that is read ahead: name, attributes, and its share of the queue.

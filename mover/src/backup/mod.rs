@@ -28,6 +28,7 @@ mod copied;
 mod dispatch;
 mod earlier;
 mod engine;
+mod extents;
 mod fetch;
 mod hints;
 mod image;
@@ -107,15 +108,9 @@ async fn run_session(
     monitor: Arc<dyn Monitor>,
     cancel: Cancel,
 ) -> Result<BackupReport> {
-    let lineage = session.name().lineage;
-    let parent = match options.parent {
-        ParentChoice::None => None,
-        ParentChoice::Latest => latest(repository, lineage, source_kind(&options.source)).await?,
-        ParentChoice::Session(name) => Some(repository.snapshot(name).await?),
-    };
-    expect(monitor.progress(), &options.source, parent.as_ref());
     monitor.phase("reading what the repository knows");
-    let plan = Plan::new(repository, &options, Arc::clone(session), parent, started).await?;
+    let plan = Plan::new(repository, &options, Arc::clone(session), started).await?;
+    expect(monitor.progress(), &options.source, plan.parent());
     let (repository, handle) = (repository.clone(), tokio::runtime::Handle::current());
     let stop = cancel.clone();
     let noted = Arc::new(Noting { inner: monitor, kept: CollectMonitor::default() });
@@ -150,7 +145,7 @@ async fn finish(
     started: Timestamp,
     paths: &[Vec<u8>],
 ) -> Result<BackupReport> {
-    let Outcome { session, assembled, continued, keys, segment, parent, source, grid } = outcome;
+    let Outcome { session, assembled, continued, keys, segment, join, parent, source, grid } = outcome;
     let problems = Progress::get(&noted.kept.progress().problems);
     let same_tree = parent.as_ref().is_some_and(|parent| parent.root == assembled.root);
     if options.skip_if_unchanged && same_tree && problems == 0 {
@@ -161,7 +156,7 @@ async fn finish(
         return Err(incomplete(problems, noted.kept.problems().first()));
     }
     noted.phase("committing");
-    session.put_segment(&segment).await?;
+    session.put_joined(join, &segment).await?;
     let mut snapshot = Snapshot {
         version: 1,
         session: session.name(),
@@ -210,6 +205,19 @@ fn incomplete(problems: u64, first: Option<&Problem>) -> Error {
 /// Problems that a snapshot lists; its statistics have the number of all.
 const PROBLEMS_RECORDED: usize = 100;
 
+/// What a backup is compared with.
+async fn parent(
+    repository: &Repository,
+    options: &BackupOptions,
+    lineage: LineageId,
+) -> Result<Option<Snapshot>> {
+    match options.parent {
+        ParentChoice::None => Ok(None),
+        ParentChoice::Latest => latest(repository, lineage, source_kind(&options.source)).await,
+        ParentChoice::Session(name) => repository.snapshot(name).await.map(Some),
+    }
+}
+
 /// The newest snapshot of the same kind of source: an image and a file under the same path have nothing in common
 /// but their name.
 async fn latest(repository: &Repository, lineage: LineageId, kind: SourceKind) -> Result<Option<Snapshot>> {
@@ -243,5 +251,9 @@ impl Monitor for Noting {
 
     fn slow_source(&self, path: &[u8], seconds: u64) {
         self.inner.slow_source(path, seconds);
+    }
+
+    fn silent_source(&self, path: &[u8], seconds: u64) {
+        self.inner.silent_source(path, seconds);
     }
 }

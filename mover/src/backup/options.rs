@@ -1,21 +1,19 @@
 //! What a backup is asked to do.
 
-use std::{
-    os::unix::ffi::OsStringExt as _,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{os::unix::ffi::OsStringExt as _, path::PathBuf, time::Duration};
 
 use crate::{
     error::{Error, Result},
     format::{
         frame::Suite,
+        order,
         records::{CopiedFrom, SourceKind},
         session::SessionName,
     },
     limits,
     monitor::unescape_path,
     reader::SnapshotReader,
+    repo::Repository,
     source::{roots::absolute, walk},
 };
 
@@ -40,6 +38,8 @@ pub enum BackupSource {
     },
     /// A snapshot of another repository: what its record says of its making is kept.
     Snapshot {
+        /// The repository that it is in.
+        from: Repository,
         /// Reads it.
         reader: SnapshotReader,
         /// Where it was made.
@@ -123,6 +123,8 @@ pub struct BackupOptions {
     pub strict: bool,
     /// Least time between two checkpoints, from which a retry goes on after a kill.
     pub checkpoint_interval: Duration,
+    /// How long one read of the source may take before the monitor is told that it is given up.
+    pub source_timeout: Duration,
 }
 
 impl BackupOptions {
@@ -144,6 +146,7 @@ impl BackupOptions {
             skip_if_unchanged: false,
             strict: false,
             checkpoint_interval: limits::CHECKPOINT_INTERVAL,
+            source_timeout: limits::SOURCE_TIMEOUT,
         }
     }
 }
@@ -177,7 +180,8 @@ pub(super) fn source_paths(source: &BackupSource) -> Result<Vec<Vec<u8>>> {
         BackupSource::Files(options) => options.roots.iter().map(absolute).collect::<Result<_>>()?,
         BackupSource::Block { path, .. } => vec![absolute(path)?],
         BackupSource::Stdin { name } => {
-            if Path::new(name).file_name().is_none() {
+            let last = name.rsplit('/').next().unwrap_or_default();
+            if !order::is_valid_path(last.as_bytes()) {
                 return Err(Error::invalid(format!("{name:?} is no name to keep a stream under"))
                     .with_hint("give the name of a file, such as shop.sql"));
             }

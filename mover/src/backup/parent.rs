@@ -11,6 +11,7 @@ use std::{
     thread,
 };
 
+use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::vouch::{Vouch, packs_of};
@@ -19,7 +20,7 @@ use crate::{
     error::{Error, Result},
     format::{
         entry::{Content, Entry, Run},
-        frame::{ChunkRef, Frame, FrameKind},
+        frame::{ChunkRef, Frame, FrameKind, FramePlace},
         order,
         page::{Child, Page},
         session::{SessionKeyInfo, SessionName},
@@ -89,16 +90,17 @@ impl PageOpener {
             self.require_chunk(&at_place)?;
         }
         let range = ByteRange::Slice { offset: place.offset.into(), length: place.stored.into() };
-        let mut stored = self.bridge.wait(self.repository.read_pack(place.pack, range))?.to_vec();
         let cipher = self.cipher(place.session)?;
-        let mut plain = Vec::new();
-        codec::open_frame(&cipher, FrameKind::Metadata, &place, &mut stored, &mut plain)?;
-        if self.repository.keys().chunk_id(&plain) != page.id {
-            return Err(Error::corrupt(format!(
-                "the page at {} of pack {} is another",
-                place.offset, place.pack
-            )));
-        }
+        let open = |stored: Bytes| {
+            let mut plain = Vec::new();
+            codec::open_frame(&cipher, FrameKind::Metadata, &place, &mut stored.to_vec(), &mut plain)?;
+            if self.repository.keys().chunk_id(&plain) != page.id {
+                let FramePlace { pack, offset, .. } = place;
+                return Err(Error::corrupt(format!("the page at {offset} of pack {pack} is another")));
+            }
+            Ok(plain)
+        };
+        let plain = self.bridge.wait(self.repository.open_part(place.pack, range, open))?;
         if usable.is_some() {
             self.pages.lock().unwrap_or_else(PoisonError::into_inner).insert(at_place);
         }

@@ -32,6 +32,10 @@ use crate::{
     store::{ByteRange, Decorator, ObjectStore, Put, list_all, mem::MemStore},
 };
 
+mod many;
+mod meanwhile;
+mod times;
+
 /// A store of which the power goes off: after so many packs nothing arrives any more, and all ends with an error or
 /// with a request to stop.
 #[derive(Debug)]

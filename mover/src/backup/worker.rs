@@ -7,7 +7,10 @@ use std::sync::{
 
 use crossbeam_channel::Receiver;
 
-use super::compare::same_contents;
+use super::{
+    compare::same_contents,
+    extents::{Extent, extents_of},
+};
 use crate::{
     cancel::Cancel,
     chunker::{self, Chunker},
@@ -39,8 +42,23 @@ pub(crate) enum BatchItem {
     Done(Entry),
     /// Has its attributes read, and its contents if it is a file: small enough to share a slab with its neighbours.
     Read(Box<Unread>),
+    /// Has its attributes read; its contents are known from an earlier run.
+    Renewed(Box<Renewed>),
     /// Its contents were fetched from the snapshot that is copied.
     Loaded(Box<Loaded>),
+}
+
+impl BatchItem {
+    /// Bytes of its path.
+    pub(crate) fn path_bytes(&self) -> usize {
+        let walked = |walked: &Walked| walked.directory.path().len() + walked.name.len();
+        match self {
+            Self::Done(entry) => entry.path.len(),
+            Self::Read(unread) => walked(&unread.walked),
+            Self::Renewed(renewed) => walked(&renewed.walked),
+            Self::Loaded(loaded) => loaded.entry.path.len(),
+        }
+    }
 }
 
 /// What the walk found and a worker reads.
@@ -51,6 +69,14 @@ pub(crate) struct Unread {
     pub(crate) earlier: Option<Entry>,
     /// What the parent has of a file that looks the same.
     pub(crate) before: Option<Content>,
+}
+
+/// What looks as it did, but for the time of the last change of its attributes.
+pub(crate) struct Renewed {
+    /// What the walk found.
+    pub(crate) walked: Walked,
+    /// Its contents.
+    pub(crate) content: Content,
 }
 
 /// A small file with its contents.
@@ -64,9 +90,6 @@ pub(crate) struct Loaded {
     /// The parent's entry, whose contents may be the same.
     pub(crate) parent: Option<Entry>,
 }
-
-/// A stretch of a small file: `(offset, length, is a hole)`.
-pub(crate) type Extent = (usize, usize, bool);
 
 /// A large thing to read from.
 #[derive(Debug, Clone)]
@@ -82,6 +105,14 @@ impl Input {
         match self {
             Self::File(file) => file.path(),
             Self::Block(block) => block.path(),
+        }
+    }
+
+    /// Whether it is still as it was when it was opened, as far as that can be told.
+    pub(crate) fn is_unchanged(&self) -> Result<bool> {
+        match self {
+            Self::File(file) => file.is_unchanged(),
+            Self::Block(block) => block.is_unchanged(),
         }
     }
 
@@ -196,10 +227,16 @@ impl Worker<'_> {
                     self.context.cancel.check()?;
                     entries.push(self.loaded(*loaded, &mut slab)?);
                 }
+                BatchItem::Renewed(renewed) => {
+                    self.context.cancel.check()?;
+                    let Renewed { walked, content } = *renewed;
+                    entries.push(Entry { content, ..self.attributes(walked) });
+                }
                 BatchItem::Read(unread) => {
                     let Unread { walked, earlier, before } = *unread;
                     self.context.cancel.check()?;
                     let path = walked.path();
+                    self.make_room(&mut slab)?;
                     match self.read(walked, &path, earlier.as_ref(), &mut slab) {
                         Ok(entry) => {
                             if before.is_some_and(|before| same_contents(&before, &entry.content)) {
@@ -218,6 +255,15 @@ impl Worker<'_> {
         Ok(entries)
     }
 
+    /// A batch was gathered by what the walk saw; files that grew since may be more than one slab.
+    fn make_room(&mut self, slab: &mut Vec<u8>) -> Result<()> {
+        if slab.len() >= self.context.slab_bytes {
+            self.framer.flush(slab)?;
+            slab.clear();
+        }
+        Ok(())
+    }
+
     fn leave_out(&self, path: &[u8], error: &Error) {
         self.context.left_out.fetch_add(1, Ordering::Relaxed);
         self.report(path, error);
@@ -225,25 +271,30 @@ impl Worker<'_> {
 
     fn report(&self, path: &[u8], error: &Error) {
         let what = format!("/{}", escape_path(path));
-        self.context.monitor.problem(Problem { what, message: describe(error) });
+        self.context.monitor.problem(Problem { what, message: error.in_one_line() });
     }
 
     fn read(
         &mut self,
-        mut walked: Walked,
+        walked: Walked,
         path: &[u8],
         parent: Option<&Entry>,
         slab: &mut Vec<u8>,
     ) -> Result<Entry, Failure> {
-        if walked.kind == Kind::File {
-            return self.small_file(&walked, path, parent, slab);
+        match walked.kind {
+            Kind::File => self.small_file(&walked, path, parent, slab),
+            _ => Ok(self.attributes(walked)),
         }
-        let reading = self.reader.begin(path);
+    }
+
+    /// Everything of an entry but its contents.
+    fn attributes(&mut self, mut walked: Walked) -> Entry {
+        let path = walked.path();
+        let reading = self.reader.begin(&path);
         let problems = read_attributes(&mut walked);
         drop(reading);
         self.note(problems);
-        let (kind, metadata) = (walked.kind, walked.metadata);
-        Ok(Entry { path: path.to_vec(), kind, metadata, content: Content::default() })
+        Entry { path, kind: walked.kind, metadata: walked.metadata, content: Content::default() }
     }
 
     fn note(&self, problems: Vec<source::Problem>) {
@@ -267,6 +318,7 @@ impl Worker<'_> {
         let start = slab.len();
         // It may have grown since the walk put it among the small ones; what is beyond that is read next time.
         let expected = usize::try_from(metadata.size.min(super::dispatch::SMALL_FILE_BYTES)).unwrap_or(0);
+        debug_assert!(start <= self.context.slab_bytes, "{start} bytes lie before a small file");
         slab.resize(start + expected, 0);
         let read = file.read_at(&mut slab[start..], 0);
         slab.truncate(start + *read.as_ref().unwrap_or(&0));
@@ -418,48 +470,4 @@ fn same_chunk<'r>(parent: &'r [Run], id: &crate::id::ChunkId) -> Option<&'r Chun
         Run::Chunk(chunk) if chunk.id == *id => Some(chunk),
         _ => None,
     })
-}
-
-/// Data and holes of a small file.
-fn extents_of(file: &SourceFile, data: &[u8]) -> Vec<Extent> {
-    let mut pieces = Vec::new();
-    let mut at = 0;
-    for extent in file.extents() {
-        // The file may have changed meanwhile: nothing outside what was read.
-        let clamp = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).clamp(at, data.len());
-        let end = clamp(extent.offset + extent.length);
-        let start = first_nonzero_if_hole(data, at, clamp(extent.offset));
-        if start > at {
-            pieces.push((at, start - at, true));
-        }
-        if end > start {
-            pieces.push((start, end - start, false));
-        }
-        at = end.max(start);
-    }
-    let rest = first_nonzero_if_hole(data, at, data.len());
-    if rest > at {
-        pieces.push((at, rest - at, true));
-    }
-    if rest < data.len() {
-        pieces.push((rest, data.len() - rest, false));
-    }
-    pieces
-}
-
-/// A hole that does hold data by now ends where that begins.
-fn first_nonzero_if_hole(data: &[u8], from: usize, to: usize) -> usize {
-    data[from..to].iter().position(|byte| *byte != 0).map_or(to, |at| from + at)
-}
-
-/// An error with its cause, in one line.
-pub(crate) fn describe(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

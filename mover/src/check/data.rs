@@ -1,7 +1,7 @@
 //! Footers of packs, and the data in them: read in large ranges, many packs at once, opened and compared on all
 //! cores.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use bytes::Bytes;
 use tokio::{
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     cancel::Cancel,
     error::{Error, ErrorKind, Result},
-    format::pack::{Footer, FooterFrame, pack_object},
+    format::pack::{FooterFrame, pack_object},
     id::PackId,
     monitor::{Monitor, Problem, Progress},
     repo::{PackFooter, Repository},
@@ -88,13 +88,17 @@ struct Outcome {
     chunks: u64,
     bytes: u64,
     has_footer: bool,
+    is_read: bool,
     /// What is wrong, with the offset of the frame if it is one.
     problems: Vec<(Option<u32>, String)>,
     /// Sendings that are damaged beside a whole one.
     spoiled: Vec<(String, String)>,
+    /// Snapshots need it, and it is not there any more: a prune may have moved what was in it since it was listed.
+    is_gone: bool,
 }
 
-/// Looks at footers and sizes of these packs, and at the data of those that are to be read.
+/// Looks at footers and sizes of these packs, and at the data of those that are to be read. Answers which of those that
+/// snapshots need have gone since they were listed: nothing was found out about them.
 pub(super) async fn check(
     reading: &Reading,
     packs: &Packs,
@@ -103,42 +107,46 @@ pub(super) async fn check(
     found: (&mut CheckReport, &mut Bad),
     monitor: &Arc<dyn Monitor>,
     cancel: &Cancel,
-) -> Result<()> {
-    let (report, bad) = found;
+) -> Result<Vec<PackId>> {
+    let ((report, bad), mut gone) = (found, Vec::new());
     let parallel = reading.repository.store().capabilities().preferred_parallel_gets;
     let mut running: JoinSet<Result<Outcome>> = JoinSet::new();
     for index in chosen {
         cancel.check()?;
         while running.len() >= parallel.clamp(2, PACKS_AT_ONCE) {
             let Some(done) = running.join_next().await else { break };
-            take(done, report, bad, &**monitor)?;
+            gone.extend(take(done, report, bad, &**monitor)?);
         }
         let pack = packs.all[*index as usize];
         let sendings = packs.sendings(pack.id).to_vec();
-        report.packs_sized += 1;
-        report.packs_read += u64::from(pack.read);
         let (reading, wanted, monitor) = (reading.clone(), Arc::clone(wanted), Arc::clone(monitor));
         let index = *index;
         running.spawn(async move { look_at(&reading, index, pack, &sendings, &wanted, &monitor).await });
     }
     while let Some(done) = running.join_next().await {
-        take(done, report, bad, &**monitor)?;
+        gone.extend(take(done, report, bad, &**monitor)?);
     }
-    Ok(())
+    Ok(gone)
 }
 
+/// Counts what became of a pack; answers which it is if it has gone.
 fn take(
     done: Result<Result<Outcome>, tokio::task::JoinError>,
     report: &mut CheckReport,
     bad: &mut Bad,
     monitor: &dyn Monitor,
-) -> Result<()> {
+) -> Result<Option<PackId>> {
     let done = done.map_err(|error| Error::internal("reading a pack broke").with_source(error))??;
+    if done.is_gone {
+        return Ok(Some(done.pack));
+    }
+    report.packs_sized += 1;
+    report.packs_read += u64::from(done.is_read);
     report.frames += done.frames;
     report.chunks += done.chunks;
     report.bytes_read += done.bytes;
     if !done.has_footer {
-        bad.doubt(done.index);
+        bad.doubt(done.pack);
     }
     for (object, problem) in done.spoiled {
         report.spoiled_copies += 1;
@@ -147,10 +155,10 @@ fn take(
     for (frame, problem) in done.problems {
         report.add_damaged_pack(monitor, done.pack, problem);
         if let Some(offset) = frame {
-            bad.add_frame(done.index, offset);
+            bad.add_frame(done.pack, offset);
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 async fn look_at(
@@ -161,35 +169,83 @@ async fn look_at(
     wanted: &Arc<Wanted>,
     monitor: &Arc<dyn Monitor>,
 ) -> Result<Outcome> {
-    let mut outcome = Outcome { index, pack: pack.id, ..Outcome::default() };
-    let footer = if sendings.is_empty() {
-        match reading.repository.footer(pack.id).await {
-            Err(error) if !pack.needed && error.kind() == ErrorKind::NotFound => {
-                // A prune has deleted it since it was listed.
-                outcome.has_footer = true;
-                None
-            }
-            footer => Some(judge(reading, footer, pack.size).await?),
-        }
-    } else {
-        any_whole(reading, pack, sendings, &mut outcome).await?
+    let mut outcome = Outcome { index, pack: pack.id, is_read: pack.read, ..Outcome::default() };
+    let (mut is_whole, mut damaged) = (false, Vec::new());
+    // A pack that arrived once is asked for under all its names: the listing may be older than another sending.
+    let names: Vec<(Option<u8>, u64)> = match sendings {
+        [] => vec![(None, pack.size)],
+        several => several.iter().map(|(attempt, size)| (Some(*attempt), *size)).collect(),
     };
-    match footer {
-        Some(Ok(footer)) => {
-            outcome.has_footer = true;
-            if pack.read {
-                read(reading, footer, wanted, &mut outcome, monitor).await?;
-            }
+    for (name, size) in names {
+        let footer = match name {
+            None => reading.repository.footer(pack.id).await,
+            Some(attempt) => reading.repository.footer_of_sending(pack.id, attempt).await,
+        };
+        if footer.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+            continue;
         }
-        Some(Err(problem)) => outcome.problems.push((None, problem)),
-        None => {}
+        let attempt = name.unwrap_or_else(|| footer.as_ref().map_or(0, |footer| footer.attempt));
+        let (has_footer, problems) = match judge(reading, footer, size).await? {
+            Err(problem) => (false, vec![(None, problem)]),
+            Ok(_) if is_whole => continue,
+            Ok(found) => {
+                if pack.read {
+                    read(reading, found, wanted, &mut outcome, monitor).await?;
+                }
+                (true, std::mem::take(&mut outcome.problems))
+            }
+        };
+        match problems.is_empty() {
+            true => is_whole = true,
+            false => damaged.push(Damaged { attempt, has_footer, problems }),
+        }
+    }
+    outcome.has_footer = is_whole || damaged.iter().all(|sending| sending.has_footer);
+    if !is_whole {
+        // Without any sending, a prune has deleted it since it was listed.
+        outcome.is_gone = pack.needed && damaged.is_empty();
+        outcome.problems = of_all(&damaged);
+    }
+    if outcome.problems.is_empty() {
+        outcome.spoiled = damaged.into_iter().map(|sending| sending.in_words(pack.id)).collect();
     }
     Ok(outcome)
 }
 
+/// A sending of a pack that is not whole.
+struct Damaged {
+    attempt: u8,
+    has_footer: bool,
+    problems: Vec<(Option<u32>, String)>,
+}
+
+impl Damaged {
+    fn in_words(self, pack: PackId) -> (String, String) {
+        let first = self.problems.into_iter().next().map(|(_, problem)| problem);
+        (pack_object(pack, self.attempt), first.unwrap_or_default())
+    }
+}
+
+/// What is wrong with a pack of which no sending is whole: the frames that are damaged in each. Of a sending without a footer
+/// nobody knows which these are.
+fn of_all(damaged: &[Damaged]) -> Vec<(Option<u32>, String)> {
+    let Some((first, rest)) = damaged.split_first() else { return Vec::new() };
+    if !damaged.iter().all(|sending| sending.has_footer) {
+        return first.problems.iter().map(|(_, problem)| (None, problem.clone())).collect();
+    }
+    let offsets = |sending: &Damaged| sending.problems.iter().map(|(offset, _)| *offset).collect();
+    let rest: Vec<HashSet<Option<u32>>> = rest.iter().map(offsets).collect();
+    let everywhere = |(offset, _): &&(Option<u32>, String)| rest.iter().all(|bad| bad.contains(offset));
+    first.problems.iter().filter(everywhere).cloned().collect()
+}
+
 /// A footer that was opened and speaks of no more than there is; or what is wrong with it.
-async fn judge(reading: &Reading, footer: Result<PackFooter>, size: u64) -> Result<Result<Footer, String>> {
-    let PackFooter { footer, tail_bytes, .. } = match footer {
+async fn judge(
+    reading: &Reading,
+    footer: Result<PackFooter>,
+    size: u64,
+) -> Result<Result<PackFooter, String>> {
+    let found = match footer {
         Ok(footer) => footer,
         // Who holds all keys there are holds every generation that a pack can truly be of.
         Err(error) if error.kind() == ErrorKind::Denied && reading.repository.keys().can_read_data() => {
@@ -198,51 +254,24 @@ async fn judge(reading: &Reading, footer: Result<PackFooter>, size: u64) -> Resu
         }
         Err(error) => return damage(error).map(|error| Err(error.to_string())),
     };
-    let last = footer.frames.last();
+    let last = found.footer.frames.last();
     let end = last.map_or(0, |frame| u64::from(frame.place.offset) + u64::from(frame.place.stored));
-    let needed = end + tail_bytes;
+    let needed = end + found.tail_bytes;
     if needed > size {
         return Ok(Err(format!("it has {size} bytes, its footer speaks of {needed}")));
     }
-    Ok(Ok(footer))
+    Ok(Ok(found))
 }
 
-/// Each sending is judged by itself, and one that is whole is enough.
-async fn any_whole(
-    reading: &Reading,
-    pack: Pack,
-    sendings: &[(u8, u64)],
-    outcome: &mut Outcome,
-) -> Result<Option<Result<Footer, String>>> {
-    let (mut whole, mut spoiled) = (None, Vec::new());
-    for (attempt, size) in sendings {
-        let footer = reading.repository.footer_of_sending(pack.id, *attempt).await;
-        match judge(reading, footer, *size).await? {
-            Ok(_) if *size < pack.size => {
-                spoiled.push((*attempt, format!("it has {size} bytes, another copy has {}", pack.size)));
-            }
-            Ok(footer) => whole = Some(footer),
-            Err(problem) => spoiled.push((*attempt, problem)),
-        }
-    }
-    let named = |(attempt, problem)| (pack_object(pack.id, attempt), problem);
-    Ok(match whole {
-        Some(footer) => {
-            outcome.spoiled.extend(spoiled.into_iter().map(named));
-            Some(Ok(footer))
-        }
-        None => spoiled.into_iter().next().map(|(_, problem)| Err(problem)),
-    })
-}
-
-/// Reads and compares the frames of a pack.
+/// Reads and compares the frames of one sending of a pack.
 async fn read(
     reading: &Reading,
-    footer: Footer,
+    found: PackFooter,
     wanted: &Arc<Wanted>,
     outcome: &mut Outcome,
     monitor: &Arc<dyn Monitor>,
 ) -> Result<()> {
+    let PackFooter { footer, attempt, .. } = found;
     let rows = wanted.of_pack(outcome.index);
     let is_listed = |offset| footer.frames.binary_search_by_key(&offset, |frame| frame.place.offset).is_ok();
     for row in rows.iter().filter(|row| row.is_frame() && !is_listed(row.frame)) {
@@ -264,10 +293,10 @@ async fn read(
             wanted: Arc::clone(wanted),
             ciphers: Arc::clone(&ciphers),
         };
-        let (reading, pack) = (reading.clone(), outcome.pack);
+        let (reading, sending) = (reading.clone(), (outcome.pack, attempt));
         let needed = !rows.is_empty();
         ranges.spawn(async move {
-            let verified = read_range(&reading, pack, needed, job).await;
+            let verified = read_range(&reading, sending, needed, job).await;
             drop(slot);
             verified
         });
@@ -290,6 +319,7 @@ fn add(
     outcome.frames += done.frames;
     outcome.chunks += done.chunks;
     outcome.bytes += done.bytes;
+    outcome.is_gone |= done.is_gone;
     outcome.problems.extend(done.bad.into_iter().map(|(offset, problem)| (Some(offset), problem)));
     Progress::add(&monitor.progress().bytes, done.bytes);
     Progress::add(&monitor.progress().bytes_stored, done.bytes);
@@ -316,15 +346,23 @@ fn split(frames: impl Iterator<Item = FooterFrame>, range_bytes: u64) -> Vec<Vec
     ranges
 }
 
-async fn read_range(reading: &Reading, pack: PackId, needed: bool, job: Job) -> Result<Verified> {
+async fn read_range(
+    reading: &Reading,
+    (pack, attempt): (PackId, u8),
+    needed: bool,
+    job: Job,
+) -> Result<Verified> {
     let (Some(first), Some(last)) = (job.frames.first(), job.frames.last()) else {
         return Ok(Verified::default());
     };
     let offset = u64::from(first.place.offset);
     let length = u64::from(last.place.offset) + u64::from(last.place.stored) - offset;
-    let bytes: Bytes = match reading.repository.read_pack(pack, ByteRange::Slice { offset, length }).await {
+    let range = ByteRange::Slice { offset, length };
+    let bytes: Bytes = match reading.repository.read_sending(pack, attempt, range).await {
         Ok(bytes) => bytes,
-        Err(error) if !needed && error.kind() == ErrorKind::NotFound => return Ok(Verified::default()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Ok(Verified { is_gone: needed, ..Verified::default() });
+        }
         Err(error) => {
             let problem = damage(error)?.to_string();
             let bad = job.frames.iter().map(|frame| (frame.place.offset, problem.clone())).collect();

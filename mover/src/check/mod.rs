@@ -17,9 +17,12 @@ mod verify;
 mod walk;
 mod wanted;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
-pub use report::{CheckReport, DAMAGE_LISTED, Damage, TOUCHED_LISTED, Touched, Verdict};
+pub use report::{CheckReport, DAMAGE_LISTED, Damage, TOUCHED_LISTED, Verdict};
 pub use sample::{Sample, detection, fewer_than};
 
 use self::{data::Reading, packs::Packs, structure::Structure, touched::Bad, walk::Seen, wanted::Wanted};
@@ -29,8 +32,7 @@ use crate::{
     format::{records::Snapshot, session::SessionName},
     id::PackId,
     monitor::{Monitor, Problem, Progress},
-    reader::SnapshotReader,
-    repo::{Repository, SnapshotList},
+    repo::{Repository, SnapshotList, VERIFIED},
 };
 
 /// How thoroughly to look.
@@ -61,8 +63,9 @@ pub struct CheckOptions {
     pub mark: bool,
 }
 
-/// The word of the mark.
-const VERIFIED: &str = "verified";
+/// Listings of packs at most: one, and one more each time that a prune moves what is being looked at. A prune moves a pack
+/// days after it was filled, so even three are rare.
+const LISTINGS: u32 = 8;
 
 /// One check under way.
 struct Check<'a> {
@@ -89,11 +92,13 @@ pub async fn check(
         return Err(Error::denied("these keys do not open data")
             .with_hint("give the password or the secret of the repository, or check without data"));
     }
-    let mut report = CheckReport::default();
+    let (mut report, has_all_keys) = (CheckReport::default(), repository.keys().can_read_data());
     // Snapshots are read before packs are listed: what a backup adds in between is unused, not missing.
     let mut list = repository.snapshots().await?;
-    let packs = Packs::list(repository, &mut report, &*monitor).await?;
-    let snapshots = choose(&mut list, options, &mut report, &*monitor);
+    let (packs, others) = Packs::list(repository).await?;
+    report.packs = packs.all.len() as u64;
+    others.into_iter().for_each(|problem| report.add_unproven(&*monitor, problem));
+    let snapshots = choose(&mut list, options, &mut report, &*monitor, has_all_keys);
     report.snapshots = snapshots.len() as u64;
     let bad = Bad::default();
     if options.only.is_none() {
@@ -106,6 +111,9 @@ pub async fn check(
         check.still_visible().await?;
     }
     check.verdicts().await?;
+    if options.mark {
+        check.unmark(&list).await;
+    }
     if options.mark && options.level == CheckLevel::Data {
         check.mark(&list).await;
     }
@@ -142,6 +150,7 @@ fn choose(
     options: &CheckOptions,
     report: &mut CheckReport,
     monitor: &dyn Monitor,
+    has_all_keys: bool,
 ) -> Vec<Snapshot> {
     let mut snapshots = std::mem::take(&mut list.snapshots);
     if let Some(only) = &options.only {
@@ -149,7 +158,7 @@ fn choose(
         return snapshots;
     }
     for (session, error) in &list.unreadable {
-        if error.kind() == ErrorKind::Denied {
+        if error.kind() == ErrorKind::Denied && !has_all_keys {
             // Of another source or generation than these keys are for: nothing is said of it.
             let what = format!("snapshot {}", session.nonce.short());
             monitor.problem(Problem { what, message: error.in_one_line() });
@@ -163,31 +172,56 @@ fn choose(
 }
 
 impl Check<'_> {
-    /// Structure, then what the level adds.
+    /// Looks at everything, and once more for what a prune has moved meanwhile.
     async fn look(&mut self) -> Result<()> {
-        // A share of a few packs cannot be drawn before it is known which packs are needed.
-        if self.options.level == CheckLevel::Data {
-            self.packs.all.iter_mut().for_each(|pack| pack.read = true);
+        for _ in 0..LISTINGS {
+            self.look_at_listed().await?;
+            if !self.packs.have_gone() {
+                if let Some(sample) = self.report.sample.as_mut().filter(|_| self.report.damages > 0) {
+                    (sample.fewer_than_95, sample.fewer_than_99) = (None, None);
+                }
+                return Ok(());
+            }
+            // What is gone may have been forgotten, or been moved by somebody whose keys these are not.
+            self.still_visible().await?;
+            self.repository.check_keys_unchanged().await?;
+            let (packs, _) = Packs::list(self.repository).await?;
+            let earlier = std::mem::replace(&mut self.packs, packs);
+            self.packs.follow(earlier);
         }
+        Err(Error::conflict("packs were moved again and again while they were checked")
+            .with_hint("run the check again when no prune is at work"))
+    }
+
+    /// Structure, then what the level adds, of the packs of one listing.
+    async fn look_at_listed(&mut self) -> Result<()> {
+        let level = self.options.level;
+        let draws = matches!(level, CheckLevel::Sample(_)) && !self.packs.is_later();
+        // A share of a few packs cannot be drawn before it is known which packs are needed.
+        if matches!(level, CheckLevel::Data | CheckLevel::Sample(_)) && !draws {
+            self.packs.all.iter_mut().for_each(|pack| pack.read = !pack.looked_at);
+        }
+        self.report.pages = 0;
         let all = 0..u32::try_from(self.packs.all.len()).unwrap_or(u32::MAX);
         let rows = self.rows();
         let mut wanted = Wanted::new(all.clone(), rows);
         self.walk(&mut wanted, true).await?;
-        if self.options.level == CheckLevel::Structure {
+        if level == CheckLevel::Structure {
             return Ok(());
         }
         self.monitor.phase("packs");
-        let chosen = self.options.only.is_some();
-        if let CheckLevel::Sample(percent) = self.options.level {
+        if let CheckLevel::Sample(percent) = level
+            && draws
+        {
             self.draw(percent);
         }
+        let chosen = self.only_needed();
         let is_read = |pack: &packs::Pack| pack.read && (pack.needed || !chosen);
         let total = self.packs.all.iter().filter(|pack| is_read(pack)).map(|pack| pack.size).sum();
         Progress::add(&self.monitor.progress().bytes_expected, total);
         let reading =
             Reading::new(self.repository, self.options.threads, self.options.memory_bytes / 4, chosen)?;
-        let complete = self.options.level == CheckLevel::Data && wanted.left_out == 0;
-        if complete || self.options.level == CheckLevel::Sizes {
+        if !draws && wanted.left_out == 0 {
             return self.span(&reading, wanted, all).await;
         }
         drop(wanted);
@@ -197,10 +231,12 @@ impl Check<'_> {
             self.report.chunks_by_seal += wanted.left_out;
             self.span(&reading, wanted, span).await?;
         }
-        if let Some(sample) = self.report.sample.as_mut().filter(|_| self.report.damages > 0) {
-            (sample.fewer_than_95, sample.fewer_than_99) = (None, None);
-        }
         Ok(())
+    }
+
+    /// Whether packs are looked at only if a snapshot needs them: what was added since the first listing need not be.
+    fn only_needed(&self) -> bool {
+        self.options.only.is_some() || self.packs.is_later()
     }
 
     /// Rows of what snapshots name that fit into a quarter of the memory.
@@ -217,7 +253,10 @@ impl Check<'_> {
             packs: &mut self.packs,
             seen: Seen::within(self.options.memory_bytes / 8),
             wanted,
-            report: first.then_some((&mut self.report, &**self.monitor)),
+            report: &mut self.report,
+            bad: &mut self.bad,
+            monitor: &**self.monitor,
+            is_first: first,
             last_misfit: None,
             last_frame: None,
         };
@@ -242,10 +281,25 @@ impl Check<'_> {
 
     /// Footers and data of a span of packs.
     async fn span(&mut self, reading: &Reading, wanted: Wanted, span: std::ops::Range<u32>) -> Result<()> {
-        let needed = |index: &u32| self.packs.all.get(*index as usize).is_some_and(|pack| pack.needed);
-        let chosen: Vec<u32> = span.filter(|index| self.options.only.is_none() || needed(index)).collect();
-        let found = (&mut self.report, &mut self.bad);
-        data::check(reading, &self.packs, &chosen, &Arc::new(wanted), found, self.monitor, self.cancel).await
+        let only_needed = self.only_needed();
+        let is_chosen = |pack: &packs::Pack| !pack.looked_at && (pack.needed || !only_needed);
+        let chosen: Vec<u32> =
+            span.filter(|index| self.packs.all.get(*index as usize).is_some_and(is_chosen)).collect();
+        let (found, wanted) = ((&mut self.report, &mut self.bad), Arc::new(wanted));
+        let gone =
+            data::check(reading, &self.packs, &chosen, &wanted, found, self.monitor, self.cancel).await?;
+        let away: HashSet<PackId> = gone.iter().copied().collect();
+        for index in chosen {
+            let pack = &mut self.packs.all[index as usize];
+            pack.looked_at = !away.contains(&pack.id);
+        }
+        for pack in gone {
+            if self.packs.miss(pack) {
+                self.bad.lose(pack);
+                self.report.add_damaged_pack(&**self.monitor, pack, "it is listed, and not there".to_owned());
+            }
+        }
+        Ok(())
     }
 
     /// Fails if a snapshot was forgotten meanwhile: a prune may have freed what seemed to be missing.
@@ -254,11 +308,7 @@ impl Check<'_> {
         let gone = self.snapshots.iter().find(|snapshot| !visible.contains(&snapshot.session));
         match gone {
             None => Ok(()),
-            Some(snapshot) => {
-                let id = snapshot.session.nonce.short();
-                Err(Error::conflict(format!("snapshot {id} was forgotten while it was checked"))
-                    .with_hint("run the check again"))
-            }
+            Some(snapshot) => Err(structure::forgotten(snapshot.session)),
         }
     }
 
@@ -269,14 +319,15 @@ impl Check<'_> {
         let mut look = touched::Look {
             packs: &self.packs,
             bad: &self.bad,
-            read_doubtful: self.options.level == CheckLevel::Data,
+            read_doubtful: matches!(self.options.level, CheckLevel::Data | CheckLevel::Sample(_)),
             clean: Seen::within(self.options.memory_bytes / 8),
+            monitor: &**self.monitor,
             cancel: self.cancel,
         };
         for snapshot in &self.snapshots {
             self.cancel.check()?;
             let verdict = if damaged {
-                let reader = SnapshotReader::of(self.repository, snapshot.session).await?;
+                let reader = structure::open(self.repository, snapshot.session).await?;
                 look.snapshot(&reader, &mut self.report).await?
             } else {
                 Verdict::new(snapshot)
@@ -307,6 +358,17 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// Retention keeps the last verified snapshot whatever its age: that must be one that restores.
+    async fn unmark(&mut self, list: &SnapshotList) {
+        let marked = self.report.damaged.iter().filter(|session| list.is_marked(**session, VERIFIED));
+        for session in marked.copied() {
+            if let Err(error) = self.repository.unmark_snapshot(session, VERIFIED).await {
+                let what = format!("snapshot {}", session.nonce.short());
+                self.report.unmark_problem.get_or_insert(error.context(what).in_one_line());
+            }
+        }
+    }
+
     /// Marks what is whole as verified, once. That it cannot be marked (these keys may not, the store refuses) does
     /// not make the check fail.
     async fn mark(&mut self, list: &SnapshotList) {
@@ -316,7 +378,7 @@ impl Check<'_> {
         }
         for verdict in self.report.verdicts.iter_mut().filter(|verdict| verdict.whole) {
             let session = verdict.session;
-            if list.marks.iter().any(|mark| mark.session == session && mark.word == VERIFIED) {
+            if list.is_marked(session, VERIFIED) {
                 continue;
             }
             if let Err(error) = self.repository.mark_snapshot(session, VERIFIED).await {
@@ -325,11 +387,6 @@ impl Check<'_> {
             }
             verdict.marked_verified = true;
             self.report.marked += 1;
-        }
-        if self.report.marked > 0
-            && let Err(error) = self.repository.store().flush().await
-        {
-            self.report.mark_problem = Some(error.in_one_line());
         }
     }
 }

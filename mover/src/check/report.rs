@@ -1,6 +1,6 @@
 //! What a check found: damaged objects with the snapshots and files that they touch, and a verdict on each snapshot.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use jiff::Timestamp;
 
@@ -8,13 +8,16 @@ use super::{packs::name, sample::Sample};
 use crate::{
     format::{records::Snapshot, session::SessionName},
     id::PackId,
-    monitor::{Monitor, Problem, escape_path},
+    monitor::{Monitor, Problem, Touched, escape_path},
 };
 
 /// Damaged objects that are listed; the rest is counted.
 pub const DAMAGE_LISTED: usize = 1000;
 /// Paths that are listed for one damaged object, and snapshots; the rest is counted.
 pub const TOUCHED_LISTED: usize = 20;
+
+#[cfg(test)]
+mod tests;
 
 /// An object that is not as it must be.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -35,18 +38,6 @@ pub struct Damage {
     pub files: Vec<Touched>,
     #[serde(skip)]
     last_touched: Option<String>,
-}
-
-/// A path that cannot be restored whole.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Touched {
-    /// The snapshot.
-    pub snapshot: String,
-    /// The path in it. Of entries whose names cannot be read, the first.
-    pub path: String,
-    /// The last of them, where names cannot be read.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub to: Option<String>,
 }
 
 /// What is known of one snapshot.
@@ -120,6 +111,9 @@ pub struct CheckReport {
     /// Why no snapshot could be marked, or not all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mark_problem: Option<String>,
+    /// Why a snapshot that is damaged is still marked as verified: the first one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unmark_problem: Option<String>,
     /// Damaged packs that no later backup relies on, noted by this check.
     pub noted: u64,
     /// Why they could not be noted.
@@ -131,6 +125,9 @@ pub struct CheckReport {
     /// Where in the list an object is.
     #[serde(skip)]
     known: HashMap<String, usize>,
+    /// Digests of the damaged objects that are not in the list, so that each is counted once: 16 bytes of each.
+    #[serde(skip)]
+    unlisted: HashSet<[u8; 16]>,
 }
 
 impl CheckReport {
@@ -154,6 +151,10 @@ impl CheckReport {
             self.damage[*index].problems += 1;
             return;
         }
+        if self.damage.len() >= DAMAGE_LISTED && !self.unlisted.insert(digest(&object)) {
+            return;
+        }
+        monitor.damaged(&object, &problem);
         monitor.problem(Problem { what: object.clone(), message: problem.clone() });
         self.damages += 1;
         if self.damage.len() < DAMAGE_LISTED {
@@ -164,7 +165,17 @@ impl CheckReport {
 
     /// An entry, or `count` entries of which the first and the last name are known, do not restore because of this
     /// object.
-    pub(super) fn touch(&mut self, object: &str, snapshot: &str, paths: (&[u8], Option<&[u8]>), count: u64) {
+    pub(super) fn touch(
+        &mut self,
+        monitor: &dyn Monitor,
+        object: &str,
+        snapshot: &str,
+        paths: (&[u8], Option<&[u8]>),
+        count: u64,
+    ) {
+        let (path, to) = (escape_path(paths.0), paths.1.map(escape_path));
+        let touched = Touched { snapshot: snapshot.to_owned(), path, to };
+        monitor.touched(object, &touched, count);
         let Some(index) = self.known.get(object) else { return };
         let damage = &mut self.damage[*index];
         // Snapshots are looked at one after the other.
@@ -177,10 +188,15 @@ impl CheckReport {
         }
         damage.files_touched += count;
         if damage.files.len() < TOUCHED_LISTED {
-            let (path, to) = (escape_path(paths.0), paths.1.map(escape_path));
-            damage.files.push(Touched { snapshot: snapshot.to_owned(), path, to });
+            damage.files.push(touched);
         }
     }
+}
+
+fn digest(object: &str) -> [u8; 16] {
+    let mut digest = [0; 16];
+    digest.copy_from_slice(&blake3::hash(object.as_bytes()).as_bytes()[..16]);
+    digest
 }
 
 impl Verdict {

@@ -6,12 +6,12 @@ use crate::{
     clock::World,
     format::{frame::ChunkRef, page::Page},
     monitor::CollectMonitor,
-    reader::testing::noise,
+    reader::{SnapshotReader, testing::noise},
     repo::{CreateOptions, Unlock},
     restore::{RestoreOptions, restore},
     secret::Key,
     source::walk::WalkOptions,
-    store::FsStore,
+    store::{Decorator, FsStore, ObjectStore},
 };
 
 async fn create(folder: &Path) -> Repository {
@@ -212,6 +212,54 @@ async fn a_filter_reads_only_what_is_needed() {
     assert_eq!(report.marked, 0, "it has its mark already");
 }
 
+/// A store that keeps the marks of one snapshot.
+#[derive(Debug)]
+struct Keeps {
+    inner: Arc<dyn ObjectStore>,
+    marks_of: SessionName,
+}
+
+#[async_trait::async_trait]
+impl Decorator for Keeps {
+    fn inner(&self) -> &dyn ObjectStore {
+        &*self.inner
+    }
+
+    async fn delete(&self, name: &str) -> Result<bool> {
+        if name.starts_with(&format!("marks/{}.", self.marks_of)) {
+            return Err(Error::denied("this one stays"));
+        }
+        self.inner.delete(name).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mark_that_cannot_be_taken_off_is_named_and_the_others_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let (repository, [first, second]) = twice(folder.path()).await;
+    let marking = CheckOptions { mark: true, ..options(CheckLevel::Data) };
+    let report = look_with(&repository, &marking).await;
+    assert_eq!((report.marked, report.mark_problem, report.unmark_problem), (2, None, None));
+    let packs = crate::store::list_all(repository.store().as_ref(), "packs/").await.unwrap();
+    packs
+        .iter()
+        .for_each(|pack| std::fs::remove_file(folder.path().join("repository").join(&pack.name)).unwrap());
+    for marks_of in [first, second] {
+        for session in [first, second] {
+            repository.mark_snapshot(session, VERIFIED).await.unwrap();
+        }
+        let store = Arc::new(Keeps { inner: Arc::clone(repository.store()), marks_of });
+        let unlock = Unlock::Secret(Key::new([5; 32]));
+        let kept = Repository::open(store, World::system(), &unlock).await.unwrap();
+        let report = look_with(&kept, &marking).await;
+        let problem = report.unmark_problem.as_deref().unwrap_or_default();
+        assert!(problem.contains(&marks_of.nonce.short()) && problem.contains("this one stays"), "{problem}");
+        let left: BTreeSet<_> =
+            repository.snapshots().await.unwrap().marks.into_iter().map(|mark| mark.session).collect();
+        assert_eq!(left, BTreeSet::from([marks_of]));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn little_memory_means_more_passes_and_the_same_chunks() {
     let folder = tempfile::tempdir().unwrap();
@@ -240,7 +288,8 @@ async fn a_forgotten_page_memory_costs_time_only() {
     let folder = tempfile::tempdir().unwrap();
     let (repository, _) = twice(folder.path()).await;
     let usual = look(&repository, CheckLevel::Structure).await;
-    let tight = CheckOptions { memory_bytes: 1000, ..options(CheckLevel::Structure) };
+    // An eighth of it remembers one page: the first root, and none of the leaves that both trees share.
+    let tight = CheckOptions { memory_bytes: 400, ..options(CheckLevel::Structure) };
     let tight = look_with(&repository, &tight).await;
     assert!(tight.pages > usual.pages && tight.is_clean(), "{tight:?}");
 }

@@ -18,6 +18,7 @@ use crate::{
         page::{Child, Page},
     },
     id::PackId,
+    monitor::Monitor,
     reader::SnapshotReader,
 };
 
@@ -29,14 +30,17 @@ const LEAVES_AT_ONCE: usize = 8;
 /// What cannot be read, besides what is missing or too short.
 #[derive(Debug, Default)]
 pub(super) struct Bad {
-    /// By place in the list of packs: offsets of damaged frames; none means all of them.
-    frames: HashMap<u32, Option<HashSet<u32>>>,
+    /// Offsets of damaged frames; none means all of them.
+    frames: HashMap<PackId, Option<HashSet<u32>>>,
     /// Packs without a readable footer: their frames were not looked at.
-    doubtful: HashSet<u32>,
+    doubtful: HashSet<PackId>,
+    /// Pages that could not be read when the trees were walked: what is below them was not looked at, whatever a further
+    /// look says.
+    pages: HashSet<[u8; 16]>,
 }
 
 impl Bad {
-    pub(super) fn add_frame(&mut self, pack: u32, offset: u32) {
+    pub(super) fn add_frame(&mut self, pack: PackId, offset: u32) {
         let known = self.frames.entry(pack).or_insert_with(|| Some(HashSet::new()));
         if let Some(frames) = known {
             frames.insert(offset);
@@ -46,7 +50,20 @@ impl Bad {
         }
     }
 
-    pub(super) fn doubt(&mut self, pack: u32) {
+    /// Nothing of this pack can be read.
+    pub(super) fn lose(&mut self, pack: PackId) {
+        self.frames.insert(pack, None);
+    }
+
+    pub(super) fn add_page(&mut self, page: &ChunkRef) {
+        self.pages.insert(walk::key(page));
+    }
+
+    fn has_page(&self, page: &ChunkRef) -> bool {
+        !self.pages.is_empty() && self.pages.contains(&walk::key(page))
+    }
+
+    pub(super) fn doubt(&mut self, pack: PackId) {
         self.doubtful.insert(pack);
     }
 }
@@ -59,6 +76,7 @@ pub(super) struct Look<'a> {
     pub read_doubtful: bool,
     /// Leaves and pages of runs with nothing wrong in them or below them.
     pub clean: Seen,
+    pub monitor: &'a dyn Monitor,
     pub cancel: &'a Cancel,
 }
 
@@ -109,6 +127,7 @@ impl Look<'_> {
             let wanted = batch.iter().map(|next| (level(next), next.page.clone())).collect();
             for (next, (_, _, page)) in batch.iter().zip(walk::open(reader, wanted).await?) {
                 match page {
+                    Ok(_) if self.bad.has_page(&next.page) => self.lost(next, report, &mut verdict),
                     Ok(Page::Leaf(entries)) => {
                         self.leaf(reader, &next.page, &entries, report, &mut verdict).await?
                     }
@@ -135,7 +154,7 @@ impl Look<'_> {
             let object = name(self.packs.locate(place).pack);
             let paths = page.above.as_ref().map(|above| (above.first.as_slice(), above.last.as_slice()));
             let (first, last) = paths.unwrap_or_default();
-            report.touch(&object, &verdict.snapshot, (first, Some(last)), entries);
+            report.touch(self.monitor, &object, &verdict.snapshot, (first, Some(last)), entries);
         }
     }
 
@@ -163,7 +182,8 @@ impl Look<'_> {
             verdict.entries_damaged += 1;
             report.affected_files += 1;
             for object in objects {
-                report.touch(&name(object), &verdict.snapshot, (&entry.path, None), 1);
+                let paths = (entry.path.as_slice(), None);
+                report.touch(self.monitor, &name(object), &verdict.snapshot, paths, 1);
             }
         }
         if clean {
@@ -202,6 +222,9 @@ impl Look<'_> {
         objects: &mut Vec<PackId>,
     ) -> Result<()> {
         match (level, opened) {
+            _ if self.bad.has_page(&page) => {
+                objects.extend(page.frame.place().map(|place| self.packs.locate(place).pack));
+            }
             (_, Ok(Page::Runs(runs))) => {
                 let found = self.runs(reader, &runs).await?;
                 if found.is_empty() {
@@ -244,13 +267,15 @@ impl Look<'_> {
         chunk: &ChunkRef,
         at: super::packs::Located,
     ) -> Result<bool> {
-        let Some(index) = at.index else { return Ok(true) };
-        match self.bad.frames.get(&index) {
+        if at.index.is_none() {
+            return Ok(true);
+        }
+        match self.bad.frames.get(&at.pack) {
             Some(None) => return Ok(true),
             Some(Some(frames)) if frames.contains(&at.offset) => return Ok(true),
             _ => {}
         }
-        if !self.read_doubtful || !self.bad.doubtful.contains(&index) {
+        if !self.read_doubtful || !self.bad.doubtful.contains(&at.pack) {
             return Ok(false);
         }
         match reader.chunk(chunk).await {

@@ -38,6 +38,8 @@ pub(super) struct Verified {
     pub bytes: u64,
     /// Frames that are damaged, by offset, with the reason.
     pub bad: Vec<(u32, String)>,
+    /// The pack is not there any more, and snapshots need it.
+    pub is_gone: bool,
 }
 
 /// By session, and whether it is for data.

@@ -69,7 +69,7 @@ impl Seen {
 }
 
 /// A page is known by its id and by its place: a second copy may be damaged where the first is whole.
-fn key(page: &ChunkRef) -> [u8; 16] {
+pub(super) fn key(page: &ChunkRef) -> [u8; 16] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&page.id.0);
     if let Some(place) = page.frame.place() {
@@ -162,13 +162,9 @@ pub(super) async fn open(reader: &SnapshotReader, batch: Vec<(Level, ChunkRef)>)
 /// An error that speaks of damage; others (no answer, no permission) end the check, because they say nothing of what is
 /// stored. In a repository whose `format` is known there is nothing newer: what claims to be was changed.
 pub(super) fn damage(error: Error) -> Result<Error> {
-    let broken_disk = std::error::Error::source(&error)
-        .and_then(|source| source.downcast_ref::<std::io::Error>())
-        .and_then(std::io::Error::raw_os_error)
-        == Some(rustix::io::Errno::IO.raw_os_error());
     match error.kind() {
         ErrorKind::NotFound | ErrorKind::Corrupt => Ok(error),
-        _ if broken_disk || is_newer(&error) => Ok(error),
+        _ if error.is_of_broken_disk() || is_newer(&error) => Ok(error),
         _ => Err(error),
     }
 }

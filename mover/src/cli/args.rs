@@ -33,6 +33,7 @@ Examples:
 Exit codes:
   0 done          2 invalid usage   3 done in part        10 not found   11 conflict
   12 unavailable  13 denied         14 damaged            15 no space left
+  16 not done, for not all could be read (--strict)
   70 internal error                 130 stopped           1 anything else
 
 Each verb teaches itself: carrack backup --help";

@@ -271,8 +271,9 @@ fn checked_endpoint(endpoint: String) -> Result<String> {
     if endpoint.starts_with("https://") || endpoint.starts_with("http://") {
         return Ok(endpoint);
     }
-    Err(Error::invalid(format!("endpoint {endpoint:?} is not a URL"))
-        .with_hint(format!("write it with its scheme: https://{endpoint}")))
+    // Not repeated in the message: it may hold a password.
+    Err(Error::invalid("the endpoint is not of the form http://host:port or https://host:port")
+        .with_hint("write it with its scheme; credentials come from the environment or a profile"))
 }
 
 fn encryption(text: Option<&str>) -> Result<ServerSideEncryption> {

@@ -12,11 +12,25 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use carrack_mover::{
     error::{Error, Result},
+    repo::Repository,
     store::{ByteRange, Decorator, ObjectStore, Put},
 };
 
+use super::{context::Context, engine};
+
 #[cfg(test)]
 mod tests;
+
+/// Opens the repository that the options name; for a dry run over such a store, so that everything is tried as it
+/// would be done.
+pub(crate) async fn open(context: &Context, dry_run: bool) -> Result<Repository> {
+    if !dry_run {
+        return engine::open(context).await;
+    }
+    let config = context.config()?;
+    let store = DryRunStore::over(engine::store(&config).await?);
+    engine::open_place(context, store, &config.place).await
+}
 
 #[derive(Debug)]
 pub(crate) struct DryRunStore {

@@ -26,7 +26,10 @@ const FORMAT_OBJECT: &str = "format";
 
 /// Opens the store of the repository that the options name.
 pub(crate) async fn store(config: &Config) -> Result<Arc<dyn ObjectStore>> {
-    open_url(&config.place.url, &config.store).await
+    let store = open_url(&config.place.url, &config.store).await?;
+    #[cfg(debug_assertions)]
+    let store = super::defect::over(store);
+    Ok(store)
 }
 
 /// Opens the repository that the options name.

@@ -33,25 +33,25 @@ pub(crate) const DAMAGED: u8 = 14;
 pub(crate) const INTERNAL: u8 = 70;
 pub(crate) const STOPPED: u8 = 130;
 
-/// What is done when the program ends at once; it is told the exit code and why.
-type LastAct = Box<dyn FnOnce(u8, &str) + Send>;
+/// What is done when the program ends at once; it is told why.
+type LastAct = Box<dyn FnOnce(&Error) + Send>;
 
 static LAST_ACT: Mutex<Option<LastAct>> = Mutex::new(None);
 
 /// Keeps what must be done even when there is no time: a directory that is mounted would be dead afterwards, and who
 /// waits for the result of a job would get none.
-pub(crate) fn before_ending_at_once(act: impl FnOnce(u8, &str) + Send + 'static) {
+pub(crate) fn before_ending_at_once(act: impl FnOnce(&Error) + Send + 'static) {
     *LAST_ACT.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(act));
 }
 
-/// Ends the program without waiting for its threads.
-pub(crate) fn at_once(code: u8, why: &str) -> ! {
+/// Ends the program without waiting for its threads, with the code of the error.
+pub(crate) fn at_once(error: &Error) -> ! {
     // Whoever holds it is ending the program too.
     let act = LAST_ACT.try_lock().ok().and_then(|mut act| act.take());
     if let Some(act) = act {
-        act(code, why);
+        act(error);
     }
-    std::process::exit(i32::from(code));
+    std::process::exit(i32::from(code(error)));
 }
 
 /// How a verb ended that did not fail.

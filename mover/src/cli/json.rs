@@ -4,7 +4,10 @@
 
 use std::error::Error as _;
 
-use carrack_mover::{error::Error, monitor::Wait};
+use carrack_mover::{
+    error::Error,
+    monitor::{Touched, Wait},
+};
 use serde::Serialize;
 
 use super::exit;
@@ -29,6 +32,22 @@ pub(crate) fn line(message: &impl Serialize) -> String {
 pub(crate) struct WouldDelete<'a> {
     /// Path below the target.
     pub(crate) item: &'a str,
+}
+
+/// Body of `found`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Found<'a> {
+    pub(crate) object: &'a str,
+    pub(crate) problem: &'a str,
+}
+
+/// Body of `touched`.
+#[derive(Debug, Serialize)]
+pub(crate) struct OneTouched<'a> {
+    pub(crate) object: &'a str,
+    pub(crate) entries: u64,
+    #[serde(flatten)]
+    pub(crate) touched: &'a Touched,
 }
 
 /// Body of `status`.

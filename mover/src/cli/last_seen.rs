@@ -55,26 +55,32 @@ impl LastSeen {
     /// source. Forgetting by rules leaves the newest; so these were given up by name, or the store is an old state of
     /// itself.
     pub(crate) async fn missing(&self, repository: &Repository) -> Result<Vec<Seen>> {
-        if self.newest.is_empty() {
-            return Ok(Vec::new());
-        }
-        let visible: BTreeSet<SessionName> = repository.visible("b").await?.into_iter().collect();
+        let Some(prefix) = self.common_prefix() else { return Ok(Vec::new()) };
+        let visible: BTreeSet<SessionName> = repository.visible(&prefix).await?.into_iter().collect();
         let mut missing = Vec::new();
         for seen in self.newest.values().filter(|seen| !visible.contains(&seen.session)) {
             if repository.is_forgotten(seen.session).await? {
                 continue;
             }
             let mut newer = false;
-            for name in visible.iter().filter(|name| name.lineage == seen.session.lineage) {
+            for name in repository.visible(&format!("b{}", seen.session.lineage)).await? {
                 // One that cannot be read is named elsewhere, and proves nothing here.
                 newer |=
-                    repository.snapshot(*name).await.is_ok_and(|snapshot| snapshot.started >= seen.started);
+                    repository.snapshot(name).await.is_ok_and(|snapshot| snapshot.started >= seen.started);
             }
             if !newer {
                 missing.push(*seen);
             }
         }
         Ok(missing)
+    }
+
+    /// What the names of all that were seen begin with: most hosts know of one source, and need no others listed.
+    fn common_prefix(&self) -> Option<String> {
+        let (first, last) = (self.newest.values().next()?, self.newest.values().next_back()?);
+        let (first, last) = (first.session.to_string(), last.session.to_string());
+        let same = first.bytes().zip(last.bytes()).take_while(|(one, other)| one == other).count();
+        Some(first[..same].to_owned())
     }
 
     /// Keeps the newer of what was known and what is there now.
@@ -150,4 +156,31 @@ pub(crate) async fn refuse_missing(repository: &Repository, memory: &mut LastSee
     Err(Error::conflict(format!("{what}{others} {message}")).with_hint(
         "see carrack snapshots, and who can write to the store; if all is well, run the same command again",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use carrack_mover::{format::session::SessionKind, id::SessionNonce};
+
+    use super::*;
+
+    #[test]
+    fn no_more_is_listed_than_names_that_begin_as_what_was_seen() {
+        let seen = |lineage| Seen {
+            session: SessionName {
+                kind: SessionKind::Backup,
+                lineage: LineageId(lineage),
+                nonce: SessionNonce([7; 16]),
+            },
+            started: Timestamp::UNIX_EPOCH,
+        };
+        let mut last_seen = LastSeen { file: None, newest: BTreeMap::new() };
+        assert_eq!(last_seen.common_prefix(), None);
+        last_seen.see([seen([0x12; 8])]);
+        assert_eq!(last_seen.common_prefix(), Some(seen([0x12; 8]).session.to_string()));
+        last_seen.see([seen([0x12, 0x34, 0, 0, 0, 0, 0, 0])]);
+        assert_eq!(last_seen.common_prefix().as_deref(), Some("b12"));
+        last_seen.see([seen([0xff; 8])]);
+        assert_eq!(last_seen.common_prefix().as_deref(), Some("b"));
+    }
 }

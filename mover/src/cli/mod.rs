@@ -16,6 +16,8 @@ mod args;
 mod commands;
 mod config;
 mod context;
+#[cfg(debug_assertions)]
+mod defect;
 mod dry_run;
 mod engine;
 mod exit;

@@ -15,6 +15,7 @@ use carrack_mover::{
     monitor::{Wait, WaitMonitor},
 };
 use indicatif::ProgressBar;
+use rustix::fs::FileType;
 use serde::Serialize;
 
 use super::{
@@ -74,6 +75,21 @@ impl Output {
 
     pub(crate) fn is_quiet(&self) -> bool {
         self.quiet
+    }
+
+    /// For what has no messages: a program that asked for them must not take text for one.
+    pub(crate) fn refuse_json(&self, what: &str) -> Result<()> {
+        if self.json {
+            let said = format!("{what}: there are no messages of them, so --json means nothing here");
+            return Err(Error::invalid(said).with_hint("leave --json out"));
+        }
+        Ok(())
+    }
+
+    /// Whether also what others count beyond a bound is wanted, one by one: by programs, but not in the messages of
+    /// a job, which are somebody's log, and by people who asked for more.
+    pub(crate) fn tells_all(&self) -> bool {
+        self.verbose > 0 || (self.json && self.record.is_none())
     }
 
     /// Whether a progress bar can be drawn.
@@ -227,10 +243,18 @@ impl WaitMonitor for Output {
     }
 }
 
-/// An error of standard output; a closed pipe is told apart.
+/// An error of standard output; a closed pipe, and a terminal that is gone, are told apart.
 pub(crate) fn output_error(error: io::Error) -> Error {
-    if error.kind() == ErrorKind::BrokenPipe {
+    if error.kind() == ErrorKind::BrokenPipe || is_terminal_gone(&error) {
         return Error::unavailable("standard output is closed").with_source(OutputClosed);
     }
     Error::io(error, "standard output cannot be written")
+}
+
+/// The same error of a file is one of its disk.
+fn is_terminal_gone(error: &io::Error) -> bool {
+    let is_device =
+        |stat: rustix::fs::Stat| FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+        && rustix::fs::fstat(io::stdout()).is_ok_and(is_device)
 }

@@ -2,6 +2,8 @@
 
 use std::{backtrace::Backtrace, io::Write as _, panic::PanicHookInfo};
 
+use carrack_mover::error::Error;
+
 use super::exit;
 
 /// From now on, a panic in any thread prints a report and ends the program. Ending at once is safe: a snapshot
@@ -10,7 +12,7 @@ pub(crate) fn install() {
     std::panic::set_hook(Box::new(|info| {
         let text = report(info);
         drop(std::io::stderr().lock().write_all(text.as_bytes()));
-        exit::at_once(exit::INTERNAL, &in_short(info));
+        exit::at_once(&Error::internal(in_short(info)));
     }));
 }
 

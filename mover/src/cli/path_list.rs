@@ -54,15 +54,22 @@ pub(crate) fn expanded(list: &Path) -> Result<Listed> {
 }
 
 fn lines(list: &Path) -> Result<Vec<Vec<u8>>> {
-    let named = |error| Error::io(error, format!("list of paths {} cannot be read", list.display()));
-    let input: Box<dyn io::Read> = if list == Path::new("-") {
-        Box::new(io::stdin().lock())
-    } else {
-        Box::new(std::fs::File::open(list).map_err(named)?)
-    };
+    if list == Path::new("-") {
+        return lines_of(io::stdin().lock(), list, LIST_LIMIT);
+    }
+    lines_of(std::fs::File::open(list).map_err(|error| unreadable(error, list))?, list, LIST_LIMIT)
+}
+
+fn unreadable(error: io::Error, list: &Path) -> Error {
+    Error::io(error, format!("list of paths {} cannot be read", list.display()))
+}
+
+/// The lines of a list of no more than `limit` bytes. What is beyond must not be left out in silence.
+fn lines_of(input: impl io::Read, list: &Path, limit: u64) -> Result<Vec<Vec<u8>>> {
     let mut lines = Vec::new();
-    for line in BufReader::new(input.take(LIST_LIMIT)).split(b'\n') {
-        let mut line = line.map_err(named)?;
+    let mut input = BufReader::new(input.take(limit + 1));
+    for line in input.by_ref().split(b'\n') {
+        let mut line = line.map_err(|error| unreadable(error, list))?;
         if line.ends_with(b"\r") {
             line.pop();
         }
@@ -70,6 +77,10 @@ fn lines(list: &Path) -> Result<Vec<Vec<u8>>> {
             return Err(Error::invalid(format!("list of paths {}: a line is too long", list.display())));
         }
         lines.push(line);
+    }
+    if input.get_ref().limit() == 0 {
+        return Err(Error::invalid(format!("list of paths {} has more than {limit} bytes", list.display()))
+            .with_hint("give a shorter list; a directory stands for all that is in it"));
     }
     Ok(lines)
 }
@@ -168,6 +179,16 @@ mod tests {
         );
         std::fs::write(&list, format!("{at}/file[\n")).unwrap();
         expanded(&list).unwrap_err();
+    }
+
+    #[test]
+    fn a_list_that_is_too_long_is_refused_and_not_cut() {
+        let lines = |limit| lines_of(&b"/a\n/b\n"[..], Path::new("list"), limit);
+        assert_eq!(lines(6).unwrap(), [b"/a", b"/b"]);
+        for limit in 0..6 {
+            let error = lines(limit).unwrap_err();
+            assert!(error.to_string().contains("list has more than") && error.hint().is_some(), "{error}");
+        }
     }
 
     #[test]

@@ -13,12 +13,14 @@ use std::{
 
 use carrack_mover::{
     clock::World,
-    monitor::{Monitor, Problem, Progress, Wait, escape_path},
+    error::Error,
+    monitor::{Monitor, Problem, Progress, Touched, Wait, escape_path},
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{
-    json::{Status, WouldDelete},
+    exit,
+    json::{Found, OneTouched, Status, WouldDelete},
     output::Output,
     units,
 };
@@ -205,6 +207,17 @@ impl Monitor for Watcher {
         });
     }
 
+    fn silent_source(&self, path: &[u8], seconds: u64) {
+        let what =
+            format!("/{} has not been read for {seconds} s, and is waited for no longer", escape_path(path));
+        let error = Error::unavailable(what).with_hint(
+            "see what is mounted there, and run the same command again: it goes on where it was; or leave it out \
+             (--exclude), or wait longer (--source-timeout)",
+        );
+        self.output.fatal(&error);
+        exit::at_once(&error);
+    }
+
     fn would_remove(&self, path: &[u8]) {
         let number = self.removals.fetch_add(1, Ordering::Relaxed) + 1;
         if number > REMOVALS_PRINTED {
@@ -221,6 +234,33 @@ impl Monitor for Watcher {
             drop(self.output.remark("delete     and more, which are counted and not printed"));
         }
     }
+
+    fn damaged(&self, object: &str, problem: &str) {
+        match (self.output.tells_all(), self.output.is_json()) {
+            (false, _) => {}
+            (true, true) => drop(self.output.message("found", &Found { object, problem })),
+            (true, false) => drop(self.output.line(format_args!("found      {object}: {problem}"))),
+        }
+    }
+
+    fn touched(&self, object: &str, touched: &Touched, entries: u64) {
+        match (self.output.tells_all(), self.output.is_json()) {
+            (false, _) => {}
+            (true, true) => {
+                drop(self.output.message("touched", &OneTouched { object, entries, touched }));
+            }
+            (true, false) => {
+                let place = in_words(touched);
+                drop(self.output.line(format_args!("touched    {place} because of {object}")));
+            }
+        }
+    }
+}
+
+/// A path that does not restore, or the first and the last of a stretch of them.
+pub(crate) fn in_words(touched: &Touched) -> String {
+    let to = touched.to.as_ref().map(|to| format!(" to /{to}")).unwrap_or_default();
+    format!("{}:/{}{to}", touched.snapshot, touched.path)
 }
 
 /// A total that was passed was an estimate, and says nothing any more.

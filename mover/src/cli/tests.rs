@@ -45,6 +45,8 @@ fn accepted() {
         "carrack key list",
         "carrack key add --label x --new-password-file f",
         "carrack key remove 12ab",
+        "carrack key remove 12ab -n",
+        "carrack key remove --unproven --dry-run",
         "carrack key rotate -n",
         "carrack key bundle --path /a",
         "carrack copy --from-repo /o --from-password-file p latest",

@@ -113,7 +113,8 @@ pub async fn copy(
     let snapshot = from.snapshot(snapshot.session).await?;
     let origin = origin(from, &snapshot);
     let (host, user, tags) = (snapshot.host.clone(), snapshot.user.clone(), snapshot.tags.clone());
-    let source = BackupSource::Snapshot { reader: SnapshotReader::new(from.clone(), snapshot), origin };
+    let reader = SnapshotReader::new(from.clone(), snapshot);
+    let source = BackupSource::Snapshot { from: from.clone(), reader, origin };
     let options = BackupOptions {
         host,
         user,

@@ -115,6 +115,13 @@ pub struct FooterFrame {
     pub chunks: Vec<FooterChunk>,
 }
 
+impl FooterFrame {
+    /// What it takes in a footer, at most: numbers of ten bytes, of five, and ids.
+    pub(crate) fn bytes_at_most(&self) -> usize {
+        72 + self.chunks.len() * (5 + 5 + 32)
+    }
+}
+
 /// What a pack holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Footer {

@@ -42,9 +42,9 @@ pub enum RecordKind {
     Forgotten,
     /// `marks/<session>.<word>.<random>`: signature, then JSON.
     Mark,
-    /// `index/s-<random>`: session name, then the sealed segment.
+    /// `index/s-<random>`, `index/s-<random>.joined`: key info, then the sealed segment.
     Segment,
-    /// `index/c<lineage>-<random>`: session name, then the sealed checkpoint.
+    /// `index/c<lineage>-<age><tag>`: key info, then the sealed checkpoint.
     Checkpoint,
     /// `snapshots/<session>` of a session that gave up: signature of the session itself, then JSON.
     Abandoned,

@@ -21,6 +21,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "exclude", run: text::exclude },
     Target { name: "frame", run: objects::frame },
     Target { name: "hint", run: objects::hint },
+    Target { name: "joined_segment", run: objects::joined_segment },
     Target { name: "json", run: objects::json },
     Target { name: "names", run: text::names },
     Target { name: "order", run: text::order },

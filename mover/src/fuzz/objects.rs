@@ -95,6 +95,10 @@ pub(super) fn segment(bytes: &[u8]) {
     repo::fuzz_segment(bytes);
 }
 
+pub(super) fn joined_segment(bytes: &[u8]) {
+    repo::fuzz_joined(bytes);
+}
+
 pub(super) fn hint(bytes: &[u8]) {
     repo::fuzz_hint(bytes);
 }

@@ -23,6 +23,9 @@ use crate::{
     repo::Session,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Runs futures for threads, and sends packs.
 #[derive(Debug)]
 pub(crate) struct Bridge {

@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn less_effort_is_made_only_where_it_costs_little() {
         let mut lightness = Lightness::default();
-        for (loss, effort) in [(0.01, Effort::Quick), (0.05, USUAL)] {
+        for (loss, effort) in [(0.01, Effort::Quick), (LOSS_MAX, Effort::Quick), (0.05, USUAL)] {
             (lightness.frames, lightness.loss) = (1, loss);
             let (plain, mut out, mut expected) = (words(), Vec::new(), Vec::new());
             lightness.compress_or_store(&plain, LIGHT_LEVEL, true, &mut out).unwrap();
@@ -141,10 +141,17 @@ mod tests {
     #[test]
     fn what_it_costs_is_looked_at_again_and_again() {
         let (mut lightness, plain) = (Lightness::default(), words());
-        let mut out = Vec::new();
+        let bytes = |effort| {
+            let mut out = Vec::new();
+            codec::compress_into(&plain, effort, &mut out).unwrap();
+            out.len() as f32
+        };
+        // Behind what another frame has left there.
+        let mut out = vec![0; 1000];
         lightness.compress_or_store(&plain, LIGHT_LEVEL, true, &mut out).unwrap();
         let first = lightness.loss;
-        assert!(first != 0.0, "the first frame is compressed both ways");
+        let expected = bytes(Effort::Quick) / bytes(USUAL) - 1.0;
+        assert!((first - expected).abs() < 1e-6 && expected.abs() > 0.001, "{first} {expected}");
         lightness.loss = 1.0;
         for _ in 0..LOOK_EVERY {
             out.clear();
@@ -166,5 +173,45 @@ mod tests {
         assert_eq!(lightness.compress_or_store(&plain, 0, true, &mut out).unwrap(), Compression::Stored);
         let random = noise(1, 100_000);
         assert_eq!(lightness.compress_or_store(&random, 3, true, &mut out).unwrap(), Compression::Stored);
+    }
+
+    #[test]
+    fn what_gains_less_than_a_fiftieth_is_stored() {
+        let plain = vec![7; 1000];
+        for (length, expected) in
+            [(979, Compression::Zstd), (980, Compression::Stored), (1010, Compression::Stored)]
+        {
+            let mut out = vec![1; 30];
+            let found = compress_or_store(&plain, &mut out, |out| {
+                out.extend(std::iter::repeat_n(2, length));
+                Ok(())
+            });
+            assert_eq!(found.unwrap(), expected, "{length}");
+            let behind = if expected == Compression::Zstd { vec![2; length] } else { plain.clone() };
+            assert_eq!(out, [vec![1; 30], behind].concat(), "{length}");
+        }
+        let random = noise(1, 100_000);
+        compress_or_store(&random, &mut Vec::new(), |_| panic!("nobody can make that smaller")).unwrap();
+    }
+
+    #[test]
+    fn what_looks_random_has_all_bytes_equally_often_wherever_one_looks() {
+        assert!(looks_random(&noise(1, 32 << 10)) && !looks_random(&noise(1, (32 << 10) - 1)));
+        let large = noise(2, 1 << 20);
+        assert!(looks_random(&large));
+        // The samples: what lies between them is not looked at.
+        let step = large.len() / 8;
+        for index in 0..8 {
+            for (at, expected) in [(index * step, false), (index * step + 2048, true)] {
+                let mut holed = large.clone();
+                holed[at..at + 2048].fill(0);
+                assert_eq!(looks_random(&holed), expected, "{at}");
+            }
+        }
+        // A byte that is nowhere takes little away.
+        let without: Vec<u8> = large.iter().map(|byte| if *byte == 9 { 10 } else { *byte }).collect();
+        assert!(!looks_random(&without), "one byte twice as often");
+        let fewer: Vec<u8> = noise(3, 2 << 20).into_iter().filter(|byte| *byte != 9).collect();
+        assert!(looks_random(&fewer));
     }
 }

@@ -25,6 +25,9 @@ use crate::{
     repo::DedupIndex,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// What all workers of one backup share.
 #[derive(Debug)]
 pub(crate) struct Shared {

@@ -18,4 +18,6 @@ pub(crate) mod known;
 pub(crate) mod packer;
 pub(crate) mod promise;
 pub(crate) mod runs;
+#[cfg(test)]
+pub(crate) mod testing;
 pub(crate) mod tree;

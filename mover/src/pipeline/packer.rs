@@ -24,12 +24,24 @@ use crate::{
     sys::direct::AlignedBytes,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// A pack that is being filled.
 #[derive(Debug)]
 struct OpenPack {
     id: PackId,
     bytes: AlignedBytes,
     footer: Footer,
+    /// What the footer takes, at most.
+    footer_bytes: usize,
+}
+
+impl OpenPack {
+    /// Whether so many bytes more are for the next pack.
+    fn is_full(&self, more: usize, target: usize) -> bool {
+        self.bytes.len() + more > target || self.footer_bytes >= limits::FOOTER_TARGET
+    }
 }
 
 /// Packs of one kind, shared by all workers.
@@ -108,7 +120,7 @@ impl Packer {
     ) -> Result<FramePlace> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let full = match &*open {
-            Some(pack) if pack.bytes.len() + sealed.len() > self.target => self.take(&mut open)?,
+            Some(pack) if pack.is_full(sealed.len(), self.target) => self.take(&mut open)?,
             _ => None,
         };
         let pack = open.get_or_insert_with(|| self.new_pack());
@@ -117,8 +129,10 @@ impl Packer {
             u32::try_from(pack.bytes.len()).expect("a pack is closed long before four gigabytes");
         pack.bytes.extend_from_slice(sealed);
         let place = frame.place;
+        pack.footer_bytes += frame.bytes_at_most();
         pack.footer.frames.push(frame);
         if !pack.footer.sessions.iter().any(|known| known.session == owner.session) {
+            pack.footer_bytes += SessionKeyInfo::LENGTH;
             pack.footer.sessions.push(owner.clone());
         }
         drop(open);
@@ -164,6 +178,7 @@ impl Packer {
             id: session.new_pack(),
             bytes: kept.unwrap_or_else(|| AlignedBytes::with_capacity(self.target + TAIL_ROOM)),
             footer: Footer { sessions: vec![session.key_info().clone()], frames: Vec::new() },
+            footer_bytes: SessionKeyInfo::LENGTH,
         }
     }
 

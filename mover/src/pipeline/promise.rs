@@ -62,3 +62,20 @@ impl<T> Promise<T> {
         self.inner.value.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::promise;
+
+    #[test]
+    fn a_promise_is_kept_or_its_fallback_is_given() {
+        let (giver, promised) = promise(|| 7);
+        assert_eq!(promised.try_take(), None);
+        giver.give(5);
+        assert_eq!((promised.try_take(), promised.try_take()), (Some(5), None));
+        let (giver, promised) = promise(|| 7);
+        let waits = std::thread::spawn(move || promised.wait());
+        drop(giver);
+        assert_eq!(waits.join().unwrap(), 7);
+    }
+}

@@ -10,6 +10,9 @@ use crate::{
     limits,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Runs that an entry holds itself; more are written to pages.
 const INLINE_RUNS: usize = 128;
 /// Pages that an entry names itself; more are written to pages of pages.

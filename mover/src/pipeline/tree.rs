@@ -24,6 +24,9 @@ use crate::{
     limits,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Pages that trees of earlier runs have: the same page is named again, not stored again.
 ///
 /// Two generations, as of known chunks: pages are asked for shortly after they were seen, so what falls out was not
@@ -103,6 +106,10 @@ impl PageSink for Pages {
     }
 }
 
+fn attribute_bytes(entry: &Entry) -> usize {
+    entry.metadata.xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len()).sum()
+}
+
 /// One level of inner pages.
 #[derive(Debug, Clone, Default)]
 struct Level {
@@ -140,6 +147,10 @@ impl TreeWriter {
                 entry.path.escape_ascii(),
                 self.last.escape_ascii()
             )));
+        }
+        // One with very large attributes has a leaf of its own, which it may fill.
+        if self.leaf.count() > 0 && self.leaf.size() + attribute_bytes(entry) > limits::PAGE_LIMIT / 2 {
+            self.close_leaf(pages)?;
         }
         if self.leaf.count() == 0 {
             self.first.clone_from(&entry.path);

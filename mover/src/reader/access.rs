@@ -12,6 +12,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     format::{
         frame::FramePlace,
+        pack::is_newer,
         session::{SessionKeyInfo, SessionName},
     },
     id::PackId,
@@ -19,6 +20,9 @@ use crate::{
     repo::{Relocations, Repository},
     store::ByteRange,
 };
+
+#[cfg(test)]
+mod tests;
 
 /// The reading side of a repository.
 #[async_trait]
@@ -34,6 +38,9 @@ pub trait Access: Send + Sync + Debug {
 
     /// Part of a pack, under whichever of its names it exists; `NotFound` if there is none.
     async fn read_pack(&self, pack: PackId, range: ByteRange) -> Result<Bytes>;
+
+    /// Part of one sending of a pack; `NotFound` if that did not arrive.
+    async fn read_sending(&self, pack: PackId, attempt: u8, range: ByteRange) -> Result<Bytes>;
 
     /// Where a repack moved a frame (rule R2); `again` reads the relocations anew.
     async fn resolve(&self, pack: PackId, offset: u32, again: bool) -> Result<Option<(PackId, u32)>>;
@@ -84,13 +91,19 @@ impl Access for RepositoryAccess {
         self.repository.read_pack(pack, range).await
     }
 
+    async fn read_sending(&self, pack: PackId, attempt: u8, range: ByteRange) -> Result<Bytes> {
+        self.repository.read_sending(pack, attempt, range).await
+    }
+
     async fn resolve(&self, pack: PackId, offset: u32, again: bool) -> Result<Option<(PackId, u32)>> {
         let known = self.relocations.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let relocations = match known {
             Some(known) if !again => known,
             _ => {
                 let (relocations, doubtful) = self.repository.relocations().await?;
-                let doubtful = doubtful.first().map(|(_, error)| (error.kind(), error.in_one_line()));
+                // Where the `format` is known nothing is newer: what claims to be was changed.
+                let kind = |error: &Error| if is_newer(error) { ErrorKind::Corrupt } else { error.kind() };
+                let doubtful = doubtful.first().map(|(_, error)| (kind(error), error.in_one_line()));
                 let fresh = Arc::new(Known { relocations, doubtful });
                 *self.relocations.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&fresh));
                 fresh
@@ -109,7 +122,7 @@ impl Access for RepositoryAccess {
 
     async fn keys_beside(&self, place: &FramePlace) -> Result<Vec<SessionKeyInfo>> {
         let footer = match self.repository.footer(place.pack).await {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {
                 let moved = self.resolve(place.pack, place.offset, false).await?;
                 let (pack, _) = moved.ok_or(error)?;
                 self.repository.footer(pack).await?

@@ -70,4 +70,15 @@ mod tests {
         cache.insert(4, 'd', 11);
         assert_eq!(cache.get(&4), None);
     }
+
+    #[test]
+    fn it_may_be_full_to_the_last_byte() {
+        let mut cache = ByteCache::new(10);
+        cache.insert(1, 'a', 4);
+        cache.insert(1, 'b', 4);
+        cache.insert(2, 'c', 6);
+        assert_eq!((cache.get(&1), cache.get(&2)), (Some('a'), Some('c')));
+        cache.insert(3, 'd', 10);
+        assert_eq!((cache.get(&1), cache.get(&2), cache.get(&3)), (None, None, Some('d')));
+    }
 }

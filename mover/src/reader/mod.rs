@@ -7,6 +7,7 @@
 
 pub mod access;
 mod cache;
+pub(crate) mod contents;
 pub mod frame;
 pub mod runs;
 #[cfg(test)]
@@ -143,10 +144,17 @@ impl SnapshotReader {
 
     /// The stored bytes of one frame, found through relocations if its pack is gone (rules Restore and R2).
     pub async fn stored_frame(&self, place: &FramePlace) -> Result<Bytes> {
-        let range = |offset: u32| ByteRange::Slice { offset: u64::from(offset), length: place.stored.into() };
         let access = &self.inner.access;
-        match access.read_pack(place.pack, range(place.offset)).await {
+        match access.read_pack(place.pack, range(place, place.offset)).await {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
+            // What is too short may lie under the name of a pack that was moved and is gone.
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                let Some((pack, offset)) = self.moved(place).await? else { return Err(error) };
+                return match access.read_pack(pack, range(place, offset)).await {
+                    Err(other) if is_missing_or_spoiled(&other) => Err(error),
+                    other => other,
+                };
+            }
             other => return other,
         }
         // RESTORE: on 404 the relocations; on another 404 visibility and relocations once more.
@@ -161,7 +169,7 @@ impl SnapshotReader {
             let Some((pack, offset)) = access.resolve(place.pack, place.offset, again).await? else {
                 continue;
             };
-            match access.read_pack(pack, range(offset)).await {
+            match access.read_pack(pack, range(place, offset)).await {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 other => return other,
             }
@@ -173,8 +181,68 @@ impl SnapshotReader {
         .with_hint("run a full check: it names every file that this pack was part of"))
     }
 
-    /// Opens stored bytes; the answer is the plain frame.
-    fn open(&self, kind: FrameKind, place: &FramePlace, stored: Bytes) -> Result<Vec<u8>> {
+    /// Where a frame went that is not where it should be. What is in doubt or damaged on the way there tells nothing; that the
+    /// store does not answer is no damage.
+    async fn moved(&self, place: &FramePlace) -> Result<Option<(PackId, u32)>> {
+        match self.inner.access.resolve(place.pack, place.offset, false).await {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Denied | ErrorKind::Invalid) =>
+            {
+                Ok(None)
+            }
+            found => found,
+        }
+    }
+
+    /// Opens stored bytes, or what another sending of the pack has in their place; the answer is the plain frame.
+    async fn open(&self, kind: FrameKind, place: &FramePlace, stored: Bytes) -> Result<Vec<u8>> {
+        match self.open_stored(kind, place, stored) {
+            Err(error) if error.kind() == ErrorKind::Corrupt => self.open_elsewhere(kind, place, error).await,
+            opened => opened,
+        }
+    }
+
+    /// Opens a frame whose stored bytes were found to be spoiled, from whichever sending of its pack has them whole: all
+    /// have equal bytes, but a name that a lost sending left free can be taken by others, and so can that of a pack that was
+    /// moved and is gone. If none serves, what was found first is the error.
+    pub(crate) async fn open_elsewhere(
+        &self,
+        kind: FrameKind,
+        place: &FramePlace,
+        spoiled: Error,
+    ) -> Result<Vec<u8>> {
+        let mut opened = self.open_any_sending(kind, place, key(place)).await;
+        if opened.as_ref().is_err_and(is_missing_or_spoiled)
+            && let Some(moved) = self.moved(place).await?
+        {
+            opened = self.open_any_sending(kind, place, moved).await;
+        }
+        match opened {
+            Err(error) if is_missing_or_spoiled(&error) => Err(spoiled),
+            opened => opened,
+        }
+    }
+
+    /// `NotFound` if no sending has the frame, `Corrupt` if all that have it are spoiled.
+    async fn open_any_sending(
+        &self,
+        kind: FrameKind,
+        place: &FramePlace,
+        (pack, offset): (PackId, u32),
+    ) -> Result<Vec<u8>> {
+        let mut failed = Error::not_found(format!("pack {pack} has arrived under none of its names"));
+        for attempt in 0..limits::PACK_ATTEMPTS {
+            let stored = self.inner.access.read_sending(pack, attempt, range(place, offset)).await;
+            match stored.and_then(|stored| self.open_stored(kind, place, stored)) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) if error.kind() == ErrorKind::Corrupt => failed = error,
+                opened => return opened,
+            }
+        }
+        Err(failed)
+    }
+
+    fn open_stored(&self, kind: FrameKind, place: &FramePlace, stored: Bytes) -> Result<Vec<u8>> {
         let cipher = self.cipher(place.session, kind)?;
         let mut opener = FrameOpener::default();
         let mut stored = frame::into_mutable(stored);
@@ -197,7 +265,7 @@ impl SnapshotReader {
     }
 
     async fn decode_page(&self, chunk: &ChunkRef, place: &FramePlace, stored: Bytes) -> Result<Page> {
-        let plain = self.open(FrameKind::Metadata, place, stored)?;
+        let plain = self.open(FrameKind::Metadata, place, stored).await?;
         let page = piece(&plain, chunk.offset, chunk.length)?;
         if self.keys().chunk_id(page) != chunk.id {
             return Err(Error::corrupt(format!(
@@ -260,10 +328,10 @@ impl SnapshotReader {
         let last = place_of(&run[run.len() - 1])?;
         let start = u64::from(first.offset);
         let length = u64::from(last.offset) + u64::from(last.stored) - start;
-        let range = ByteRange::Slice { offset: start, length };
-        let whole = match self.inner.access.read_pack(first.pack, range).await {
+        let stretch = ByteRange::Slice { offset: start, length };
+        let whole = match self.inner.access.read_pack(first.pack, stretch).await {
             Ok(bytes) => Some(bytes),
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => None,
             Err(error) => return Err(error),
         };
         for chunk in run {
@@ -288,7 +356,7 @@ impl SnapshotReader {
             Some(frame) => frame,
             None => {
                 let stored = self.stored_frame(&place).await?;
-                let frame = self.open_data(&place, stored)?;
+                let frame = Bytes::from(self.open(FrameKind::Data, &place, stored).await?);
                 let mut frames = self.inner.frames.lock().unwrap_or_else(PoisonError::into_inner);
                 frames.insert(key(&place), frame.clone(), frame.len());
                 frame
@@ -297,9 +365,21 @@ impl SnapshotReader {
         self.cut_out(&frame, &place, chunk)
     }
 
-    /// Opens the stored bytes of a frame of data.
-    pub(crate) fn open_data(&self, place: &FramePlace, stored: Bytes) -> Result<Bytes> {
-        self.open(FrameKind::Data, place, stored).map(Bytes::from)
+    /// A frame of data, from whichever sending of its pack has it whole. Opened where it holds nobody up.
+    pub(crate) async fn open_data_frame(&self, place: &FramePlace) -> Result<Bytes> {
+        let stored = self.stored_frame(place).await?;
+        let (reader, at) = (self.clone(), *place);
+        let opening = tokio::task::spawn_blocking(move || reader.open_stored(FrameKind::Data, &at, stored));
+        let opened = opening
+            .await
+            .map_err(|error| Error::internal("opening a frame did not finish").with_source(error))?;
+        let opened = match opened {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                self.open_elsewhere(FrameKind::Data, place, error).await
+            }
+            opened => opened,
+        };
+        opened.map(Bytes::from)
     }
 
     /// One chunk of an open frame, compared with its id.
@@ -355,6 +435,11 @@ fn key(place: &FramePlace) -> (PackId, u32) {
     (place.pack, place.offset)
 }
 
+/// The stored bytes of a frame, in a pack that has it at this offset.
+fn range(place: &FramePlace, offset: u32) -> ByteRange {
+    ByteRange::Slice { offset: u64::from(offset), length: place.stored.into() }
+}
+
 /// Where the frame of a chunk lies, checked against what a reader allocates for one.
 pub(crate) fn place_of(chunk: &ChunkRef) -> Result<&FramePlace> {
     let place =
@@ -375,4 +460,9 @@ pub(crate) fn piece(plain: &[u8], offset: u32, length: u32) -> Result<&[u8]> {
     plain.get(start..start + length as usize).ok_or_else(|| {
         Error::corrupt(format!("a chunk at {offset} of {length} bytes lies outside its frame"))
     })
+}
+
+/// Whether what was asked for is not there or not whole, so that another place may have it.
+fn is_missing_or_spoiled(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt)
 }

@@ -11,6 +11,9 @@ use crate::{
     limits,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Pages of runs that are fetched at once at most.
 const PAGES_AT_ONCE: usize = 4;
 /// Plain bytes of pages that are fetched at once, or one page.

@@ -1,10 +1,10 @@
 //! A small writer of packs and trees for tests of the reading side: the real codec and format, packs in memory.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -15,17 +15,18 @@ use super::{SnapshotReader, access::Access};
 use crate::{
     clock::World,
     codec::{self, Cipher},
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     format::{
         entry::{Content, Entry, Run},
         frame::{ChunkRef, Compression, Frame, FrameKind, FramePlace, Suite},
         metadata::{FileTime, Kind, Metadata},
         page::{Child, PageWriter},
-        records::{PageRef, Snapshot, SourceKind, Statistics},
+        records::{PageRef, Snapshot},
         session::{SessionKeyInfo, SessionKind, SessionName},
     },
     id::{LineageId, PackId, RepositoryId, SessionNonce},
     keys::Keys,
+    repo,
     secret::Key,
     store::ByteRange,
 };
@@ -34,9 +35,22 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Packs {
     keys: Keys,
+    /// First sendings.
     pub(crate) packs: Mutex<HashMap<PackId, Bytes>>,
+    /// Sendings after the first.
+    pub(crate) sent_again: Mutex<HashMap<(PackId, u8), Bytes>>,
     pub(crate) moved: Mutex<HashMap<(PackId, u32), (PackId, u32)>>,
+    /// What is known only to those who read the relocations anew.
+    pub(crate) moved_meanwhile: Mutex<HashMap<(PackId, u32), (PackId, u32)>>,
+    /// Whether the snapshot was forgotten.
+    pub(crate) forgotten: AtomicBool,
     pub(crate) reads: AtomicU64,
+    /// What whoever is asked where a frame went has to say instead of an answer.
+    pub(crate) doubt: Mutex<Option<ErrorKind>>,
+    /// Sendings that the store does not answer for.
+    pub(crate) silent: Mutex<HashSet<(PackId, u8)>>,
+    /// Whether it does not answer the next read, whatever it is for.
+    pub(crate) silent_once: AtomicBool,
 }
 
 #[async_trait]
@@ -54,20 +68,36 @@ impl Access for Packs {
     }
 
     async fn read_pack(&self, pack: PackId, range: ByteRange) -> Result<Bytes> {
-        self.reads.fetch_add(1, Ordering::Relaxed);
-        let packs = self.packs.lock().unwrap();
-        let bytes = packs.get(&pack).ok_or_else(|| Error::not_found(format!("pack {pack} is not there")))?;
-        let ByteRange::Slice { offset, length } = range else { return Ok(bytes.clone()) };
-        // A copy, as a store would give.
-        Ok(Bytes::copy_from_slice(&bytes[offset as usize..(offset + length) as usize]))
+        self.read_sending(pack, 0, range).await
     }
 
-    async fn resolve(&self, pack: PackId, offset: u32, _again: bool) -> Result<Option<(PackId, u32)>> {
-        Ok(self.moved.lock().unwrap().get(&(pack, offset)).copied())
+    async fn read_sending(&self, pack: PackId, attempt: u8, range: ByteRange) -> Result<Bytes> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        let is_silent = self.silent.lock().unwrap().contains(&(pack, attempt));
+        if is_silent || self.silent_once.swap(false, Ordering::Relaxed) {
+            return Err(Error::unavailable("nobody answers"));
+        }
+        let bytes = match attempt {
+            0 => self.packs.lock().unwrap().get(&pack).cloned(),
+            _ => self.sent_again.lock().unwrap().get(&(pack, attempt)).cloned(),
+        };
+        let bytes = bytes.ok_or_else(|| Error::not_found(format!("pack {pack} is not there")))?;
+        let ByteRange::Slice { offset, length } = range else { return Ok(bytes) };
+        let part = bytes.get(offset as usize..(offset + length) as usize);
+        // A copy, as a store would give.
+        part.map(Bytes::copy_from_slice).ok_or_else(|| Error::corrupt(format!("pack {pack} is shorter")))
+    }
+
+    async fn resolve(&self, pack: PackId, offset: u32, again: bool) -> Result<Option<(PackId, u32)>> {
+        if let Some(kind) = *self.doubt.lock().unwrap() {
+            return Err(Error::new(kind, "nobody knows where it is"));
+        }
+        let meanwhile = self.moved_meanwhile.lock().unwrap().get(&(pack, offset)).copied();
+        Ok(meanwhile.filter(|_| again).or(self.moved.lock().unwrap().get(&(pack, offset)).copied()))
     }
 
     async fn is_visible(&self, _session: SessionName) -> Result<bool> {
-        Ok(true)
+        Ok(!self.forgotten.load(Ordering::Relaxed))
     }
 
     async fn keys_beside(&self, _place: &FramePlace) -> Result<Vec<SessionKeyInfo>> {
@@ -101,8 +131,18 @@ impl Writer {
         let key = Key::new(world.random());
         let sealed_data_key = keys.seal_data_key(0, session, &key, &world).unwrap();
         let metadata = Cipher::new(suite, &keys.session_metadata_key(0, session).unwrap());
-        let packs =
-            Packs { keys, packs: Mutex::default(), moved: Mutex::default(), reads: AtomicU64::new(0) };
+        let packs = Packs {
+            keys,
+            packs: Mutex::default(),
+            sent_again: Mutex::default(),
+            moved: Mutex::default(),
+            moved_meanwhile: Mutex::default(),
+            forgotten: AtomicBool::new(false),
+            reads: AtomicU64::new(0),
+            doubt: Mutex::default(),
+            silent: Mutex::default(),
+            silent_once: AtomicBool::new(false),
+        };
         Self {
             packs: Arc::new(packs),
             info: SessionKeyInfo { session, generation: 0, suite, sealed_data_key },
@@ -216,28 +256,8 @@ impl Writer {
     }
 
     fn snapshot(&self, root: Option<PageRef>, depth: u8) -> Snapshot {
-        let now = self.world.clock.now();
-        Snapshot {
-            version: 1,
-            session: self.info.session,
-            source: SourceKind::Files,
-            host: "host".into(),
-            user: "user".into(),
-            paths: vec!["/".into()],
-            tags: Vec::new(),
-            started: now,
-            finished: now,
-            parent: None,
-            grid: 0,
-            change_id: None,
-            root,
-            depth,
-            sessions: vec![self.info.clone()],
-            statistics: Statistics::default(),
-            problems: Vec::new(),
-            program: "test".into(),
-            copied_from: None,
-        }
+        let snapshot = repo::testing::snapshot(self.info.session, self.world.clock.now());
+        Snapshot { root, depth, sessions: vec![self.info.clone()], ..snapshot }
     }
 }
 

@@ -17,6 +17,9 @@ use crate::{
     limits,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Pages that are fetched at once at most: bounds what lies decoded in memory to some MiB.
 const PAGES_AT_ONCE: usize = 8;
 /// Plain bytes of pages that are fetched at once, or one page: what a writer's largest take together.

@@ -5,13 +5,14 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use tokio::runtime::Handle;
 
 use super::RepackReport;
 use crate::{
     cancel::Cancel,
     codec::{self, Cipher},
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     format::{
         frame::FrameKind,
         pack::{Footer, FooterFrame},
@@ -25,6 +26,9 @@ use crate::{
     repo::{Repository, Session},
     store::ByteRange,
 };
+
+#[cfg(test)]
+mod tests;
 
 /// Bytes that are read from a pack at once, and bytes between two frames that are rather read than asked around.
 const RANGE_BYTES: u64 = 8 << 20;
@@ -55,7 +59,7 @@ struct Run {
     bridge: Arc<Bridge>,
     data: Packer,
     metadata: Packer,
-    ciphers: HashMap<(SessionName, bool), Cipher>,
+    ciphers: HashMap<(SessionName, bool), Arc<Cipher>>,
     moved: Vec<Moved>,
 }
 
@@ -132,6 +136,7 @@ impl Copier {
         Ok(whole)
     }
 
+    /// From whichever sending of the pack has all of it whole, or else frame by frame.
     fn copy_range(
         &self,
         pack: PackId,
@@ -141,24 +146,34 @@ impl Copier {
     ) -> Result<bool> {
         let start = u64::from(frames[0].place.offset);
         let range = ByteRange::Slice { offset: start, length: end(frames[frames.len() - 1]) - start };
-        let bytes = run.bridge.wait(self.repository.read_pack(pack, range))?;
-        let (mut whole, mut plain) = (true, Vec::new());
-        for frame in frames {
-            let from = usize::try_from(u64::from(frame.place.offset) - start)
-                .map_err(|_| Error::internal("a range is longer than memory"))?;
-            let sealed = &bytes[from..from + frame.place.stored as usize];
-            let info = footer.sessions.iter().find(|info| info.session == frame.place.session);
-            let info = info.ok_or_else(|| Error::internal("a footer lost one of its sessions"))?;
-            let cipher = self.cipher(info, frame.kind, run)?;
-            if let Err(error) =
-                codec::open_frame(cipher, frame.kind, &frame.place, &mut sealed.to_vec(), &mut plain)
-            {
-                self.problem(pack, &format!("the frame at {} stays: {error}", frame.place.offset));
-                whole = false;
-                continue;
+        let infos = frames.iter().map(|frame| info_of(footer, frame)).collect::<Result<Vec<_>>>()?;
+        let ciphers = infos.iter().zip(frames).map(|(info, frame)| self.cipher(info, frame.kind, run));
+        let ciphers = ciphers.collect::<Result<Vec<_>>>()?;
+        let mut plain = Vec::new();
+        let open = |bytes: Bytes| {
+            for (frame, cipher) in frames.iter().zip(&ciphers) {
+                let mut sealed = sealed(&bytes, start, frame).to_vec();
+                codec::open_frame(cipher, frame.kind, &frame.place, &mut sealed, &mut plain)?;
             }
+            Ok(bytes)
+        };
+        let bytes = match run.bridge.wait(self.repository.open_part(pack, range, open)) {
+            Err(error) if error.kind() == ErrorKind::Corrupt && frames.len() == 1 => {
+                self.problem(pack, &format!("the frame at {start} stays: {error}"));
+                return Ok(false);
+            }
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                let mut whole = true;
+                for frame in frames.chunks(1) {
+                    whole &= self.copy_range(pack, footer, frame, run)?;
+                }
+                return Ok(whole);
+            }
+            bytes => bytes?,
+        };
+        for (frame, info) in frames.iter().zip(infos) {
             let packer = if frame.kind == FrameKind::Data { &run.data } else { &run.metadata };
-            let new = packer.append_of(info, (*frame).clone(), sealed)?;
+            let new = packer.append_of(info, (*frame).clone(), sealed(&bytes, start, frame))?;
             run.moved.push(Moved {
                 old_pack: pack,
                 old_offset: frame.place.offset,
@@ -166,17 +181,17 @@ impl Copier {
                 new_offset: new.offset,
             });
         }
-        Ok(whole)
+        Ok(true)
     }
 
-    fn cipher<'r>(&self, info: &SessionKeyInfo, kind: FrameKind, run: &'r mut Run) -> Result<&'r Cipher> {
+    fn cipher(&self, info: &SessionKeyInfo, kind: FrameKind, run: &mut Run) -> Result<Arc<Cipher>> {
         let keys = self.repository.keys();
         let key = (info.session, kind == FrameKind::Data);
         if run.ciphers.len() >= CIPHERS_KEPT && !run.ciphers.contains_key(&key) {
             run.ciphers.clear();
         }
         match run.ciphers.entry(key) {
-            std::collections::hash_map::Entry::Occupied(known) => Ok(known.into_mut()),
+            std::collections::hash_map::Entry::Occupied(known) => Ok(Arc::clone(known.get())),
             std::collections::hash_map::Entry::Vacant(free) => {
                 let secret = match kind {
                     FrameKind::Data => {
@@ -184,7 +199,7 @@ impl Copier {
                     }
                     FrameKind::Metadata => keys.session_metadata_key(info.generation, info.session)?,
                 };
-                Ok(free.insert(Cipher::new(info.suite, &secret)))
+                Ok(Arc::clone(free.insert(Arc::new(Cipher::new(info.suite, &secret)))))
             }
         }
     }
@@ -196,6 +211,17 @@ impl Copier {
 
 fn end(frame: &FooterFrame) -> u64 {
     u64::from(frame.place.offset) + u64::from(frame.place.stored)
+}
+
+fn info_of<'f>(footer: &'f Footer, frame: &FooterFrame) -> Result<&'f SessionKeyInfo> {
+    let found = footer.sessions.iter().find(|info| info.session == frame.place.session);
+    found.ok_or_else(|| Error::internal("a footer lost one of its sessions"))
+}
+
+/// The stored bytes of a frame, in what was read from `start` on.
+fn sealed<'b>(bytes: &'b [u8], start: u64, frame: &FooterFrame) -> &'b [u8] {
+    let from = (u64::from(frame.place.offset) - start) as usize;
+    &bytes[from..from + frame.place.stored as usize]
 }
 
 /// How many of the frames, from the first, are read together.

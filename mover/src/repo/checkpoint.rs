@@ -8,20 +8,23 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Repository,
-    index::{decode_hint, is_lost_hint},
+    segments::{decode_hint, is_lost_hint},
 };
 use crate::{
     codec::{self, Cipher, Domain},
     error::{Error, ErrorKind, Result},
     format::{
         metadata::FileTime,
-        records::{self, PageRef, RecordKind, SourceKind},
+        records::{self, CopiedFrom, PageRef, RecordKind, SourceKind},
         session::{SessionKeyInfo, SessionName},
     },
     id::{LineageId, SessionTag},
     limits,
     store::{ByteRange, list_all},
 };
+
+#[cfg(test)]
+mod tests;
 
 /// What a backup had done when this was written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,6 +47,9 @@ pub struct Checkpoint {
     pub unfinished: Option<Unfinished>,
     /// What a device or image was like; none for files and streams.
     pub image: Option<ImageState>,
+    /// Which snapshot was being copied; none where a source was read.
+    #[serde(default)]
+    pub copied_from: Option<CopiedFrom>,
 }
 
 /// An entry of which only the beginning was stored. In the tree its size is what was stored.

@@ -17,6 +17,9 @@ use crate::{
     store::{ByteRange, list_all},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// The folder of the notes.
 const FOLDER: &str = "damaged/";
 

@@ -12,6 +12,9 @@ use crate::{
     store::{ByteRange, list_all},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Folders of which every object is signed with the maintenance key, but that of lists, which has two kinds.
 const SIGNED: [(&str, RecordKind); 3] =
     [("damaged/", RecordKind::Damaged), ("forgotten/", RecordKind::Forgotten), ("marks/", RecordKind::Mark)];

@@ -17,6 +17,9 @@ use crate::{
     store::{ByteRange, Put, list_all},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// How a session ended.
 #[derive(Debug, Clone)]
 pub(crate) enum End {
@@ -24,8 +27,11 @@ pub(crate) enum End {
     Committed(Box<Snapshot>),
     /// It committed relocations.
     Relocated(Vec<Moved>),
-    /// It was shut out, or gave up.
-    Fenced,
+    /// It was shut out, gave up, or counted once and was cleaned up.
+    Fenced {
+        /// Its clean-up put this in the place of an end.
+        cleaned_up: bool,
+    },
     /// Its session was cleaned up since: it is not visible.
     Gone,
     /// There is something that does not verify: a decision against the session, never for it.
@@ -42,14 +48,7 @@ impl Repository {
     /// Sessions whose snapshot is visible: rule V in bulk, ends first, then markers, then sessions. Whether an end
     /// is a record that can be believed is seen when it is read.
     pub async fn visible(&self, prefix: &str) -> Result<Vec<SessionName>> {
-        let ends = self.session_names("snapshots/", prefix).await?;
-        if ends.is_empty() {
-            return Ok(Vec::new());
-        }
-        let (forgotten, _) = self.marks("forgotten/", prefix).await?;
-        let forgotten: BTreeSet<SessionName> = forgotten.into_iter().map(|mark| mark.session).collect();
-        let sessions = self.session_names("sessions/", prefix).await?;
-        Ok(ends.into_iter().filter(|name| sessions.contains(name) && !forgotten.contains(name)).collect())
+        Ok(self.survey_of(prefix).await?.in_view())
     }
 
     /// Whether a snapshot carries a true marker of a forget.
@@ -58,7 +57,12 @@ impl Repository {
     }
 
     pub(crate) async fn session_names(&self, folder: &str, prefix: &str) -> Result<BTreeSet<SessionName>> {
-        let listed = list_all(self.store().as_ref(), &format!("{folder}{prefix}")).await?;
+        let name = format!("{folder}{prefix}");
+        // Of a name that is whole no other one can be listed.
+        if let Ok(session) = prefix.parse::<SessionName>() {
+            return Ok(self.exists(&name).await?.then_some(session).into_iter().collect());
+        }
+        let listed = list_all(self.store().as_ref(), &name).await?;
         Ok(listed.iter().filter_map(|object| object.name.strip_prefix(folder)?.parse().ok()).collect())
     }
 
@@ -174,40 +178,6 @@ impl Repository {
         }
     }
 
-    /// The newest snapshot below `prefix` that is wanted, read once more in order V after all of them were read at once.
-    /// What cannot be read or believed is passed over, and told.
-    pub(crate) async fn newest(
-        &self,
-        prefix: &str,
-        wanted: impl Fn(&Snapshot) -> bool,
-        tell: impl Fn(SessionName, &Error),
-    ) -> Result<Option<Snapshot>> {
-        let mut found = Vec::new();
-        for names in self.visible(prefix).await?.chunks(super::mark::ENDS_PER_ROUND) {
-            for (name, end) in self.ends_of(names).await? {
-                match end {
-                    Ok(Some(End::Committed(snapshot))) if wanted(&snapshot) => {
-                        found.push((snapshot.started, name));
-                    }
-                    Ok(Some(End::Void(problem))) => tell(name, &Error::corrupt(problem)),
-                    Ok(_) => {}
-                    Err(error) if is_doubt(&error) => tell(name, &error),
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        found.sort_unstable();
-        for (_, name) in found.into_iter().rev() {
-            match self.snapshot(name).await {
-                Ok(snapshot) => return Ok(Some(snapshot)),
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) if is_doubt(&error) => tell(name, &error),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(None)
-    }
-
     /// How a session ended, if it has. An end with a false signature counts against its session; one that cannot be
     /// read (damage, a newer version, a key generation that is not held) is an error, because nobody can tell.
     pub(crate) async fn end(&self, session: SessionName) -> Result<Option<End>> {
@@ -240,7 +210,7 @@ impl Repository {
     /// A fence that carries the maintenance key's signature.
     fn read_fenced(&self, session: SessionName, name: &str, bytes: &[u8]) -> Option<End> {
         let fenced: Fenced = self.open_signed(name, RecordKind::Fenced, bytes).ok()?;
-        (fenced.session == session).then_some(End::Fenced)
+        (fenced.session == session).then_some(End::Fenced { cleaned_up: fenced.cleaned_up })
     }
 
     fn read_end(
@@ -260,7 +230,10 @@ impl Repository {
                     return void(&not_own(session));
                 }
                 let abandoned: Fenced = records::from_json(name, sealed)?;
-                if abandoned.session == session { Ok(End::Fenced) } else { void("it ends another session") }
+                match abandoned.session == session {
+                    true => Ok(End::Fenced { cleaned_up: false }),
+                    false => void("it ends another session"),
+                }
             }
             (RecordKind::Snapshot, SessionKind::Backup) => {
                 if !verify_signature(&object.signing_public, name, sealed, signature) {
@@ -352,13 +325,13 @@ impl Repository {
         Ok(ends)
     }
 
-    /// All visible relocations (R2), and the repacks whose relocations cannot be read or believed. Those may have been
-    /// forged; but they may be damaged as well, or signed with a key newer than these keys. What follows from that is
-    /// another thing for a reader, a writer and a collector.
+    /// All visible relocations (R2), and the repacks whose relocations cannot be read or believed, or have lost their
+    /// session. Those may have been forged; but they may be damaged as well, or signed with a key newer than these keys.
+    /// What follows from that is another thing for a reader, a writer and a collector.
     pub(crate) async fn relocations(&self) -> Result<(Relocations, Vec<(SessionName, Error)>)> {
-        let names = self.visible("r").await?;
-        let (mut relocations, mut doubtful) = (Relocations::default(), Vec::new());
-        for (name, end) in self.ends_of(&names).await? {
+        let survey = self.survey_of("r").await?;
+        let (mut relocations, mut doubtful) = (Relocations::default(), self.lost_repacks(&survey).await?);
+        for (name, end) in self.ends_of(&survey.visible(SessionKind::Repack)).await? {
             match end {
                 Ok(Some(End::Relocated(moved))) => relocations.add(name, &moved),
                 Ok(Some(End::Void(problem))) => {

@@ -174,7 +174,7 @@ impl Protected {
         let marked = |word: &str| -> BTreeSet<SessionName> {
             marks.iter().filter(|mark| mark.word == word).map(|mark| mark.session).collect()
         };
-        let verified = marked("verified");
+        let verified = marked(VERIFIED);
         let mut last: BTreeMap<Series, (Timestamp, SessionName)> = BTreeMap::new();
         for snapshot in snapshots.iter().filter(|snapshot| verified.contains(&snapshot.session)) {
             let this = (snapshot.started, snapshot.session);
@@ -183,22 +183,32 @@ impl Protected {
             *newest = this.max(*newest);
         }
         let last_verified = last.into_values().map(|(_, session)| session).collect();
-        Self { pinned: marked("pinned"), last_verified }
+        Self { pinned: marked(PINNED), last_verified }
     }
 }
 
+/// The mark of a snapshot that no rule forgets.
+pub const PINNED: &str = "pinned";
+
+/// The mark of a snapshot that a check found whole when it had read all of it.
+pub const VERIFIED: &str = "verified";
+
 /// One kind of period: how many, its name, and which period a moment is in.
-type Period = (u32, &'static str, fn(&jiff::Zoned) -> (i16, i32));
+type Period = (u32, &'static str, fn(&jiff::Zoned) -> (i16, i64));
 
 fn decide(group: &[&Snapshot], protected: &Protected, policy: &KeepPolicy, zone: &TimeZone) -> Vec<Decision> {
     let periods: [Period; 5] = [
-        (policy.hourly, "hourly", |at| (at.year(), i32::from(at.day_of_year()) * 24 + i32::from(at.hour()))),
-        (policy.daily, "daily", |at| (at.year(), i32::from(at.day_of_year()))),
+        // When its hour began: at the end of summer time two hours have one name.
+        (policy.hourly, "hourly", |at| {
+            let since = i64::from(at.minute()) * 60 + i64::from(at.second());
+            (at.year(), at.timestamp().as_second() - since)
+        }),
+        (policy.daily, "daily", |at| (at.year(), at.day_of_year().into())),
         (policy.weekly, "weekly", |at| {
             let week = at.date().iso_week_date();
-            (week.year(), i32::from(week.week()))
+            (week.year(), week.week().into())
         }),
-        (policy.monthly, "monthly", |at| (at.year(), i32::from(at.month()))),
+        (policy.monthly, "monthly", |at| (at.year(), at.month().into())),
         (policy.yearly, "yearly", |at| (at.year(), 0)),
     ];
     let oldest_within = policy.within.zip(group.first()).map(|(within, newest)| {
@@ -206,7 +216,7 @@ fn decide(group: &[&Snapshot], protected: &Protected, policy: &KeepPolicy, zone:
         let oldest = newest.started.to_zoned(zone.clone()).checked_sub(within);
         oldest.map_or(Timestamp::MIN, |at| at.timestamp())
     });
-    let mut seen: [BTreeSet<(i16, i32)>; 5] = Default::default();
+    let mut seen: [BTreeSet<(i16, i64)>; 5] = Default::default();
     group
         .iter()
         .enumerate()

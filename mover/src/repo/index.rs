@@ -1,19 +1,15 @@
 //! The index: which pack a chunk is in. Nothing but hints: whoever follows one looks at the pack first (W4).
 
-use super::Repository;
+use std::collections::BTreeSet;
+
 use crate::{
-    codec::{self, Cipher, Domain},
-    error::{Error, ErrorKind, Result},
+    error::Result,
     format::{
         bytes::{Reader, put_varint},
         frame::FrameKind,
         pack::{Footer, FooterChunk},
-        records::{self, RecordKind},
-        session::SessionKeyInfo,
     },
-    id::{ChunkId, PackId},
-    limits,
-    store::{ByteRange, Listed, list_all},
+    id::{ChunkId, PackId, RandomId},
 };
 
 /// Rows of one segment: about 2.4 MB, of which a writer reads a few at once.
@@ -23,7 +19,7 @@ pub(super) const SEGMENT_ROWS: usize = 1 << 17;
 pub(super) const INDEX_ROWS_MAX: usize = 4 << 20;
 pub(super) const PREFIX_LENGTH: usize = 16;
 
-type Prefix = [u8; PREFIX_LENGTH];
+pub(super) type Prefix = [u8; PREFIX_LENGTH];
 
 /// The plain bytes of a segment: packs, then rows of id prefix and pack, sorted by prefix.
 pub(super) fn encode_segment(mut rows: Vec<(&[u8], PackId)>) -> Vec<u8> {
@@ -44,6 +40,15 @@ pub(super) fn encode_segment(mut rows: Vec<(&[u8], PackId)>) -> Vec<u8> {
     out
 }
 
+/// The plain bytes of a joined segment: the segments whose rows it has, then as any segment.
+pub(super) fn encode_joined(joins: &BTreeSet<RandomId>, rows: Vec<(&[u8], PackId)>) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_varint(&mut out, joins.len() as u64);
+    joins.iter().for_each(|id| out.extend_from_slice(&id.0));
+    out.extend_from_slice(&encode_segment(rows));
+    out
+}
+
 /// The rows of some chunks.
 pub(super) fn rows(chunks: &[(ChunkId, PackId)]) -> Vec<(&[u8], PackId)> {
     chunks.iter().map(|(id, pack)| (&id.0[..PREFIX_LENGTH], *pack)).collect()
@@ -52,6 +57,8 @@ pub(super) fn rows(chunks: &[(ChunkId, PackId)]) -> Vec<(&[u8], PackId)> {
 /// The rows of one segment: id prefix, and position among the packs.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Segment {
+    /// Segments whose rows it has too.
+    pub(super) joins: Vec<RandomId>,
     packs: Vec<PackId>,
     rows: Vec<(Prefix, u32)>,
 }
@@ -65,13 +72,35 @@ impl Segment {
             prefix.copy_from_slice(&chunk.id.0[..PREFIX_LENGTH]);
             (prefix, 0)
         };
-        Self { packs: vec![pack], rows: data.flat_map(|frame| &frame.chunks).map(row).collect() }
+        let rows = data.flat_map(|frame| &frame.chunks).map(row).collect();
+        Self { joins: Vec::new(), packs: vec![pack], rows }
+    }
+
+    /// How many rows it has.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Its rows, each with its pack.
+    pub(super) fn rows(&self) -> impl Iterator<Item = (Prefix, PackId)> {
+        self.rows.iter().map(|(prefix, pack)| (*prefix, self.packs[*pack as usize]))
     }
 }
 
 /// Reads a segment.
 pub(super) fn decode_segment(bytes: &[u8]) -> Result<Segment> {
-    let mut reader = Reader::new("index segment", bytes);
+    read_segment(Reader::new("index segment", bytes), Vec::new())
+}
+
+/// Reads a joined segment.
+pub(super) fn decode_joined(bytes: &[u8]) -> Result<Segment> {
+    let mut reader = Reader::new("joined index segment", bytes);
+    let count = reader.count(RandomId::LENGTH)?;
+    let joins = (0..count).map(|_| reader.array().map(RandomId)).collect::<Result<_>>()?;
+    read_segment(reader, joins)
+}
+
+fn read_segment(mut reader: Reader<'_>, joins: Vec<RandomId>) -> Result<Segment> {
     let count = reader.count(PackId::LENGTH)?;
     let packs: Vec<PackId> = (0..count).map(|_| reader.array().map(PackId)).collect::<Result<_>>()?;
     let count = reader.count(PREFIX_LENGTH + 1)?;
@@ -85,48 +114,33 @@ pub(super) fn decode_segment(bytes: &[u8]) -> Result<Segment> {
         rows.push((prefix, pack));
     }
     reader.finish()?;
-    Ok(Segment { packs, rows })
-}
-
-/// Puts the session before the sealed part of a hint.
-pub(super) fn encode_hint(info: &SessionKeyInfo, sealed: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(SessionKeyInfo::LENGTH + sealed.len());
-    info.write(&mut out);
-    out.extend_from_slice(sealed);
-    out
-}
-
-pub(super) fn decode_hint(body: &[u8]) -> Result<(SessionKeyInfo, &[u8])> {
-    let mut reader = Reader::new("index object", body);
-    let info = SessionKeyInfo::read(&mut reader)?;
-    let rest = reader.left();
-    Ok((info, reader.take(rest)?))
+    Ok(Segment { joins, packs, rows })
 }
 
 /// What decodes encodes to bytes that decode to the same rows.
 #[cfg(feature = "testing")]
 pub(crate) fn fuzz_segment(bytes: &[u8]) {
     let Ok(segment) = decode_segment(bytes) else { return };
-    let rows = |segment: &Segment| {
-        let row = |(prefix, pack): &(Prefix, u32)| (*prefix, segment.packs[*pack as usize]);
-        segment.rows.iter().map(row).collect::<std::collections::BTreeSet<_>>()
-    };
-    let all = rows(&segment);
+    let all: BTreeSet<_> = segment.rows().collect();
     let again = encode_segment(all.iter().map(|(prefix, pack)| (&prefix[..], *pack)).collect());
     let read = decode_segment(&again).expect("what was written can be read");
-    assert_eq!(rows(&read), all);
+    assert_eq!(read.rows().collect::<BTreeSet<_>>(), all);
     let mut index = DedupIndex::new(64);
     index.add(segment, |_| true);
     index.settle();
     assert!(index.len() <= 64);
 }
 
-/// Comes back byte for byte.
+/// The same of joined ones, with the same segments named.
 #[cfg(feature = "testing")]
-pub(crate) fn fuzz_hint(bytes: &[u8]) {
-    if let Ok((info, sealed)) = decode_hint(bytes) {
-        assert_eq!(encode_hint(&info, sealed), bytes);
-    }
+pub(crate) fn fuzz_joined(bytes: &[u8]) {
+    let Ok(segment) = decode_joined(bytes) else { return };
+    let (joins, all): (BTreeSet<_>, BTreeSet<_>) =
+        (segment.joins.iter().copied().collect(), segment.rows().collect());
+    let rows = all.iter().map(|(prefix, pack)| (&prefix[..], *pack)).collect();
+    let read = decode_joined(&encode_joined(&joins, rows)).expect("what was written can be read");
+    assert!(read.joins.iter().eq(&joins));
+    assert_eq!(read.rows().collect::<BTreeSet<_>>(), all);
 }
 
 /// Chunks of all sessions. When there are more than fit, a sample of them: all whose id has enough zero bits, the
@@ -180,7 +194,7 @@ impl DedupIndex {
     }
 
     pub(super) fn add(&mut self, segment: Segment, is_there: impl Fn(PackId) -> bool) {
-        let Segment { packs, rows } = segment;
+        let Segment { packs, rows, .. } = segment;
         let mut positions: Vec<Option<u32>> = vec![None; packs.len()];
         for (prefix, pack) in rows {
             let pack = pack as usize;
@@ -202,15 +216,29 @@ impl DedupIndex {
             }
             self.rows.push((prefix, position));
             if self.rows.len() >= self.max_rows {
-                self.thin_out();
+                // Rows come more than once where a joined segment has them too.
+                self.settle();
+                // Of ids that are more alike than hashes are, nobody knows how often.
+                while self.rows.len() > self.max_rows / 4 * 3 {
+                    self.thin_out();
+                }
                 // Positions have changed: packs of this segment that come again are listed again.
                 positions.fill(None);
             }
         }
     }
 
-    /// Puts the rows into the order that they are looked up in.
+    /// Puts the rows into the order that they are looked up in, each once.
     pub(super) fn settle(&mut self) {
+        let mut packs = self.packs.clone();
+        packs.sort_unstable();
+        packs.dedup();
+        for (_, pack) in &mut self.rows {
+            let found = packs.binary_search(&self.packs[*pack as usize]);
+            *pack = u32::try_from(found.expect("it is the same list"))
+                .expect("there are fewer packs than before");
+        }
+        self.packs = packs;
         self.rows.sort_unstable();
         self.rows.dedup();
     }
@@ -244,76 +272,6 @@ impl DedupIndex {
 /// Zero bits of an id's prefix, from its last byte's highest on. Ids are keyed hashes: each bit halves their number.
 fn zero_bits(prefix: &Prefix) -> u32 {
     u128::from_le_bytes(*prefix).leading_zeros()
-}
-
-/// Whether a hint simply does not help: gone, damaged, or of a key generation that this process does not hold.
-pub(super) fn is_lost_hint(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Denied)
-}
-
-/// Index objects that are fetched at once.
-const PARALLEL_SEGMENTS: usize = 4;
-
-impl Repository {
-    /// Loads the index, at most so many rows. What cannot be read is left out: it costs deduplication only.
-    pub async fn load_index(&self, max_rows: usize) -> Result<DedupIndex> {
-        let names = self.segment_names().await?;
-        let (index, _) = self.read_segments(&names, max_rows, |_| true).await?;
-        Ok(index)
-    }
-
-    /// Names of all segments with their lengths.
-    pub(super) async fn segment_names(&self) -> Result<Vec<Listed>> {
-        list_all(self.store().as_ref(), "index/s-").await
-    }
-
-    /// The rows of these segments, and the names of those that may go once the rows are stored anew.
-    pub(super) async fn read_segments(
-        &self,
-        names: &[Listed],
-        max_rows: usize,
-        is_there: impl Fn(PackId) -> bool,
-    ) -> Result<(DedupIndex, Vec<String>)> {
-        let mut index = DedupIndex::new(max_rows);
-        let mut read = Vec::new();
-        let mut running = tokio::task::JoinSet::new();
-        let mut names = names.iter();
-        loop {
-            while running.len() < PARALLEL_SEGMENTS
-                && let Some(listed) = names.next()
-            {
-                let (repository, name) = (self.clone(), listed.name.clone());
-                running.spawn(async move { (repository.segment(&name).await, name) });
-            }
-            let Some(joined) = running.join_next().await else { break };
-            let (rows, name) =
-                joined.map_err(|error| Error::internal("reading the index broke").with_source(error))?;
-            match rows {
-                Ok(segment) => {
-                    index.add(segment, &is_there);
-                    read.push(name);
-                }
-                Err(error) if is_lost_hint(&error) => {
-                    tracing::warn!(%error, "an index segment is left out");
-                    // Nobody can read this one, and everybody tries: it goes with those that were merged.
-                    read.extend((error.kind() == ErrorKind::Corrupt).then_some(name));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        index.settle();
-        Ok((index, read))
-    }
-
-    pub(super) async fn segment(&self, name: &str) -> Result<Segment> {
-        let bytes = self.store().get(name, ByteRange::All).await?;
-        let (info, sealed) = decode_hint(records::decode_kind(name, &bytes, RecordKind::Segment)?)?;
-        let key = self.keys().session_index_key(info.generation, info.session)?;
-        let cipher = Cipher::new(info.suite, &key);
-        let plain = codec::open_object(&cipher, Domain::Segment, info.session, sealed, limits::RECORD_LIMIT)
-            .map_err(|error| error.context(format!("object {name}")))?;
-        decode_segment(&plain)
-    }
 }
 
 #[cfg(test)]
@@ -359,6 +317,7 @@ mod tests {
         }
         index.rows.sort_unstable();
         assert!(index.len() <= 2000 && index.len() > 900, "{}", index.len());
+        assert!(index.rows.capacity() <= 2000, "{}", index.rows.capacity());
         assert_eq!(index.left_out() + index.len() as u64, 100_000);
         let mut found = std::collections::HashSet::new();
         for number in 0..100_000 {
@@ -368,6 +327,62 @@ mod tests {
             }
         }
         assert!(found.len() > 195, "{} of 200 packs are found", found.len());
+    }
+
+    #[test]
+    fn an_index_is_full_one_row_before_its_limit() {
+        let mut index = DedupIndex::new(100);
+        index.add(segment(0, 99), |_| true);
+        assert_eq!((index.len(), index.left_out(), index.is_empty()), (99, 0, false));
+        index.add(segment(99, 100), |_| true);
+        assert!((20..80).contains(&index.len()) && index.left_out() == 100 - index.len() as u64, "{index:?}");
+        assert!(DedupIndex::new(100).is_empty());
+    }
+
+    #[test]
+    fn what_comes_again_takes_no_room() {
+        let mut index = DedupIndex::new(100);
+        for _ in 0..10 {
+            // As much as stays without being thinned out.
+            index.add(segment(0, 75), |_| true);
+        }
+        index.settle();
+        assert_eq!((index.len(), index.packs.len(), index.left_out()), (75, 1, 0));
+        assert!((0..75).all(|number| index.lookup(&chunk(number)).eq([pack(0)])));
+    }
+
+    /// Who holds a writer's keys can make rows of any id.
+    #[test]
+    fn however_alike_ids_are_there_are_no_more_rows_than_the_limit() {
+        for prefix in [[0; PREFIX_LENGTH], [0xff; PREFIX_LENGTH]] {
+            let rows = (0..4000).map(|number| (&prefix[..], pack(number))).collect();
+            let mut index = DedupIndex::new(64);
+            index.add(decode_segment(&encode_segment(rows)).expect("reads"), |_| true);
+            assert!(index.len() < 64 && index.packs.len() < 64, "{}", index.len());
+            assert_eq!(index.left_out() + index.len() as u64, 4000);
+        }
+    }
+
+    #[test]
+    fn a_chunk_may_be_in_several_packs_and_a_row_is_kept_once() {
+        let ids = [chunk(1), chunk(2)];
+        let rows = [(ids[0], pack(7)), (ids[1], pack(7)), (ids[0], pack(3)), (ids[0], pack(7))];
+        let bytes = encode_segment(self::rows(&rows));
+        let read = decode_segment(&bytes).expect("reads");
+        assert_eq!((read.packs.len(), read.rows.len()), (2, 3));
+        let mut index = DedupIndex::default();
+        index.add(read, |_| true);
+        index.add(decode_segment(&bytes).expect("reads"), |_| true);
+        index.settle();
+        assert_eq!(
+            index.lookup(&ids[0]).collect::<std::collections::BTreeSet<_>>(),
+            [pack(3), pack(7)].into()
+        );
+        assert_eq!(index.lookup(&ids[1]).next(), Some(pack(7)));
+        assert_eq!(index.lookup(&chunk(3)).count(), 0);
+        let parts: Vec<usize> = index.parts(4).map(|part| part.len()).collect();
+        assert_eq!(parts.iter().sum::<usize>(), index.len());
+        assert!(parts[..parts.len() - 1].iter().all(|rows| *rows == 4), "{parts:?}");
     }
 
     #[test]

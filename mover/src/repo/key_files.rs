@@ -1,5 +1,5 @@
 //! Key files as they lie in the store. Each is signed by the repository, which is judged before any work is done on
-//! one: whoever may put objects could else shut everybody out, with more files than are tried.
+//! one: whoever may put objects could else shut everybody out, with more files than anybody can try.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -13,6 +13,9 @@ use crate::{
     keys::{Keys, verify_signature},
     store::{ObjectStore, list_all},
 };
+
+#[cfg(test)]
+mod tests;
 
 /// The folder of key files.
 pub(super) const FOLDER: &str = "keys/";

@@ -7,16 +7,20 @@ use super::{
     Repository,
     ends::untrue,
     key_files::{self, KeyFiles},
-    unlock::{self, CreateOptions, Unlock},
+    read_short,
+    unlock::{self, CreateOptions, KEYS_LIMIT, Unlock},
 };
 use crate::{
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     format::records::{KeyDerivation, KeyFile},
     id::RandomId,
     monitor::Problem,
     secret::Key,
-    store::list_all,
+    store::{Put, list_all},
 };
+
+#[cfg(test)]
+mod tests;
 
 /// A key as people see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +31,7 @@ pub struct KeyEntry {
     pub label: String,
     /// When it was made.
     pub created: Timestamp,
-    /// `passphrase`, `secret` or `unreadable`.
+    /// `passphrase` or `secret`.
     pub kind: String,
 }
 
@@ -60,7 +64,14 @@ impl Repository {
     /// Adds a key that opens what `current` opens.
     pub async fn add_key(&self, current: &Unlock, new: &Unlock, options: &CreateOptions) -> Result<RandomId> {
         self.check_maintenance_known()?;
-        let roots = self.roots(current).await?;
+        let files = KeyFiles::read(self.store(), self.format()).await?;
+        if files.proven.len() >= KEYS_LIMIT {
+            return Err(Error::conflict(format!(
+                "the repository has {KEYS_LIMIT} keys, and may have no more"
+            ))
+            .with_hint("remove one that nobody needs: carrack key list, carrack key remove KEY"));
+        }
+        let roots = unlock::open_root_keys(self.store().as_ref(), self.format(), &files, current)?;
         let id = self.store_key(new, options, &roots).await?;
         self.store().flush().await?;
         Ok(id)
@@ -78,8 +89,19 @@ impl Repository {
                 .with_hint("add another first: carrack key add"));
         }
         self.check_others_open_all(id).await?;
-        self.store().delete(&format!("keys/{id}")).await?;
-        self.store().flush().await
+        let name = format!("{}{id}", key_files::FOLDER);
+        let removed = read_short(self.store().as_ref(), &name).await?;
+        self.store().delete(&name).await?;
+        self.store().flush().await?;
+        // Of several who remove each other's key at the same moment one at least sees here that none is left.
+        let Err(error) = self.check_others_open_all(id).await else { return Ok(()) };
+        self.store().put_if_absent(&name, removed).await?;
+        self.store().flush().await?;
+        if error.kind() != ErrorKind::Conflict {
+            return Err(error);
+        }
+        Err(Error::conflict("the other keys were removed at the same moment, so this one stays")
+            .with_hint("see which are left: carrack key list"))
     }
 
     /// Removes what lies beside the keys without this repository's signature; answers how much that was.
@@ -128,8 +150,12 @@ impl Repository {
     ) -> Result<RandomId> {
         self.check_maintenance_known()?;
         let mut roots = self.roots(current).await?;
+        let newest = roots.last().ok_or_else(|| Error::internal("a key file holds no key"))?;
+        let id = unlock::rotation_id(newest);
         roots.push(Key::new(self.world().random()));
-        let id = self.store_key(new, options, &roots).await?;
+        if self.put_key(id, new, options, &roots).await? == Put::Exists {
+            self.obey_rotation(id, new, roots.len()).await?;
+        }
         self.store().flush().await?;
         for key in &plan.remove {
             self.store().delete(&format!("keys/{}", key.id)).await?;
@@ -161,5 +187,32 @@ impl Repository {
         let repository = self.format().repository;
         let signed = (roots, self.keys());
         unlock::add_key(self.store().as_ref(), self.world(), repository, new, options, signed).await
+    }
+
+    async fn put_key(
+        &self,
+        id: RandomId,
+        new: &Unlock,
+        options: &CreateOptions,
+        roots: &[Key],
+    ) -> Result<Put> {
+        let repository = self.format().repository;
+        let signed = (roots, self.keys());
+        unlock::put_key(self.store().as_ref(), self.world(), (repository, id), new, options, signed).await
+    }
+
+    /// N2: of two rotations of the same keys the one counts whose key came first. Ours, if what was lost is only the answer.
+    async fn obey_rotation(&self, id: RandomId, new: &Unlock, generations: usize) -> Result<()> {
+        let files = KeyFiles::read(self.store(), self.format()).await?;
+        let name = format!("{}{id}", key_files::FOLDER);
+        let opened = match files.proven.get(&name) {
+            Some(file) => unlock::open_file(&name, file, self.format().repository, new)?,
+            None => None,
+        };
+        if opened.is_some_and(|roots| roots.len() == generations) {
+            return Ok(());
+        }
+        Err(Error::conflict(format!("another rotation of these keys came first: object {name}"))
+            .with_hint("open the repository with the password or secret of that one, and rotate again"))
     }
 }

@@ -5,7 +5,7 @@
 //! that end can land. So an end that is a record, and whose session object is gone, was lost, and nobody may take
 //! it for a snapshot that was to go.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Repository, ends::is_doubt, survey::Survey};
 use crate::{
@@ -16,6 +16,9 @@ use crate::{
     },
 };
 
+#[cfg(test)]
+mod tests;
+
 /// How long a tombstone stays, in seconds: longer than any request is on its way, or a writer stalls before its commit.
 /// Each costs every listing of snapshots one read.
 const TOMBSTONE_SECONDS: i64 = 30 * 86_400;
@@ -23,69 +26,121 @@ const TOMBSTONE_SECONDS: i64 = 30 * 86_400;
 /// a writer that missed the answer to its commit sends that once more.
 const BURIED_SECONDS: i64 = 3 * 86_400;
 
+/// What an end without a session object is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Orphan {
+    /// Nothing that was lost: a tombstone, what a clean-up is about to take, or gone by now.
+    Explained,
+    /// It opens with none of these keys: rubbish, or of a key that this process does not hold.
+    Unknown,
+    /// What it committed is out of view.
+    Lost,
+    /// Its session object was missing and is there: what was listed is not of one moment (AGAIN).
+    Back,
+}
+
+/// What seems lost.
+#[derive(Debug, Default)]
+pub(crate) struct Lost {
+    /// What is, with what is to be said of it.
+    pub(crate) found: Vec<(SessionName, Error)>,
+    /// Something was missing when it was listed, and is there by now, or the other way round: who decides by a survey
+    /// needs another one (AGAIN).
+    pub(crate) has_changed: bool,
+    /// There is what these keys do not open: who decides looks whether they changed (KEYS).
+    pub(crate) has_unknown: bool,
+}
+
 impl Repository {
-    /// Ends whose session object is lost, each with what is to be said of it.
-    pub(crate) async fn lost_sessions(&self, survey: &Survey) -> Result<Vec<(SessionName, Error)>> {
-        let mut lost = Vec::new();
-        let orphans: Vec<SessionName> = survey.orphans().collect();
-        let ask = |repository: Self, name| async move { repository.is_orphan(name).await };
-        for (session, is_lost) in self.each_of(&orphans, ask).await? {
-            if is_lost {
-                let error = Error::corrupt(format!(
-                    "object {} is missing: what {} committed is out of view",
-                    session.session_object(),
-                    session.end_object()
-                ));
-                lost.push((session, error.with_hint(bring_back(session, true))));
+    /// Ends whose session object is lost.
+    pub(crate) async fn lost_sessions(&self, survey: &Survey) -> Result<Lost> {
+        let mut lost = Lost::default();
+        for (session, orphan) in self.orphans_of(survey).await? {
+            match orphan {
+                Orphan::Explained => {}
+                Orphan::Unknown => lost.has_unknown = true,
+                Orphan::Back => lost.has_changed = true,
+                Orphan::Lost => lost.found.push((session, without_session(session))),
             }
         }
         Ok(lost)
     }
 
-    /// Sessions that committed, because a parent or a mark says so, and whose end is lost.
+    /// DOUBT: repacks whose session object is lost, so that what they moved seems to lie at its old side. What opens with
+    /// none of these keys is one only if there are others by now (KEYS).
+    pub(super) async fn lost_repacks(&self, survey: &Survey) -> Result<Vec<(SessionName, Error)>> {
+        let mut repacks = self.orphans_of(survey).await?;
+        repacks.retain(|session, _| session.kind == SessionKind::Repack);
+        let is_unknown = repacks.values().any(|orphan| *orphan == Orphan::Unknown);
+        let keys_changed = is_unknown && !self.are_keys_unchanged().await?;
+        repacks.retain(|_, orphan| match orphan {
+            Orphan::Explained => false,
+            Orphan::Lost | Orphan::Back => true,
+            Orphan::Unknown => keys_changed,
+        });
+        Ok(repacks.into_keys().map(|session| (session, without_session(session))).collect())
+    }
+
+    async fn orphans_of(&self, survey: &Survey) -> Result<BTreeMap<SessionName, Orphan>> {
+        let orphans: Vec<SessionName> = survey.orphans().collect();
+        self.each_of(&orphans, |repository, name| async move { repository.orphan(name).await }).await
+    }
+
+    /// Sessions that committed, because a parent or a mark says so, and whose end is lost. C4 may have shut such a session
+    /// out since: `shut_out` are those in view that have a fence which no clean-up put there (SHUTOUT).
     pub(crate) async fn lost_ends(
         &self,
         survey: &Survey,
         mut committed: BTreeSet<SessionName>,
         marks: &[Mark],
-    ) -> Result<Vec<(SessionName, Error)>> {
+        shut_out: &[SessionName],
+    ) -> Result<Lost> {
         committed.extend(marks.iter().map(|mark| mark.session));
-        let mut lost = Vec::new();
+        let mut lost = Lost::default();
         for session in survey.open().filter(|session| committed.contains(session)) {
+            if self.exists(&session.end_object()).await? {
+                lost.has_changed = true;
+                continue;
+            }
             // A clean-up takes the session first: seen after its end is gone, it was no clean-up.
-            let gone = !self.exists(&session.end_object()).await?
-                && self.exists(&session.session_object()).await?
-                && self.marks("forgotten/", &session.to_string()).await?.0.is_empty();
+            let gone = self.exists(&session.session_object()).await? && !self.is_forgotten(session).await?;
             if gone {
-                let error = Error::corrupt(format!(
-                    "object {} is missing, and a parent or a mark says that it was there",
-                    session.end_object()
-                ));
-                lost.push((session, error.with_hint(bring_back(session, false))));
+                lost.found.push((session, without_end(session, "missing")));
+            }
+        }
+        for session in shut_out.iter().filter(|session| committed.contains(session)) {
+            if self.exists(&session.session_object()).await? && !self.is_forgotten(*session).await? {
+                lost.found.push((*session, without_end(*session, "lost, and was shut out since")));
             }
         }
         Ok(lost)
     }
 
-    /// Whether an end is a record, and no clean-up explains that its session is gone. What opens with none of the keys is
-    /// none: whoever may create objects can put that there.
-    async fn is_orphan(&self, session: SessionName) -> Result<bool> {
-        let Some(bytes) = self.there(&session.end_object()).await? else { return Ok(false) };
+    /// AGAIN: whether a session that was listed as visible, and of which an object is missing now, was not cleaned up
+    /// meanwhile. The marker of a clean-up goes after its fence is there.
+    pub(super) async fn vanished(&self, session: SessionName) -> Result<bool> {
+        Ok(!self.is_forgotten(session).await? && !self.has_tombstone(session).await?)
+    }
+
+    async fn orphan(&self, session: SessionName) -> Result<Orphan> {
+        let Some(bytes) = self.there(&session.end_object()).await? else { return Ok(Orphan::Explained) };
         if self.tombstone(session, &bytes).is_some() {
-            return Ok(false);
+            return Ok(Orphan::Explained);
         }
         // A clean-up that is under way has its marker or its list until the end is gone.
-        let is_going = match session.kind {
-            SessionKind::Backup => !self.marks("forgotten/", &session.to_string()).await?.0.is_empty(),
-            SessionKind::Repack => {
-                let (forgotten, _) = self.marks("forgotten/", &session.to_string()).await?;
-                !forgotten.is_empty() || self.absent().await?.condemns(session)
-            }
-        };
-        if is_going || self.exists(&session.session_object()).await? || !self.has_record(session).await? {
-            return Ok(false);
+        let is_condemned = session.kind == SessionKind::Repack && self.absent().await?.condemns(session);
+        if is_condemned || self.is_forgotten(session).await? {
+            return Ok(Orphan::Explained);
         }
-        Ok(self.there(&session.end_object()).await? == Some(bytes))
+        if self.exists(&session.session_object()).await? {
+            return Ok(Orphan::Back);
+        }
+        let has_record = self.has_record(session).await?;
+        Ok(match self.there(&session.end_object()).await? == Some(bytes) {
+            false => Orphan::Explained,
+            true if has_record => Orphan::Lost,
+            true => Orphan::Unknown,
+        })
     }
 
     async fn has_record(&self, session: SessionName) -> Result<bool> {
@@ -104,7 +159,11 @@ impl Repository {
                 let age = self.world().clock.now().as_second().saturating_sub(fence.created.as_second());
                 Ok(age >= if fence.cleaned_up { BURIED_SECONDS } else { TOMBSTONE_SECONDS })
             }
-            None => Ok(!self.has_record(session).await?),
+            None if self.has_record(session).await? => Ok(false),
+            None => {
+                self.check_keys_unchanged().await?;
+                Ok(true)
+            }
         }
     }
 
@@ -130,6 +189,18 @@ impl Repository {
         let bytes = self.there(&session.end_object()).await?;
         Ok(bytes.is_some_and(|bytes| self.tombstone(session, &bytes).is_some()))
     }
+}
+
+fn without_session(session: SessionName) -> Error {
+    let (session_object, end) = (session.session_object(), session.end_object());
+    Error::corrupt(format!("object {session_object} is missing: what {end} committed is out of view"))
+        .with_hint(bring_back(session, true))
+}
+
+fn without_end(session: SessionName, what: &str) -> Error {
+    let end = session.end_object();
+    Error::corrupt(format!("object {end} is {what}, and a parent or a mark says that it was there"))
+        .with_hint(bring_back(session, false))
 }
 
 fn bring_back(session: SessionName, can_be_made: bool) -> String {

@@ -32,6 +32,11 @@ use crate::{
     store::ByteRange,
 };
 
+#[cfg(test)]
+pub(super) mod testing;
+#[cfg(test)]
+mod tests;
+
 /// Whoever wants to know what is needed.
 pub(crate) trait Needs: Send {
     /// A frame of `stored` bytes is needed. May be told more than once.
@@ -79,6 +84,9 @@ const CIPHERS_KEPT: usize = 4096;
 /// Ends that are read before their trees are walked, some kilobytes each.
 pub(super) const ENDS_PER_ROUND: usize = 256;
 
+/// How often a mark begins anew: an object that a store loses again and again is a store to look at.
+const MARKS: u32 = 4;
+
 struct Marker<'n> {
     repository: Repository,
     relocations: Relocations,
@@ -91,13 +99,35 @@ struct Marker<'n> {
 }
 
 impl Repository {
-    /// Marks everything that visible snapshots need, in order V (C1, C5). Relocations are read after the ends (R3).
+    /// Marks everything that visible snapshots need, in order V (C1, C5).
     pub(crate) async fn mark(&self, needs: &mut dyn Needs, watch: Watch<'_>) -> Result<Marked> {
+        for _ in 0..MARKS {
+            if let Some(marked) = self.mark_once(needs, watch).await? {
+                return Ok(marked);
+            }
+        }
+        Err(Error::unavailable(format!("in {MARKS} looks, what was listed was gone, or the other way round"))
+            .with_hint("run the same command again when nothing else deletes or restores objects"))
+    }
+
+    /// Relocations are read after the ends (R3). None: what was listed is not of one moment (AGAIN). What was needed by
+    /// then may be named although it is no more.
+    async fn mark_once(&self, needs: &mut dyn Needs, watch: Watch<'_>) -> Result<Option<Marked>> {
         let survey = self.survey().await?;
         let (relocations, mut doubtful) = self.relocations().await?;
         // What was lost is not what was to go.
-        doubtful.extend(self.lost_sessions(&survey).await?);
-        let (mut fenced, mut parents) = (Vec::new(), BTreeSet::new());
+        let lost = self.lost_sessions(&survey).await?;
+        if lost.has_unknown {
+            self.check_keys_unchanged().await?;
+        }
+        if lost.has_changed {
+            return Ok(None);
+        }
+        let known: BTreeSet<SessionName> = doubtful.iter().map(|(session, _)| *session).collect();
+        // A repack without its session is among the doubts of the relocations already.
+        doubtful.extend(lost.found.into_iter().filter(|(session, _)| !known.contains(session)));
+        let mut has_changed = false;
+        let (mut fenced, mut shut_out, mut parents) = (Vec::new(), Vec::new(), BTreeSet::new());
         let mut marker = Marker::new(self, relocations, needs);
         for names in survey.visible(SessionKind::Backup).chunks(ENDS_PER_ROUND) {
             for (name, end) in self.ends_of(names).await? {
@@ -112,26 +142,34 @@ impl Repository {
                         }
                     }
                     Ok(Some(End::Void(problem))) => doubtful.push((name, not_believed(name, &problem))),
-                    Ok(Some(End::Fenced)) => fenced.push(name),
-                    Ok(Some(End::Relocated(_) | End::Gone) | None) => {}
+                    Ok(Some(End::Fenced { cleaned_up })) => {
+                        fenced.push(name);
+                        shut_out.extend((!cleaned_up).then_some(name));
+                    }
+                    Ok(Some(End::Gone) | None) => has_changed |= self.vanished(name).await?,
+                    Ok(Some(End::Relocated(_))) => {}
                     Err(error) if is_doubt(&error) => doubtful.push((name, error)),
                     Err(error) => return Err(error),
                 }
             }
         }
         let (marks, _) = self.marks("marks/", "").await?;
-        doubtful.extend(self.lost_ends(&survey, parents, &marks).await?);
+        let lost = self.lost_ends(&survey, parents, &marks, &shut_out).await?;
+        if has_changed || lost.has_changed {
+            return Ok(None);
+        }
+        doubtful.extend(lost.found);
         self.refuse_doubts(doubtful).await?;
         let Marker { relocations_needed, relocations, .. } = marker;
         for names in survey.visible(SessionKind::Repack).chunks(ENDS_PER_ROUND) {
             let ends = self.ends_of(names).await?;
             fenced.extend(
                 ends.into_iter()
-                    .filter(|(_, end)| matches!(end, Ok(Some(End::Fenced))))
+                    .filter(|(_, end)| matches!(end, Ok(Some(End::Fenced { .. }))))
                     .map(|(name, _)| name),
             );
         }
-        Ok(Marked { survey, fenced, relocations_needed, relocations })
+        Ok(Some(Marked { survey, fenced, relocations_needed, relocations }))
     }
 }
 
@@ -379,15 +417,30 @@ fn plain_bytes(range: &[WantedPage]) -> u64 {
 
 impl Repository {
     async fn open_pages(&self, wanted: Vec<WantedPage>) -> Result<Vec<Page>> {
+        match self.open_together(&wanted).await {
+            // Of two sendings, one may have one page whole and the other another.
+            Err(error) if error.kind() == ErrorKind::Corrupt && wanted.len() > 1 => {
+                let mut pages = Vec::with_capacity(wanted.len());
+                for page in wanted.chunks(1) {
+                    pages.extend(self.open_together(page).await?);
+                }
+                Ok(pages)
+            }
+            opened => opened,
+        }
+    }
+
+    /// Pages that are read at once, from a sending that has all of them whole.
+    async fn open_together(&self, wanted: &[WantedPage]) -> Result<Vec<Page>> {
         let (Some(first), Some(last)) = (wanted.first(), wanted.last()) else { return Ok(Vec::new()) };
         let start = first.at.1;
         let end = wanted.iter().map(WantedPage::end).max().unwrap_or_else(|| last.end());
         let range = ByteRange::Slice { offset: start.into(), length: end - u64::from(start) };
-        let bytes = self.read_pack(first.at.0, range).await.map_err(|error| match error.kind() {
+        let open = |bytes| wanted.iter().map(|page| self.open_page(page, start, &bytes)).collect();
+        self.open_part(first.at.0, range, open).await.map_err(|error| match error.kind() {
             ErrorKind::NotFound => missing(first.at.0),
             _ => error,
-        })?;
-        wanted.iter().map(|page| self.open_page(page, start, &bytes)).collect()
+        })
     }
 
     fn open_page(&self, wanted: &WantedPage, start: u32, bytes: &Bytes) -> Result<Page> {

@@ -32,11 +32,15 @@ mod key_files;
 mod keys_admin;
 mod lost;
 mod mark;
+mod newest;
 mod packs;
 mod revive;
+mod segments;
 mod session;
 mod snapshots;
 mod survey;
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod unlock;
@@ -46,15 +50,18 @@ pub use checkpoint::{Checkpoint, FileState, ImageState, Unfinished};
 pub use collector::{PruneOptions, PrunePlan, PruneReport, Unused};
 pub use damage::DamageNote;
 pub(crate) use ends::untrue;
-pub use forget::{Decision, ForgetPlan, GroupBy, KeepPolicy, Series, plan_forget};
+pub use forget::{Decision, ForgetPlan, GroupBy, KeepPolicy, PINNED, Series, VERIFIED, plan_forget};
 pub use index::DedupIndex;
 #[cfg(feature = "testing")]
-pub(crate) use index::{fuzz_hint, fuzz_segment};
+pub(crate) use index::{fuzz_joined, fuzz_segment};
 pub use keys_admin::{KeyEntry, RotatePlan};
 pub(crate) use mark::Needs;
 pub use mark::Watch;
 pub use packs::{PackFooter, Relocations};
 pub use revive::{Hidden, Revived};
+#[cfg(feature = "testing")]
+pub(crate) use segments::fuzz_hint;
+pub use segments::{Join, LoadedIndex};
 pub use session::Session;
 pub use snapshots::{SnapshotFilter, SnapshotList};
 pub use unlock::{CreateOptions, Unlock};
@@ -201,12 +208,17 @@ impl Repository {
     /// KEYS: fails if somebody added or removed a key since this repository was opened. What does not verify may then be
     /// signed by a key that this process does not hold, and must not be taken for forged.
     pub(crate) async fn check_keys_unchanged(&self) -> Result<()> {
-        let files = KeyFiles::read(self.store(), self.format()).await?;
-        if files.proven.keys().eq(&self.inner.key_files) {
+        if self.are_keys_unchanged().await? {
             return Ok(());
         }
         Err(Error::conflict("the keys of the repository were changed meanwhile")
             .with_hint("run the same command again"))
+    }
+
+    /// The same as a question.
+    pub(crate) async fn are_keys_unchanged(&self) -> Result<bool> {
+        let files = KeyFiles::read(self.store(), self.format()).await?;
+        Ok(files.proven.keys().eq(&self.inner.key_files))
     }
 
     /// Cuts file contents as this repository does.

@@ -18,6 +18,9 @@ use crate::{
     store::{ByteRange, Put},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// The footer of a pack that was fetched just now.
 #[derive(Debug, Clone)]
 pub struct PackFooter {
@@ -60,6 +63,34 @@ impl Repository {
         self.read_attempts(pack, 0..limits::PACK_ATTEMPTS, range).await.map(|(bytes, _)| bytes)
     }
 
+    /// Reads a part of a pack and opens it. All sendings have equal bytes, but a name that a lost sending left free can be
+    /// taken by others: where `open` finds one spoiled, the next serves. If none does, the first error tells more than the
+    /// last.
+    pub async fn open_part<T>(
+        &self,
+        pack: PackId,
+        range: ByteRange,
+        mut open: impl FnMut(Bytes) -> Result<T>,
+    ) -> Result<T> {
+        let (mut first, mut rest) = (None, 0..limits::PACK_ATTEMPTS);
+        while !rest.is_empty() {
+            let (bytes, attempt) = match self.read_attempts(pack, rest.clone(), range).await {
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {
+                    return Err(first.unwrap_or(error));
+                }
+                found => found?,
+            };
+            match open(bytes) {
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    first.get_or_insert(error);
+                }
+                opened => return opened,
+            }
+            rest.start = attempt + 1;
+        }
+        Err(first.unwrap_or_else(|| Error::internal("no attempt was made")))
+    }
+
     /// All sendings have equal bytes: where one was cut short, the next one serves.
     async fn read_attempts(
         &self,
@@ -83,6 +114,11 @@ impl Repository {
         Err(short.or(missing).unwrap_or_else(|| Error::internal("no attempt was made")))
     }
 
+    /// Reads a part of one sending of a pack. `NotFound` if that did not arrive.
+    pub async fn read_sending(&self, pack: PackId, attempt: u8, range: ByteRange) -> Result<Bytes> {
+        self.store().get(&pack_object(pack, attempt), range).await
+    }
+
     /// Whether any sending of a pack is there.
     pub(super) async fn has_pack(&self, pack: PackId) -> Result<bool> {
         match self.store().list(&pack_object(pack, 0), None).await {
@@ -102,9 +138,40 @@ impl Repository {
         self.footer_among(pack, attempt..attempt.saturating_add(1)).await
     }
 
+    /// A name that a lost sending left free can be taken by others: where a footer is spoiled, that of the next sending
+    /// serves. If none does, the first error tells more than the last.
     async fn footer_among(&self, pack: PackId, attempts: Range<u8>) -> Result<PackFooter> {
-        let last = ByteRange::Last(limits::FOOTER_GUESS);
-        let (mut tail, attempt) = self.read_attempts(pack, attempts, last).await?;
+        let (mut first, mut rest) = (None, attempts);
+        while !rest.is_empty() {
+            let last = ByteRange::Last(limits::FOOTER_GUESS);
+            let (tail, attempt) = match self.read_attempts(pack, rest.clone(), last).await {
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {
+                    return Err(first.unwrap_or(error));
+                }
+                found => found?,
+            };
+            match self.open_footer(pack, attempt, tail).await {
+                Err(error) if self.is_spoiled(&error) => {
+                    first.get_or_insert(error);
+                }
+                footer => return footer,
+            }
+            rest.start = attempt + 1;
+        }
+        Err(first.unwrap_or_else(|| Error::internal("no attempt was made")))
+    }
+
+    /// Whether a footer that cannot be opened may be somebody else's: a trailer is not sealed, so it may name any version,
+    /// and any generation of keys. A mover that lacks the keys of a generation has nothing to conclude from that.
+    fn is_spoiled(&self, error: &Error) -> bool {
+        match error.kind() {
+            ErrorKind::Corrupt | ErrorKind::Invalid => true,
+            ErrorKind::Denied => self.keys().can_read_data(),
+            _ => false,
+        }
+    }
+
+    async fn open_footer(&self, pack: PackId, attempt: u8, mut tail: Bytes) -> Result<PackFooter> {
         let object = || format!("object {}", pack_object(pack, attempt));
         let Some((_, trailer)) = tail.split_last_chunk::<{ Trailer::LENGTH }>() else {
             return Err(Error::corrupt(format!("{}: it is too short for a pack", object())));
@@ -115,8 +182,7 @@ impl Repository {
             if (tail.len() as u64) < limits::FOOTER_GUESS {
                 return Err(Error::corrupt(format!("{}: it is shorter than its own footer", object())));
             }
-            let needed = ByteRange::Last(needed as u64);
-            (tail, _) = self.read_attempts(pack, attempt..attempt + 1, needed).await?;
+            tail = self.read_sending(pack, attempt, ByteRange::Last(needed as u64)).await?;
         }
         if tail.len() < needed {
             return Err(Error::corrupt(format!("{}: it is shorter than its own footer", object())));
@@ -189,6 +255,11 @@ impl Relocations {
     /// The repacks that moved them.
     pub fn sessions(&self) -> &[SessionName] {
         &self.sessions
+    }
+
+    /// Where the frames were that were moved.
+    pub(crate) fn froms(&self) -> impl Iterator<Item = (PackId, u32)> {
+        self.moves.keys().copied()
     }
 
     /// Where the frame is now, if it was moved; chains are followed.

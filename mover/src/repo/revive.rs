@@ -7,7 +7,12 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::{Needs, Repository, Watch, ends::End, session::Session};
+use super::{
+    Needs, Repository, Watch,
+    ends::{End, is_doubt},
+    forget::PINNED,
+    session::Session,
+};
 use crate::{
     codec::{self, Cipher, Domain},
     error::{Error, ErrorKind, Result},
@@ -20,6 +25,9 @@ use crate::{
     id::PackId,
     limits, store,
 };
+
+#[cfg(test)]
+mod tests;
 
 /// Something that can be brought back.
 #[derive(Debug)]
@@ -67,7 +75,8 @@ impl Repository {
             let unreadable = ends.filter(|(_, end)| matches!(end, Err(_) | Ok(Some(End::Void(_)))));
             sessions.extend(unreadable.map(|(session, _)| (session, false)));
         }
-        sessions.extend(self.lost_sessions(&survey).await?.into_iter().map(|(session, _)| (session, false)));
+        let lost = self.lost_sessions(&survey).await?.found;
+        sessions.extend(lost.into_iter().map(|(session, _)| (session, false)));
         let mut hidden = Vec::new();
         for (session, is_forgotten) in sessions {
             match self.record_of(session).await {
@@ -75,7 +84,7 @@ impl Repository {
                     hidden.push(Hidden { session, is_forgotten, snapshot: Some(*snapshot) });
                 }
                 Ok(Record::Relocations(_)) => hidden.push(Hidden { session, is_forgotten, snapshot: None }),
-                Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => {
+                Err(error) if is_doubt(&error) || error.kind() == ErrorKind::NotFound => {
                     tracing::info!(%session, %error, "it cannot be brought back");
                 }
                 Err(error) => return Err(error),
@@ -92,6 +101,7 @@ impl Repository {
         let done = self.commit_again(&session, record, watch).await;
         match done {
             Ok(missing) => {
+                self.carry_pin(old, session.name()).await?;
                 self.forget(&[old]).await?;
                 Ok(Revived { session: session.name(), missing })
             }
@@ -101,6 +111,15 @@ impl Repository {
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// What somebody wanted kept is kept under its new name, too. That it was verified has to be found out again.
+    async fn carry_pin(&self, old: SessionName, new: SessionName) -> Result<()> {
+        let (marks, _) = self.marks("marks/", &format!("{old}.")).await?;
+        match marks.iter().any(|mark| mark.word == PINNED) {
+            true => self.mark_snapshot(new, PINNED).await,
+            false => Ok(()),
         }
     }
 
@@ -144,8 +163,8 @@ impl Repository {
         match self.end(session).await {
             Ok(Some(End::Committed(snapshot))) => return Ok(Record::Snapshot(snapshot)),
             Ok(Some(End::Relocated(moved))) => return Ok(Record::Relocations(moved)),
-            Ok(Some(End::Fenced)) => return Err(gone()),
-            Err(error) if error.kind() != ErrorKind::Corrupt => return Err(error),
+            Ok(Some(End::Fenced { .. })) => return Err(gone()),
+            Err(error) if !is_doubt(&error) => return Err(error),
             Ok(_) | Err(_) => {}
         }
         let (kind, body) = decode_record(&name, &bytes)?;

@@ -15,8 +15,8 @@ use super::{
     Repository,
     checkpoint::Checkpoint,
     ends::End,
-    index,
     packs::{self, PackFooter, Relocations},
+    segments,
 };
 use crate::{
     clock::World,
@@ -27,13 +27,16 @@ use crate::{
         records::{self, Condemned, Fenced, Moved, RecordKind, Snapshot},
         session::{SessionKeyInfo, SessionKind, SessionName, SessionObject},
     },
-    id::{ChunkId, LineageId, PackId, RandomId, SessionNonce},
+    id::{LineageId, PackId, RandomId, SessionNonce},
     keys::SigningKey,
     limits,
     monitor::Problem,
     secret::Key,
     store::{ByteRange, Put, list_all},
 };
+
+#[cfg(test)]
+mod tests;
 
 /// One writer's run.
 #[derive(Debug)]
@@ -44,7 +47,7 @@ pub struct Session {
     data: Cipher,
     metadata: Cipher,
     index: Cipher,
-    counters: [AtomicU64; 6],
+    counters: [AtomicU64; Domain::COUNT],
     absent: Absent,
     relocations: Relocations,
     keys_seen: Mutex<HashMap<SessionName, SessionKeyInfo>>,
@@ -310,11 +313,7 @@ impl Session {
             Ok(footer) => Some(Arc::new(footer)),
             // A pack that is gone, damaged or of another key generation is no reason to fail: its chunks are stored
             // again.
-            Err(error)
-                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Denied) =>
-            {
-                None
-            }
+            Err(error) if segments::is_lost_hint(&error) => None,
             Err(error) => return Err(error),
         };
         let mut cache = self.footers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -330,16 +329,13 @@ impl Session {
         Ok(footer)
     }
 
-    /// Writes an index segment (W6); nothing for no rows.
-    pub async fn put_segment(&self, chunks: &[(ChunkId, PackId)]) -> Result<()> {
-        for chunks in chunks.chunks(index::SEGMENT_ROWS) {
-            let counter = self.next_counter(Domain::Segment);
-            let plain = index::encode_segment(index::rows(chunks));
-            let sealed = codec::seal_object(&self.index, Domain::Segment, self.name(), counter, &plain)?;
-            let name = format!("index/s-{}", RandomId(self.world().random()));
-            self.put_hint(&name, RecordKind::Segment, &sealed).await?;
-        }
-        Ok(())
+    pub(super) fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// Seals a segment of the index.
+    pub(super) fn seal_index(&self, domain: Domain, plain: &[u8]) -> Result<Vec<u8>> {
+        codec::seal_object(&self.index, domain, self.name(), self.next_counter(domain), plain)
     }
 
     /// Writes a checkpoint.
@@ -352,8 +348,8 @@ impl Session {
 
     /// Hints carry the name, generation and cipher of their session before the sealed part. A lost hint costs
     /// deduplication and nothing else, so an unclear answer is good enough (N1 forbids to send the name again).
-    async fn put_hint(&self, name: &str, kind: RecordKind, sealed: &[u8]) -> Result<()> {
-        let body = index::encode_hint(&self.key_info, sealed);
+    pub(super) async fn put_hint(&self, name: &str, kind: RecordKind, sealed: &[u8]) -> Result<()> {
+        let body = segments::encode_hint(&self.key_info, sealed);
         match self.repository.store().put_if_absent(name, records::encode_record(kind, &body).into()).await {
             Ok(_) => Ok(()),
             Err(error) if error.kind() == ErrorKind::Unavailable => {

@@ -17,6 +17,9 @@ use crate::{
     monitor::Problem,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// All snapshots that are visible, and what could not be read or believed.
 #[derive(Debug, Default)]
 pub struct SnapshotList {
@@ -32,6 +35,11 @@ pub struct SnapshotList {
 }
 
 impl SnapshotList {
+    /// Whether a snapshot has a mark of this word: [`PINNED`](super::PINNED) or [`VERIFIED`](super::VERIFIED).
+    pub fn is_marked(&self, session: SessionName, word: &str) -> bool {
+        self.marks.iter().any(|mark| mark.session == session && mark.word == word)
+    }
+
     fn add(&mut self, name: SessionName, end: Result<Option<End>>) -> Result<()> {
         match end {
             Ok(Some(End::Committed(snapshot))) => {
@@ -108,8 +116,10 @@ impl Repository {
     pub async fn snapshots(&self) -> Result<SnapshotList> {
         let survey = self.survey().await?;
         let mut list = SnapshotList::default();
+        let mut shut_out = Vec::new();
         for names in survey.visible(SessionKind::Backup).chunks(super::mark::ENDS_PER_ROUND) {
             for (name, end) in self.ends_of(names).await? {
+                shut_out.extend(matches!(end, Ok(Some(End::Fenced { cleaned_up: false }))).then_some(name));
                 list.add(name, end)?;
             }
         }
@@ -123,12 +133,12 @@ impl Repository {
                 Err(error) => return Err(error),
             }
         }
-        list.unreadable.extend(self.lost_sessions(&survey).await?);
+        list.unreadable.extend(self.lost_sessions(&survey).await?.found);
         let (marks, problems) = self.marks("marks/", "").await?;
         list.marks = marks;
         list.problems.extend(problems);
         let parents = list.snapshots.iter().filter_map(parent_of).collect();
-        list.unreadable.extend(self.lost_ends(&survey, parents, &list.marks).await?);
+        list.unreadable.extend(self.lost_ends(&survey, parents, &list.marks, &shut_out).await?.found);
         if !list.unreadable.is_empty() && self.keys().can_read_data() {
             self.check_keys_unchanged().await?;
         }
@@ -139,6 +149,10 @@ impl Repository {
     pub async fn find_snapshot(&self, text: &str, filter: &SnapshotFilter) -> Result<Snapshot> {
         if text == "latest" {
             return self.latest(filter, None, 0).await;
+        }
+        if text.is_empty() {
+            return Err(Error::invalid("an empty text names no snapshot")
+                .with_hint("name one by the beginning of its id, or say latest"));
         }
         // Who says the whole name needs no list, which may be long.
         if let Ok(session) = text.parse::<SessionName>()
@@ -215,7 +229,8 @@ impl Repository {
         for (name, error) in &list.unreadable {
             let same = latest.is_some_and(|latest| latest.session.lineage == name.lineage);
             // What these keys are not for is another source's.
-            let may_match = filter.is_empty() && error.kind() != ErrorKind::Denied;
+            let is_denied = error.kind() == ErrorKind::Denied && !self.keys().can_read_data();
+            let may_match = filter.is_empty() && !is_denied;
             if name.kind != SessionKind::Backup || !(same || may_match) {
                 continue;
             }

@@ -8,9 +8,12 @@ use crate::{
     format::session::{SessionKind, SessionName},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Ends, markers and sessions, listed in this order: whoever reads them in another can take a snapshot for visible
 /// that is being cleaned up.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Survey {
     ends: BTreeSet<SessionName>,
     forgotten: BTreeSet<SessionName>,
@@ -21,8 +24,22 @@ impl Repository {
     /// Lists ends, then markers, then sessions. A listing that fails, or fails half-way, fails the survey.
     pub(crate) async fn survey(&self) -> Result<Survey> {
         let ends = self.session_names("snapshots/", "").await?;
-        let (forgotten, _) = self.marks("forgotten/", "").await?;
-        let sessions = self.session_names("sessions/", "").await?;
+        self.survey_behind(ends, "").await
+    }
+
+    /// The same of names that begin so; of sessions without an end it says nothing if none there has one.
+    pub(crate) async fn survey_of(&self, prefix: &str) -> Result<Survey> {
+        let ends = self.session_names("snapshots/", prefix).await?;
+        if ends.is_empty() {
+            return Ok(Survey::default());
+        }
+        self.survey_behind(ends, prefix).await
+    }
+
+    /// What comes behind the ends in that order.
+    pub(super) async fn survey_behind(&self, ends: BTreeSet<SessionName>, prefix: &str) -> Result<Survey> {
+        let (forgotten, _) = self.marks("forgotten/", prefix).await?;
+        let sessions = self.session_names("sessions/", prefix).await?;
         let forgotten = forgotten.into_iter().map(|mark| mark.session).collect();
         Ok(Survey { ends, forgotten, sessions })
     }
@@ -31,10 +48,13 @@ impl Repository {
 impl Survey {
     /// Sessions of this kind whose end, if it can be believed, is visible.
     pub(crate) fn visible(&self, kind: SessionKind) -> Vec<SessionName> {
-        let is_visible = |name: &&SessionName| {
-            name.kind == kind && self.sessions.contains(name) && !self.forgotten.contains(name)
-        };
-        self.ends.iter().filter(is_visible).copied().collect()
+        self.in_view().into_iter().filter(|name| name.kind == kind).collect()
+    }
+
+    /// The same of both kinds.
+    pub(crate) fn in_view(&self) -> Vec<SessionName> {
+        let is_in_view = |name: &&SessionName| self.sessions.contains(name) && !self.forgotten.contains(name);
+        self.ends.iter().filter(is_in_view).copied().collect()
     }
 
     /// Ends whose session is gone, and that no marker speaks of.

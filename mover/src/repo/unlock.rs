@@ -16,6 +16,9 @@ use crate::{
     sys::memory::expect_filling,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// What opens a repository.
 #[derive(Debug, Clone)]
 pub enum Unlock {
@@ -61,8 +64,9 @@ const KDF_MEMORY_LIMIT_KIB: u32 = 1 << 20;
 const KDF_PASSES_LIMIT: u32 = 64;
 /// The most lanes that a key file may ask for.
 const KDF_LANES_LIMIT: u32 = 64;
-/// Key files that are tried at most. Those that the repository did not sign do not count.
-const KEYS_LIMIT: usize = 100;
+/// Keys that a repository has at most: each costs whoever opens it some tens of milliseconds. More than that, as several
+/// that add at once may leave, are tried all the same, so that nobody is shut out by the keys of others.
+pub(super) const KEYS_LIMIT: usize = 100;
 const NONCE_LENGTH: usize = 12;
 
 /// Wraps the roots and stores the key file under a new name.
@@ -72,9 +76,24 @@ pub(super) async fn add_key(
     repository: RepositoryId,
     unlock: &Unlock,
     options: &CreateOptions,
-    (roots, signer): (&[Key], &Keys),
+    signed: (&[Key], &Keys),
 ) -> Result<RandomId> {
     let id = RandomId(world.random());
+    match put_key(store, world, (repository, id), unlock, options, signed).await? {
+        Put::Created => Ok(id),
+        Put::Exists => Err(Error::internal("a random name was taken")),
+    }
+}
+
+/// The same under this name, unless it is taken.
+pub(super) async fn put_key(
+    store: &dyn ObjectStore,
+    world: &World,
+    (repository, id): (RepositoryId, RandomId),
+    unlock: &Unlock,
+    options: &CreateOptions,
+    (roots, signer): (&[Key], &Keys),
+) -> Result<Put> {
     let name = format!("{}{id}", key_files::FOLDER);
     let salt = world.random();
     let derivation = match unlock {
@@ -102,10 +121,17 @@ pub(super) async fn add_key(
         derivation,
     };
     let body = key_files::encode(&name, &file, &Keys::from_roots(repository, roots)?)?;
-    match store.put_if_absent(&name, body.into()).await? {
-        Put::Created => Ok(id),
-        Put::Exists => Err(Error::internal("a random name was taken")),
-    }
+    store.put_if_absent(&name, body.into()).await
+}
+
+/// The id of the key that the next rotation stores. Whoever rotates the same keys takes the same one (N2): else the put of a
+/// rotation that seemed to fail could land after that of the next, and there would be two newest keys.
+pub(super) fn rotation_id(newest: &Key) -> RandomId {
+    let derived = newest.derive("carrack v1 rotation", &[]);
+    let mut id = RandomId::default();
+    let length = id.0.len();
+    id.0.copy_from_slice(&derived.expose()[..length]);
+    id
 }
 
 fn generations(name: &str, repository: RepositoryId, count: usize, signer: &Keys) -> Result<Generations> {
@@ -175,7 +201,7 @@ fn refuse_older(
     }
 }
 
-/// Opens the root keys: tries every key file until one fits.
+/// Opens the root keys: tries every key file that the repository has signed, and no other.
 pub(super) fn open_root_keys(
     store: &dyn ObjectStore,
     format: &RepositoryFormat,
@@ -183,7 +209,7 @@ pub(super) fn open_root_keys(
     unlock: &Unlock,
 ) -> Result<Vec<Key>> {
     let (mut damaged, mut opened): (_, Option<Vec<Key>>) = (None, None);
-    for (name, file) in files.proven.iter().take(KEYS_LIMIT) {
+    for (name, file) in &files.proven {
         match open_file(name, file, format.repository, unlock) {
             // After a rotation that was broken off the same password may fit two: the later has more roots.
             Ok(Some(roots)) if opened.as_ref().is_none_or(|opened| opened.len() < roots.len()) => {
@@ -221,7 +247,7 @@ fn does_not_fit(store: &dyn ObjectStore, unlock: &Unlock) -> Error {
     Error::denied(format!("{what} the repository at {}", store.describe())).with_hint(hint)
 }
 
-fn open_file(
+pub(super) fn open_file(
     name: &str,
     file: &KeyFile,
     repository: RepositoryId,

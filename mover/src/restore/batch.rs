@@ -21,6 +21,9 @@ use crate::{
     target::{TargetFile, block::BlockTarget, tree::TargetTree},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Where the bytes of one content go.
 #[derive(Debug)]
 pub(crate) struct FileTask {
@@ -84,6 +87,20 @@ impl FileTask {
         !self.failed.swap(true, Ordering::AcqRel)
     }
 
+    /// The file that its pieces go to, made now if nobody has made it; none for those that are made in one go or only checked.
+    pub(crate) fn made(&self, tree: &TargetTree) -> Result<Option<&TargetFile>> {
+        let Sink::File { open, making } = &self.sink else { return Ok(None) };
+        if let Some(file) = open.get() {
+            return Ok(Some(file));
+        }
+        let _one = making.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = open.get() {
+            return Ok(Some(file));
+        }
+        let file = tree.prepare_file(&self.path, self.metadata.flags, false)?;
+        Ok(Some(open.get_or_init(|| file)))
+    }
+
     /// Whether something of it could not be restored.
     pub(crate) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
@@ -101,18 +118,9 @@ impl Sink {
         Self::File { open: OnceLock::from(file), making: Mutex::new(()) }
     }
 
-    /// The file of a `File`, made now if nobody has made it.
-    pub(crate) fn made<'s>(&'s self, tree: &TargetTree, path: &[u8]) -> Result<Option<&'s TargetFile>> {
-        let Self::File { open, making } = self else { return Ok(None) };
-        if let Some(file) = open.get() {
-            return Ok(Some(file));
-        }
-        let _one = making.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(file) = open.get() {
-            return Ok(Some(file));
-        }
-        let file = tree.prepare_file(path, false)?;
-        Ok(Some(open.get_or_init(|| file)))
+    /// Whether it is a file that was there and still has its contents.
+    pub(crate) fn is_reused(&self) -> bool {
+        matches!(self, Self::File { open, .. } if open.get().is_some_and(TargetFile::is_reused))
     }
 }
 

@@ -18,6 +18,9 @@ use crate::{
     target::block::BlockTarget,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Pieces of one file that one thread compares in a row: some 16 MiB.
 const GROUP_PIECES: usize = 256;
 /// Bytes that one thread compares with zeros at once.

@@ -11,20 +11,25 @@ use std::{
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::{
-    batch::{Batch, Fetch, FileTask, Range},
+    batch::{Batch, Fetch, FileTask, FramePart, Range},
     compare, worker_count,
 };
 use crate::{
     cancel::Cancel,
     error::{Error, ErrorKind, Result},
+    format::frame::FrameKind,
+    limits,
     monitor::{Monitor, Progress},
     reader::SnapshotReader,
     store::ByteRange,
     target::tree::{Made, TargetTree},
 };
+
+#[cfg(test)]
+mod tests;
 
 /// Requests under way at once at most, whatever the store prefers.
 const REQUESTS_MAX: usize = 32;
@@ -34,6 +39,9 @@ const JOBS_WAITING: usize = 1024;
 /// Bytes in flight for each worker when they come from a directory: they shall be in the processor's cache still when
 /// their turn comes, and nobody has to be asked long before.
 const LOCAL_BYTES_A_WORKER: u64 = 4 << 20;
+/// Frames that were opened from another sending take this part of the bytes in flight beside them, and as much again while
+/// they are opened; but one there is at least.
+const OPENED_SHARE: u64 = 4;
 /// Unit of the budget of bytes in flight: semaphores count to 2^29 or so.
 const BUDGET_UNIT: u64 = 1024;
 
@@ -136,17 +144,48 @@ impl Shared {
 #[derive(Debug)]
 pub(crate) enum Job {
     /// A fetched range.
-    Range {
-        batch: Arc<Batch>,
-        range: Range,
-        bytes: Result<Bytes>,
-        /// Its bytes of the budget, given back when the job is done.
-        _budget: OwnedSemaphorePermit,
-    },
+    Range { batch: Arc<Batch>, range: Range, bytes: Result<Bytes>, back: WayBack },
     /// A range whose pack was moved: frames that were found one by one.
-    Frames { batch: Arc<Batch>, range: Range, frames: Vec<Result<Bytes>> },
+    Frames { batch: Arc<Batch>, range: Range, frames: Vec<Result<Bytes>>, back: WayBack },
+    /// A frame that was spoiled at first, opened from another sending of its pack.
+    Opened {
+        batch: Arc<Batch>,
+        part: FramePart,
+        plain: Result<Vec<u8>>,
+        /// The budget of the range that it was in.
+        _budget: Arc<OwnedSemaphorePermit>,
+        /// Its turn among those that are open.
+        _turn: OwnedSemaphorePermit,
+    },
     /// A file that has no pieces left.
     Complete(Arc<FileTask>),
+}
+
+/// How a worker gives spoiled frames back to whoever fetched them: it does not wait for a store.
+#[derive(Debug)]
+pub(crate) struct WayBack {
+    answer: oneshot::Sender<Spoiled>,
+    /// The range's bytes of the budget, given back when all of it is done.
+    budget: OwnedSemaphorePermit,
+}
+
+/// Frames whose bytes are not what was stored.
+#[derive(Debug)]
+struct Spoiled {
+    batch: Arc<Batch>,
+    parts: Vec<(FramePart, Error)>,
+    budget: OwnedSemaphorePermit,
+}
+
+impl WayBack {
+    /// A range is done, but for these frames.
+    pub(crate) fn give(self, batch: Arc<Batch>, parts: Vec<(FramePart, Error)>) {
+        if !parts.is_empty() {
+            let spoiled = Spoiled { batch, parts, budget: self.budget };
+            // Nobody waits for it only when the restore has failed already.
+            self.answer.send(spoiled).unwrap_or_default();
+        }
+    }
 }
 
 /// Workers and the way to them.
@@ -159,6 +198,15 @@ pub(crate) struct Executor {
     budget: Arc<Semaphore>,
     budget_units: u32,
     requests: Arc<Semaphore>,
+    elsewhere: Elsewhere,
+}
+
+/// Where frames are opened that workers found spoiled.
+#[derive(Debug, Clone)]
+struct Elsewhere {
+    jobs: Sender<Job>,
+    /// Frames that may be open and wait for a worker at once: a budget of stored bytes says nothing about those.
+    turns: Arc<Semaphore>,
 }
 
 impl Executor {
@@ -179,6 +227,10 @@ impl Executor {
         let fetch = Fetch::suited(access.is_local(), in_flight_bytes);
         let budget_units = u32::try_from(in_flight_bytes / BUDGET_UNIT).unwrap_or(u32::MAX / 8).max(1);
         let requests = access.parallel_reads().clamp(1, REQUESTS_MAX);
+        let longest = limits::FRAME_LIMIT.max(limits::PAGE_LIMIT) as u64;
+        let turns = usize::try_from(in_flight_bytes / OPENED_SHARE / longest).unwrap_or(usize::MAX);
+        let turns = turns.clamp(1, worker_count(threads));
+        let elsewhere = Elsewhere { jobs: jobs.clone(), turns: Arc::new(Semaphore::new(turns)) };
         Ok(Self {
             shared,
             jobs,
@@ -187,6 +239,7 @@ impl Executor {
             budget: Arc::new(Semaphore::new(budget_units as usize)),
             budget_units,
             requests: Arc::new(Semaphore::new(requests)),
+            elsewhere,
         })
     }
 
@@ -213,13 +266,19 @@ impl Executor {
             let closed = |error| Error::internal("the budget was closed").with_source(error);
             let budget = Arc::clone(&self.budget).acquire_many_owned(units).await.map_err(closed)?;
             let request = Arc::clone(&self.requests).acquire_owned().await.map_err(closed)?;
-            let (shared, jobs, batch) = (Arc::clone(&self.shared), self.jobs.clone(), Arc::clone(&batch));
+            let (shared, batch) = (Arc::clone(&self.shared), Arc::clone(&batch));
+            let elsewhere = self.elsewhere.clone();
             tokio::spawn(async move {
-                let job = fetch(&shared, batch, range, budget).await;
+                let (reader, cancel) = (shared.reader.clone(), shared.cancel.clone());
+                let (answer, spoiled) = oneshot::channel();
+                let job = fetch(&shared, batch, range, WayBack { answer, budget }).await;
                 // The last worker's end must find nobody else holding on to the target.
                 drop((request, shared));
                 // Nobody receives any more only when the restore has failed already.
-                jobs.send(job).unwrap_or_default();
+                elsewhere.jobs.send(job).unwrap_or_default();
+                if let Ok(spoiled) = spoiled.await {
+                    elsewhere.open(&reader, &cancel, spoiled).await;
+                }
             });
         }
         Ok(())
@@ -231,8 +290,8 @@ impl Executor {
 
     /// Waits until everything is written.
     pub(crate) async fn finish(self) -> Result<()> {
-        let Self { shared, jobs, workers, .. } = self;
-        drop(jobs);
+        let Self { shared, jobs, workers, elsewhere, .. } = self;
+        drop((jobs, elsewhere));
         tokio::task::spawn_blocking(move || workers.into_iter().try_for_each(JoinHandle::join))
             .await
             .map_err(|error| Error::internal("the workers did not finish").with_source(error))?
@@ -241,27 +300,46 @@ impl Executor {
     }
 }
 
-async fn fetch(shared: &Shared, batch: Arc<Batch>, range: Range, budget: OwnedSemaphorePermit) -> Job {
+async fn fetch(shared: &Shared, batch: Arc<Batch>, range: Range, back: WayBack) -> Job {
     let slice = ByteRange::Slice { offset: range.start, length: range.length() };
     let bytes = match shared.cancel.check() {
         Ok(()) => shared.reader.access().read_pack(range.pack, slice).await,
         Err(error) => Err(error),
     };
     match bytes {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {
             // RESTORE: each frame may have gone somewhere else.
             let mut frames = Vec::with_capacity(range.parts.len());
             for part in &range.parts {
                 frames.push(shared.reader.stored_frame(&part.place).await);
             }
-            Job::Frames { batch, range, frames }
+            Job::Frames { batch, range, frames, back }
         }
         bytes => {
             if let Ok(bytes) = &bytes {
                 shared.fetched.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 Progress::add(&shared.monitor.progress().bytes_stored, bytes.len() as u64);
             }
-            Job::Range { batch, range, bytes, _budget: budget }
+            Job::Range { batch, range, bytes, back }
+        }
+    }
+}
+
+impl Elsewhere {
+    /// Frames that workers found spoiled: another sending of their pack may have them whole. One has its turn until a
+    /// worker is done with it, and workers wait for nothing that this needs.
+    async fn open(&self, reader: &SnapshotReader, cancel: &Cancel, spoiled: Spoiled) {
+        let Spoiled { batch, parts, budget } = spoiled;
+        let budget = Arc::new(budget);
+        for (part, error) in parts {
+            // Nobody closes it.
+            let Ok(turn) = Arc::clone(&self.turns).acquire_owned().await else { return };
+            let plain = match cancel.check() {
+                Ok(()) => reader.open_elsewhere(FrameKind::Data, &part.place, error).await,
+                Err(error) => Err(error),
+            };
+            let (batch, _budget) = (Arc::clone(&batch), Arc::clone(&budget));
+            self.jobs.send(Job::Opened { batch, part, plain, _budget, _turn: turn }).unwrap_or_default();
         }
     }
 }

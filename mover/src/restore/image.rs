@@ -23,6 +23,9 @@ use crate::{
     target::block::{BlockTarget, BlockTargetOptions},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// How an image is restored.
 #[derive(Debug, Clone)]
 pub struct ImageOptions {
@@ -152,6 +155,10 @@ async fn verify(
     let limit = usize::try_from(options.memory_bytes / 8).unwrap_or(usize::MAX);
     let shared = Arc::new(Shared::new(reader, None, monitor, cancel));
     let task = Arc::new(FileTask::new(entry.path.clone(), entry.metadata.clone(), Sink::Check));
+    // What is cut within its last hole reads as zeros all the same.
+    if let Err(error) = target.check_length() {
+        shared.fail(&task, &error);
+    }
     let mut work = compare::BlockWork::default();
     let mut index = work.batch.file(Arc::clone(&task));
     let mut runs = reader.runs(&entry.content);

@@ -1,5 +1,8 @@
 //! Which files of the target were left as they were.
 
+#[cfg(test)]
+mod tests;
+
 /// Files by their place among those that are selected, which every walk meets in the same order: a bit each.
 #[derive(Debug, Default)]
 pub(super) struct Kept {

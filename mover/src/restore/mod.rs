@@ -38,7 +38,8 @@ pub enum Existing {
     Trust,
     /// Read it, and write only what differs.
     Compare,
-    /// Leave it as it is unless the snapshot has a later time of modification; then as `Compare`.
+    /// Leave it as it is unless the snapshot has a later time of modification; then as `Compare`. A directory in the place
+    /// of something else is in the way, whatever its time.
     KeepNewer,
     /// Leave it as it is.
     Keep,
@@ -161,7 +162,9 @@ pub(crate) fn worker_count(threads: usize) -> usize {
     }
 }
 
-/// Reports something that goes wrong about a path.
+/// Reports something that goes wrong about a path, with what to do about it.
 pub(crate) fn report(monitor: &dyn Monitor, path: &[u8], error: &crate::error::Error) {
-    monitor.problem(Problem { what: crate::monitor::escape_path(path), message: error.in_one_line() });
+    let next = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
+    let message = error.in_one_line() + &next;
+    monitor.problem(Problem { what: crate::monitor::escape_path(path), message });
 }

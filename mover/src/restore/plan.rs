@@ -11,10 +11,14 @@ use tokio::sync::mpsc;
 mod delete;
 mod directories;
 mod dry_run;
+mod opened;
+#[cfg(test)]
+mod tests;
 
 use self::{
     delete::{Others, join},
     directories::finish_directories,
+    opened::Opened,
 };
 use super::{
     Existing, RestoreOptions, RestoreReport,
@@ -33,7 +37,7 @@ use crate::{
     },
     monitor::{Monitor, Progress},
     reader::SnapshotReader,
-    target::tree::{TargetOptions, TargetTree},
+    target::tree::TargetTree,
 };
 
 /// The first batch is small, so that the workers begin at once; each is twice the one before.
@@ -90,16 +94,8 @@ pub(crate) async fn run(
         )
         .with_hint("leave --delete out, or name the directory that the file is in"));
     }
-    let wish = TargetOptions { replace: options.existing != Existing::Keep, replace_trees: options.delete };
-    let (tree, looked_at) = if options.dry_run {
-        (None, TargetTree::open_existing(&options.target, wish)?)
-    } else {
-        (Some(TargetTree::open(&options.target, wish)?), None)
-    };
-    let (fresh, unused) = match tree.as_ref().or(looked_at.as_ref()) {
-        Some(tree) => (tree.is_empty()?, options.take_over || tree.is_unused()?),
-        None => (true, true),
-    };
+    let mut opened = Opened::at(options)?;
+    let tree = opened.tree.take();
     let shared = Arc::new(Shared::new(reader, tree, Arc::clone(&monitor), cancel));
     let executor =
         Executor::start(Arc::clone(&shared), options.threads, options.memory_bytes / FLIGHT_SHARE)?;
@@ -110,26 +106,7 @@ pub(crate) async fn run(
         }
         executor.finish().await
     });
-    let mut planner = Planner {
-        options,
-        shared: Arc::clone(&shared),
-        prefix,
-        unused,
-        root: None,
-        above: Vec::new(),
-        fresh,
-        looked_at,
-        batches,
-        batch: Batch::default(),
-        batch_limit: FIRST_BATCH_BYTES,
-        directories: Some(Vec::new()),
-        directory_bytes: 0,
-        links: Vec::new(),
-        kept: Kept::default(),
-        first_names: HashSet::new(),
-        others: Others::new(options.memory_bytes),
-        report: RestoreReport::default(),
-    };
+    let mut planner = Planner::new(options, Arc::clone(&shared), prefix, opened, batches);
     let planned = planner.walk().await;
     let Planner { batches, directories, links, prefix, root, mut report, kept, shared: own, .. } = planner;
     drop((batches, own));
@@ -150,6 +127,39 @@ pub(crate) async fn run(
     finish_tree(shared)?;
     report.problems = Progress::get(&monitor.progress().problems);
     Ok((report, kept))
+}
+
+impl<'o> Planner<'o> {
+    /// Of a target whose tree belongs to those who write.
+    fn new(
+        options: &'o RestoreOptions,
+        shared: Arc<Shared>,
+        prefix: Vec<u8>,
+        opened: Opened,
+        batches: mpsc::Sender<Batch>,
+    ) -> Self {
+        let Opened { looked_at, fresh, unused, .. } = opened;
+        Self {
+            options,
+            shared,
+            prefix,
+            unused,
+            root: None,
+            above: Vec::new(),
+            fresh,
+            looked_at,
+            batches,
+            batch: Batch::default(),
+            batch_limit: FIRST_BATCH_BYTES,
+            directories: Some(Vec::new()),
+            directory_bytes: 0,
+            links: Vec::new(),
+            kept: Kept::default(),
+            first_names: HashSet::new(),
+            others: Others::new(options.memory_bytes),
+            report: RestoreReport::default(),
+        }
+    }
 }
 
 impl Planner<'_> {
@@ -212,6 +222,7 @@ impl Planner<'_> {
     fn node(&mut self, path: &[u8], entry: &Entry) {
         let present = self.present(path);
         if self.keeps(present.as_ref(), &entry.metadata) {
+            self.pass_by(&entry.metadata);
             return;
         }
         if self.is_in_the_way(path, present.as_ref()) {
@@ -232,6 +243,12 @@ impl Planner<'_> {
             }
             Err(error) => self.shared.report(path, &error),
         }
+    }
+
+    /// Progress of what stays as it is.
+    fn pass_by(&self, metadata: &Metadata) {
+        Progress::add(&self.shared.monitor.progress().entries, 1);
+        Progress::add(&self.shared.monitor.progress().bytes, metadata.size);
     }
 
     /// Whether another name of the same inode came before; then this one is linked to it at the end.
@@ -256,10 +273,11 @@ impl Planner<'_> {
 
     /// Whether what is there stays as it is.
     fn keeps(&self, present: Option<&(Kind, Metadata)>, wanted: &Metadata) -> bool {
-        let Some((_, present)) = present else { return false };
+        let Some((kind, present)) = present else { return false };
         match self.options.existing {
             Existing::Keep => true,
-            Existing::KeepNewer => present.mtime >= wanted.mtime,
+            // The time of a directory says nothing about a file that is to be in its place.
+            Existing::KeepNewer => *kind != Kind::Directory && present.mtime >= wanted.mtime,
             Existing::Trust | Existing::Compare => false,
         }
     }
@@ -270,6 +288,7 @@ impl Planner<'_> {
         if self.keeps(present.as_ref(), &entry.metadata) {
             self.report.files_skipped += 1;
             self.kept.add(self.report.files - 1);
+            self.pass_by(&entry.metadata);
             return Ok(());
         }
         if self.is_in_the_way(&path, present.as_ref()) {
@@ -278,13 +297,14 @@ impl Planner<'_> {
         self.report.files_new += u64::from(!matches!(present, Some((Kind::File, _))));
         let several = entry.metadata.links > 1;
         if several && self.is_further_name(&path, &entry.metadata) {
+            // Its contents are those of the first name.
+            Progress::add(&self.shared.monitor.progress().bytes, entry.metadata.size);
             return Ok(());
         }
         let reuse = matches!(present, Some((Kind::File, _)));
         let right = self.options.existing == Existing::Trust
             && !several
-            && matches!(&present, Some((Kind::File, old))
-                if old.size == entry.metadata.size && old.mtime == entry.metadata.mtime);
+            && matches!(&present, Some((Kind::File, old)) if looks_right(old, &entry.metadata));
         if self.options.dry_run {
             self.report.files_skipped += u64::from(right);
             self.count_file(&path, &entry, present.as_ref()).await;
@@ -299,11 +319,12 @@ impl Planner<'_> {
         };
         let Entry { metadata, content, .. } = entry;
         let task = Arc::new(FileTask::new(path, metadata, sink));
-        if right {
+        // One that could not be taken over is an empty file now, whatever was there.
+        if right && task.sink.is_reused() {
             self.report.files_skipped += 1;
         } else if self.shared.tree.is_some() {
             self.batch.compares |= reuse;
-            self.contents(&task, &content, true).await?;
+            self.contents(&task, &content).await?;
         }
         if self.shared.tree.is_some() && task.done() {
             self.batch.complete(task);
@@ -318,13 +339,13 @@ impl Planner<'_> {
     fn sink(&self, path: &[u8], entry: &Entry, reuse: bool) -> Result<Sink> {
         let Some(tree) = &self.shared.tree else { return Ok(Sink::Check) };
         if reuse {
-            return tree.prepare_file(path, true).map(Sink::existing);
+            return tree.prepare_file(path, entry.metadata.flags, true).map(Sink::existing);
         }
         let small = matches!(&entry.content, Content::Inline(runs) if matches!(&runs[..], [Run::Chunk(_)]));
         Ok(if small { Sink::Small } else { Sink::file() })
     }
 
-    async fn contents(&mut self, task: &Arc<FileTask>, content: &Content, punch: bool) -> Result<()> {
+    async fn contents(&mut self, task: &Arc<FileTask>, content: &Content) -> Result<()> {
         let mut index = self.batch.file(Arc::clone(task));
         let mut runs = self.shared.reader.runs(content);
         while let Some((start, piece)) = match runs.next_piece().await {
@@ -338,8 +359,7 @@ impl Planner<'_> {
             for run in &piece {
                 match run {
                     Run::Chunk(chunk) => self.batch.add(index, at, chunk)?,
-                    Run::Hole(length) if punch => self.punch(task, at, *length),
-                    Run::Hole(_) => {}
+                    Run::Hole(length) => self.punch(task, at, *length),
                 }
                 at += run.length();
             }
@@ -371,6 +391,12 @@ impl Planner<'_> {
             Err(_) => self.shared.check().and(Err(Error::internal("nobody executes the restore"))),
         }
     }
+}
+
+/// Whether a file that is there has the size and time that is wanted. One with further names is made anew in any case,
+/// because writing to it would change what they name.
+fn looks_right(present: &Metadata, wanted: &Metadata) -> bool {
+    present.links == 1 && present.size == wanted.size && present.mtime == wanted.mtime
 }
 
 fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -60,8 +60,10 @@ impl Selection {
 }
 
 fn matches_or_above(patterns: &Exclude, path: &[u8]) -> bool {
-    if patterns.matches(path) {
-        return true;
+    let matched = patterns.matches(path);
+    // Where matches are taken back, what is above has been looked at already.
+    if matched || patterns.takes_back() {
+        return matched;
     }
     let mut above = split_path(path).0;
     while !above.is_empty() {
@@ -79,4 +81,65 @@ pub(crate) fn relative<'p>(path: &'p [u8], prefix: &[u8]) -> Option<&'p [u8]> {
         return Some(path);
     }
     path.strip_prefix(prefix).and_then(|rest| rest.strip_prefix(b"/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        error::ErrorKind,
+        format::entry::Content,
+        reader::testing::{Writer, entry},
+    };
+
+    #[tokio::test]
+    async fn of_a_directory_its_contents_are_restored_and_a_file_keeps_its_name() {
+        let entries = [("d", Kind::Directory), ("d/f", Kind::File), ("d/image", Kind::Image)];
+        let entries = entries.map(|(path, kind)| entry(path, kind, Content::default(), 0));
+        let reader = Writer::new().finish(entries.into(), 2);
+        for (path, wanted) in [
+            ("", Ok("")),
+            ("d", Ok("d")),
+            ("d/f", Ok("d")),
+            ("d/image", Err(ErrorKind::Invalid)),
+            ("none", Err(ErrorKind::NotFound)),
+        ] {
+            let selection = Selection { path: path.into(), ..Selection::default() };
+            let prefix = selection.prefix(&reader).await.map_err(|error| error.kind());
+            assert_eq!(prefix, wanted.map(|wanted: &str| wanted.as_bytes().to_vec()), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_stands_below_what_was_chosen() {
+        assert_eq!(relative(b"a/b", b""), Some(&b"a/b"[..]));
+        assert_eq!(relative(b"a/b/c", b"a"), Some(&b"b/c"[..]));
+        assert_eq!((relative(b"a", b"a"), relative(b"ab/c", b"a"), relative(b"b", b"a")), (None, None, None));
+    }
+
+    #[test]
+    fn what_is_below_a_match_is_meant_too() {
+        let patterns = |list: &[&str]| {
+            let mut patterns = Exclude::default();
+            list.iter().for_each(|pattern| patterns.add_pattern(pattern, false, "a test").unwrap());
+            patterns
+        };
+        let include = Selection { include: patterns(&["/one", "*.o"]), ..Selection::default() };
+        let exclude = Selection { exclude: patterns(&["/one", "*.o"]), ..Selection::default() };
+        let (all, both) =
+            (Selection::default(), Selection { exclude: patterns(&["*.o"]), ..include.clone() });
+        assert!(!all.has_patterns() && include.has_patterns() && exclude.has_patterns());
+        for (path, is_meant) in
+            [("one", true), ("one/x/y", true), ("x/one", false), ("x.o", true), ("x.o/y", true), ("x", false)]
+        {
+            assert_eq!(
+                (include.wants(path.as_bytes()), exclude.wants(path.as_bytes())),
+                (is_meant, !is_meant),
+                "{path}"
+            );
+            assert!(all.wants(path.as_bytes()));
+            assert_eq!(both.wants(path.as_bytes()), path.starts_with("one"), "{path}");
+        }
+        assert!(!both.wants(b"one/x.o") && !both.wants(b"one/x.o/y"));
+    }
 }

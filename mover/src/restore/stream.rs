@@ -12,14 +12,11 @@ use crate::{
     error::{Error, Result},
     format::{
         entry::{Entry, Run},
-        frame::{ChunkRef, FrameKind},
+        frame::ChunkRef,
     },
+    limits,
     monitor::{Monitor, Progress},
-    reader::{
-        SnapshotReader,
-        frame::{FrameOpener, into_mutable, wrong_id},
-        piece, place_of,
-    },
+    reader::{SnapshotReader, place_of},
     target::stdout::StreamTarget,
 };
 
@@ -59,7 +56,10 @@ pub async fn dump(
                     waiting.push_back(Next::Zeros(length));
                 }
                 Run::Chunk(chunk) => {
-                    if group.last().is_some_and(|last| last.frame != chunk.frame) {
+                    // A content may name the chunks of one frame any number of times.
+                    if group.len() >= limits::FRAME_CHUNKS
+                        || group.last().is_some_and(|last| last.frame != chunk.frame)
+                    {
                         start(reader, &mut group, &mut waiting);
                     }
                     group.push(chunk);
@@ -86,27 +86,12 @@ fn start(reader: &SnapshotReader, group: &mut Vec<ChunkRef>, waiting: &mut VecDe
     let (reader, chunks) = (reader.clone(), std::mem::take(group));
     waiting.push_back(Next::Frame(tokio::spawn(async move {
         let place = *place_of(&chunks[0])?;
-        let stored = reader.stored_frame(&place).await?;
-        tokio::task::spawn_blocking(move || open(&reader, &chunks, stored))
+        let opened = reader.open_data_frame(&place).await?;
+        let cut = move || chunks.iter().map(|chunk| reader.cut_out(&opened, &place, chunk)).collect();
+        tokio::task::spawn_blocking(cut)
             .await
-            .map_err(|error| Error::internal("opening a frame did not finish").with_source(error))?
+            .map_err(|error| Error::internal("reading a frame did not finish").with_source(error))?
     })));
-}
-
-fn open(reader: &SnapshotReader, chunks: &[ChunkRef], stored: Bytes) -> Result<Vec<Bytes>> {
-    let place = *place_of(&chunks[0])?;
-    let cipher = reader.cipher(place.session, FrameKind::Data)?;
-    let mut opener = FrameOpener::default();
-    let mut stored = into_mutable(stored);
-    let plain = opener.open(&cipher, FrameKind::Data, &place, &mut stored)?;
-    let check = |chunk: &ChunkRef| {
-        let bytes = piece(plain, chunk.offset, chunk.length)?;
-        if reader.keys().chunk_id(bytes) != chunk.id {
-            return Err(wrong_id(&place, chunk.offset));
-        }
-        Ok(Bytes::copy_from_slice(bytes))
-    };
-    chunks.iter().map(check).collect()
 }
 
 async fn write_next(

@@ -2,11 +2,16 @@ use std::{
     collections::BTreeMap,
     os::unix::fs::MetadataExt as _,
     path::Path,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Mutex, atomic::Ordering},
 };
 
 mod attributes;
 mod delete;
+mod overwrite;
+mod protected;
+mod reports;
+mod streams;
+mod verification;
 
 use super::*;
 use crate::{
@@ -16,7 +21,7 @@ use crate::{
         metadata::Kind,
     },
     id::PackId,
-    monitor::CollectMonitor,
+    monitor::{CollectMonitor, Problem, Progress},
     reader::testing::{Packs, Writer, entry, noise},
 };
 
@@ -84,6 +89,51 @@ fn large(
     let content = writer.paged(&runs, 16);
     entries.push(entry("d/e/large", Kind::File, content, bytes.len() as u64));
     files.insert("d/e/large".into(), bytes);
+}
+
+/// Keeps how often something had been read when the first problem came.
+#[derive(Debug)]
+pub(super) struct Watch {
+    packs: Arc<Packs>,
+    reads: Mutex<Option<u64>>,
+    inner: CollectMonitor,
+}
+
+impl Watch {
+    /// From now on.
+    pub(super) fn of(packs: &Arc<Packs>) -> Self {
+        packs.reads.store(0, Ordering::Relaxed);
+        Self { packs: Arc::clone(packs), reads: Mutex::default(), inner: CollectMonitor::default() }
+    }
+
+    pub(super) fn reads_before_the_only_problem(&self) -> u64 {
+        assert_eq!(self.inner.problems().len(), 1);
+        self.reads.lock().unwrap().unwrap()
+    }
+}
+
+impl Monitor for Watch {
+    fn progress(&self) -> &Progress {
+        self.inner.progress()
+    }
+
+    fn phase(&self, _name: &str) {}
+
+    fn problem(&self, problem: Problem) {
+        self.reads.lock().unwrap().get_or_insert(self.packs.reads.load(Ordering::Relaxed));
+        self.inner.problem(problem);
+    }
+}
+
+/// A content that names one chunk again and again, in pages of a thousand runs; and what is in the chunk.
+pub(super) fn blocks(kind: Kind, times: usize) -> (SnapshotReader, Arc<Packs>, Vec<u8>) {
+    let mut writer = Writer::new();
+    let packs = Arc::clone(&writer.packs);
+    let block = noise(1, 50);
+    let chunk = writer.frame(FrameKind::Data, &[&block], Compression::Stored).remove(0);
+    let content = writer.paged(&vec![Run::Chunk(chunk); times], 1000);
+    let length = (block.len() * times) as u64;
+    (writer.finish(vec![entry("blocks", kind, content, length)], 8), packs, block)
 }
 
 async fn run(sample: &Sample, options: &RestoreOptions) -> (RestoreReport, Vec<Problem>) {
@@ -248,29 +298,6 @@ async fn little_memory_is_enough() {
     assert_restored(target.path(), &sample.files);
     let directory = std::fs::metadata(target.path().join("d")).unwrap();
     assert_eq!(directory.mtime(), 1_700_000_000);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_stream_is_in_order() {
-    let sample = sample();
-    let entry = image::choose(&sample.reader, b"d/e/large").await.unwrap();
-    let bytes = Arc::new(std::sync::Mutex::new(Vec::new()));
-    struct Sink(Arc<std::sync::Mutex<Vec<u8>>>);
-    impl std::io::Write for Sink {
-        fn write(&mut self, piece: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(piece);
-            Ok(piece.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let target = crate::target::stdout::StreamTarget::new(Sink(Arc::clone(&bytes)));
-    let monitor = Arc::new(CollectMonitor::default());
-    let count =
-        stream::dump(&sample.reader, &entry, target, 64 << 20, monitor, Cancel::default()).await.unwrap();
-    assert_eq!(count, entry.metadata.size);
-    assert!(*bytes.lock().unwrap() == sample.files["d/e/large"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

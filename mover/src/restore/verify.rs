@@ -17,9 +17,12 @@ use crate::{
     error::{Error, Result},
     format::{entry::Run, metadata::Kind},
     monitor::Monitor,
-    reader::SnapshotReader,
+    reader::{SnapshotReader, runs::RunWalk},
     target::differing,
 };
+
+#[cfg(test)]
+mod tests;
 
 /// A range of a file that must read as zeros; of no bytes, for a file that only must be there.
 #[derive(Debug)]
@@ -39,6 +42,29 @@ struct Work {
 impl Work {
     fn size(&self) -> usize {
         self.batch.size() + self.zeros.len() * mem::size_of::<Zeros>()
+    }
+
+    fn add(&mut self, task: &Arc<FileTask>, index: u32, start: u64, piece: &[Run]) -> Result<()> {
+        let mut at = start;
+        for run in piece {
+            match run {
+                Run::Chunk(chunk) => self.batch.add(index, at, chunk)?,
+                Run::Hole(length) => self.zeros.push(Zeros { file: Arc::clone(task), at, length: *length }),
+            }
+            at += run.length();
+        }
+        Ok(())
+    }
+}
+
+/// What comes next in the contents of a file. A list of them that cannot be read fails this file, and no other.
+async fn next_piece(runs: &mut RunWalk, task: &FileTask, shared: &Shared) -> Option<(u64, Vec<Run>)> {
+    match runs.next_piece().await {
+        Ok(next) => next,
+        Err(error) => {
+            shared.fail(task, &error);
+            None
+        }
     }
 }
 
@@ -72,16 +98,8 @@ pub(super) async fn verify(
             let mut index = work.batch.file(Arc::clone(&task));
             work.zeros.push(Zeros { file: Arc::clone(&task), at: 0, length: 0 });
             let mut runs = reader.runs(&entry.content);
-            while let Some((mut at, piece)) = runs.next_piece().await? {
-                for run in &piece {
-                    match run {
-                        Run::Chunk(chunk) => work.batch.add(index, at, chunk)?,
-                        Run::Hole(length) => {
-                            work.zeros.push(Zeros { file: Arc::clone(&task), at, length: *length });
-                        }
-                    }
-                    at += run.length();
-                }
+            while let Some((start, piece)) = next_piece(&mut runs, &task, &shared).await {
+                work.add(&task, index, start, &piece)?;
                 if work.size() >= limit {
                     check(mem::take(&mut work), &shared, &root).await?;
                     index = work.batch.file(Arc::clone(&task));

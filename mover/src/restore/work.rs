@@ -9,7 +9,7 @@ use super::{
     execute::{Job, Shared},
 };
 use crate::{
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     format::frame::FrameKind,
     monitor::Progress,
     reader::{
@@ -18,53 +18,74 @@ use crate::{
     },
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Works until nobody sends any more.
 pub(crate) fn run(shared: &Shared, queue: &Receiver<Job>) {
     let mut opener = FrameOpener::default();
     for job in queue {
         match job {
             Job::Complete(task) => complete(shared, &task),
-            Job::Range { batch, range, bytes, _budget } => match bytes {
+            Job::Range { batch, range, bytes, back } => match bytes {
                 Ok(bytes) => {
-                    let mut stored = into_mutable(bytes);
-                    for part in &range.parts {
+                    let (mut stored, mut spoiled) = (into_mutable(bytes), Vec::new());
+                    for part in range.parts {
                         let from = (u64::from(part.place.offset) - range.start) as usize;
                         let slice = &mut stored[from..from + part.place.stored as usize];
-                        open_and_write(shared, &mut opener, &batch, part, slice);
+                        let done = open_and_write(shared, &mut opener, &batch, &part, slice);
+                        spoiled.extend(done.err().map(|error| (part, error)));
                     }
+                    back.give(batch, spoiled);
                 }
                 Err(error) => range.parts.iter().for_each(|part| fail(shared, &batch, part, &error)),
             },
-            Job::Frames { batch, range, frames } => {
-                for (part, frame) in range.parts.iter().zip(frames) {
+            Job::Frames { batch, range, frames, back } => {
+                let mut spoiled = Vec::new();
+                for (part, frame) in range.parts.into_iter().zip(frames) {
                     match frame.map(into_mutable) {
-                        Ok(mut stored) => open_and_write(shared, &mut opener, &batch, part, &mut stored),
-                        Err(error) => fail(shared, &batch, part, &error),
+                        Ok(mut stored) => {
+                            let done = open_and_write(shared, &mut opener, &batch, &part, &mut stored);
+                            spoiled.extend(done.err().map(|error| (part, error)));
+                        }
+                        Err(error) => fail(shared, &batch, &part, &error),
                     }
                 }
+                back.give(batch, spoiled);
             }
+            Job::Opened { batch, part, plain, _budget, _turn } => match plain {
+                Ok(plain) if !shared.is_over() => write_pieces(shared, &batch, &part, &plain),
+                Ok(_) => {}
+                Err(error) => fail(shared, &batch, &part, &error),
+            },
         }
     }
 }
 
+/// The error is that of stored bytes that are not what they must be: nothing was written, and nobody has failed yet.
 fn open_and_write(
     shared: &Shared,
     opener: &mut FrameOpener,
     batch: &Batch,
     part: &FramePart,
     stored: &mut [u8],
-) {
+) -> Result<()> {
     if shared.is_over() {
-        return;
+        return Ok(());
     }
     let cipher = match &part.cipher {
         Ok(cipher) => cipher,
-        Err(error) => return fail(shared, batch, part, error),
+        Err(error) => {
+            fail(shared, batch, part, error);
+            return Ok(());
+        }
     };
     match opener.open(cipher, FrameKind::Data, &part.place, stored) {
         Ok(plain) => write_pieces(shared, batch, part, plain),
+        Err(error) if error.kind() == ErrorKind::Corrupt => return Err(error),
         Err(error) => fail(shared, batch, part, &error),
     }
+    Ok(())
 }
 
 /// Nothing of this frame can be had: the files that want it fail.
@@ -141,7 +162,7 @@ fn write(shared: &Shared, task: &FileTask, at: u64, bytes: &[u8]) -> Result<()> 
             keep_made(shared, task, made);
         }
         (Sink::File { .. }, Some(tree)) => {
-            if let Some(file) = task.sink.made(tree, &task.path)? {
+            if let Some(file) = task.made(tree)? {
                 tree.write_at(file, at, bytes)?;
             }
         }
@@ -168,7 +189,7 @@ pub(crate) fn complete(shared: &Shared, task: &FileTask) {
 
 fn finish(shared: &Shared, task: &FileTask) -> Result<()> {
     let Some(tree) = &shared.tree else { return Ok(()) };
-    if let Some(file) = task.sink.made(tree, &task.path)? {
+    if let Some(file) = task.made(tree)? {
         let made = tree.finish_file(file, &task.metadata)?;
         keep_made(shared, task, made);
     }

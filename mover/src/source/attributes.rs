@@ -1,6 +1,6 @@
 //! Extended attributes and inode flags of walked entries, read only when somebody asks.
 //!
-//! Changing either changes the ctime, so an entry with the parent's ctime needs no call at all.
+//! Changing either changes the ctime, so an entry with the parent's ctime needs no call at all, and any other does.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -10,20 +10,28 @@ use rustix::fs::FileType;
 use super::walk::Walked;
 use super::{Problem, show_path};
 use crate::error::Error;
-use crate::format::metadata::{Kind, Metadata};
+use crate::format::metadata::{FileTime, Kind, Metadata};
 use crate::sys::attributes::{Inode, read_flags, read_xattrs};
 use crate::sys::directory::{open_directory, to_c_string};
 use crate::sys::file::{open_for_reading, open_path_only};
 use crate::sys::owners;
 use crate::sys::stat::{file_type, stat_of};
 
-/// Fills in the extended attributes and flags of an entry; what cannot be read comes back as problems.
+/// The ctime of an entry whose attributes could not all be read, 8 700 years before 1970: no inode has it, so no later run
+/// takes the entry for unchanged, and each tells of it again.
+pub const INCOMPLETE: FileTime = FileTime { seconds: -(1 << 38), nanoseconds: 0 };
+
+/// Fills in the extended attributes and flags of an entry; what cannot be read comes back as problems, and the entry's ctime
+/// is [`INCOMPLETE`] then.
 pub fn read_attributes(entry: &mut Walked) -> Vec<Problem> {
     let path = entry.path();
     let mut problems = Vec::new();
     if let Err(error) = read_by_name(entry, &path, &mut problems) {
         let error = Error::io(error, format!("cannot read the attributes of /{}", show_path(&path)));
         problems.push(Problem::new(path, "attributes", error));
+    }
+    if !problems.is_empty() {
+        entry.metadata.ctime = INCOMPLETE;
     }
     problems
 }
@@ -68,7 +76,13 @@ pub(crate) fn read_open(
     path: &[u8],
     problems: &mut Vec<Problem>,
 ) -> io::Result<()> {
-    metadata.flags = read_flags(fd)?;
+    match read_flags(fd) {
+        Ok(flags) => metadata.flags = flags,
+        Err(error) => {
+            let error = Error::io(error, format!("cannot read the flags of /{}", show_path(path)));
+            problems.push(Problem::new(path, "flags", error));
+        }
+    }
     read_into(metadata, &Inode::open(fd), path, problems)
 }
 

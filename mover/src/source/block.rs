@@ -4,8 +4,11 @@ use std::fs::File;
 use std::os::unix::{ffi::OsStrExt, fs::FileTypeExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Stat;
+
 use crate::error::{Error, Result};
-use crate::sys::file::{Extents, advise_sequential, end_of, read_full_at};
+use crate::sys::file::{Extents, advise_sequential, end_of, read_full_at, unchanged};
+use crate::sys::stat::stat_of;
 
 /// An open device or image.
 #[derive(Debug)]
@@ -13,6 +16,7 @@ pub struct BlockSource {
     path: PathBuf,
     file: File,
     size: u64,
+    opened: Stat,
     device: bool,
 }
 
@@ -29,8 +33,9 @@ impl BlockSource {
         }
         let file = File::open(path).map_err(failed)?;
         let size = end_of(&file).map_err(failed)?;
+        let opened = stat_of(&file).map_err(failed)?;
         advise_sequential(&file);
-        Ok(Self { path: path.to_owned(), file, size, device: kind.is_block_device() })
+        Ok(Self { path: path.to_owned(), file, size, opened, device: kind.is_block_device() })
     }
 
     /// The path as it was given, without the leading slash.
@@ -47,6 +52,13 @@ impl BlockSource {
     /// Whether it is a device and not a file.
     pub fn is_device(&self) -> bool {
         self.device
+    }
+
+    /// Whether an image file is still as it was when it was opened: size, mtime and ctime. A device does not tell.
+    pub fn is_unchanged(&self) -> Result<bool> {
+        let now = stat_of(&self.file)
+            .map_err(|error| Error::io(error, format!("cannot examine {}", self.path.display())))?;
+        Ok(self.device || unchanged(&self.opened, &now))
     }
 
     /// The data runs: the holes of an image file are known, a device is one run.

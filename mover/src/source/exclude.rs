@@ -32,10 +32,21 @@ pub struct Exclude {
     larger_than: Option<u64>,
 }
 
+/// One pattern, as it was read.
 #[derive(Debug, Clone)]
-struct Pattern {
+pub(crate) struct Pattern {
     glob: Glob,
-    negated: bool,
+    /// It begins with `!`.
+    pub(crate) negated: bool,
+}
+
+/// What `**` at the end of a pattern means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// `dir/**` is `dir` and all below, which is what `dir` is already to a walk.
+    Whole,
+    /// `dir/**` is all below `dir`.
+    Below,
 }
 
 #[derive(Debug, Clone)]
@@ -52,22 +63,12 @@ impl Exclude {
     }
 
     fn push_pattern(&mut self, pattern: &str, ignore_case: bool, origin: &str) -> Result<()> {
-        let parsed = parse(pattern, ignore_case).map_err(|reason| {
-            Error::invalid(format!("{origin}: invalid pattern {pattern:?}: {reason}"))
-                .with_hint("escape a literal *, ?, [ or \\ with a backslash")
-        })?;
-        self.patterns.push(parsed);
+        self.patterns.push(Pattern::read(pattern, ignore_case, End::Whole, origin)?);
         Ok(())
     }
 
     fn rebuild(&mut self, origin: &str) -> Result<()> {
-        let mut builder = GlobSetBuilder::new();
-        for pattern in &self.patterns {
-            builder.add(pattern.glob.clone());
-        }
-        self.set = builder
-            .build()
-            .map_err(|error| Error::invalid(format!("{origin}: too many patterns: {error}")))?;
+        self.set = set_of(&self.patterns, origin)?;
         Ok(())
     }
 
@@ -127,11 +128,8 @@ impl Exclude {
         if self.patterns.is_empty() {
             return false;
         }
-        let mut absolute = Vec::with_capacity(path.len() + 1);
-        absolute.push(b'/');
-        absolute.extend_from_slice(path);
-        let negated = self.patterns.iter().any(|pattern| pattern.negated);
-        if !negated {
+        let absolute = absolute(path);
+        if !self.takes_back() {
             return self.set.is_match_candidate(&candidate(&absolute));
         }
         // With `!`, a pattern may hold for an entry because it holds for a directory above it.
@@ -144,6 +142,11 @@ impl Exclude {
         }
         let matched = self.patterns.iter().zip(hit).rfind(|(_, hit)| *hit);
         matched.is_some_and(|(pattern, _)| !pattern.negated)
+    }
+
+    /// Whether there is a pattern with `!`; then [`Self::matches`] looks at the directories above a path, too.
+    pub fn takes_back(&self) -> bool {
+        self.patterns.iter().any(|pattern| pattern.negated)
     }
 
     /// The tag file, if the directory is marked by one and everything else in it is left out. A tag file that
@@ -167,16 +170,41 @@ impl Tag {
     }
 }
 
-fn candidate(path: &[u8]) -> Candidate<'_> {
+impl Pattern {
+    /// Reads one; `origin` says in an error where it comes from.
+    pub(crate) fn read(text: &str, ignore_case: bool, end: End, origin: &str) -> Result<Self> {
+        parse(text, ignore_case, end).map_err(|reason| {
+            Error::invalid(format!("{origin}: invalid pattern {text:?}: {reason}"))
+                .with_hint("escape a literal *, ?, [ or \\ with a backslash")
+        })
+    }
+}
+
+/// All of them together, in their order.
+pub(crate) fn set_of(patterns: &[Pattern], origin: &str) -> Result<GlobSet> {
+    let mut builder = GlobSetBuilder::new();
+    for pattern in patterns {
+        builder.add(pattern.glob.clone());
+    }
+    builder.build().map_err(|error| Error::invalid(format!("{origin}: too many patterns: {error}")))
+}
+
+/// The path with the slash in front that patterns begin at.
+pub(crate) fn absolute(path: &[u8]) -> Vec<u8> {
+    [b"/", path].concat()
+}
+
+pub(crate) fn candidate(path: &[u8]) -> Candidate<'_> {
     Candidate::new(Path::new(OsStr::from_bytes(path)))
 }
 
-fn parse(text: &str, ignore_case: bool) -> Result<Pattern, String> {
+fn parse(text: &str, ignore_case: bool, end: End) -> Result<Pattern, String> {
     let (negated, body) = text.strip_prefix('!').map_or((false, text), |rest| (true, rest));
-    let names: Vec<&str> = body.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
-    // `dir/**` means `dir` and all below, which is what `dir` means already.
-    let kept = names.len() - names.iter().rev().take_while(|name| **name == "**").count();
-    let names = if kept == 0 { &names[..names.len().min(1)] } else { &names[..kept] };
+    let mut names: Vec<&str> = body.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
+    if end == End::Whole {
+        let kept = names.iter().rposition(|name| *name != "**").map_or(1, |last| last + 1);
+        names.truncate(kept);
+    }
     if names.is_empty() {
         return Err("it names nothing".into());
     }

@@ -55,7 +55,16 @@ impl SourceFile {
             let error = Error::io(error, format!("cannot read the attributes of /{}", show_path(&self.path)));
             problems.push(Problem::new(self.path.as_slice(), "attributes", error));
         }
+        if !problems.is_empty() {
+            metadata.ctime = super::attributes::INCOMPLETE;
+        }
         (metadata, problems)
+    }
+
+    /// Whether it was opened as the walk had found it: size, mtime and ctime.
+    pub fn is_as_walked(&self, walked: &Metadata) -> bool {
+        let opened = metadata_of(&self.opened);
+        (opened.size, opened.mtime, opened.ctime) == (walked.size, walked.mtime, walked.ctime)
     }
 
     /// The slash-joined path, without the leading slash.

@@ -20,6 +20,7 @@ use super::walk::{ExcludedCounts, WalkEvent, WalkOptions, Walked};
 use super::{Problem, show_path};
 use crate::error::{Error, Result};
 use crate::format::metadata::Kind;
+use crate::limits;
 use crate::sys::directory::{Names, to_c_string};
 use crate::sys::fds::lock;
 use crate::sys::names::{BATCH, Listed, Room};
@@ -314,6 +315,10 @@ impl Shared {
         outcome.events.reserve(range.len());
         for (index, position) in range.zip(batch * BATCH..) {
             let name = names.get(index);
+            if listing.node.directory.path().len() + name.count_bytes() >= limits::SOURCE_PATH_LIMIT {
+                outcome.events.push(path_problem(listing.node.directory.join(name.to_bytes())));
+                continue;
+            }
             match self.examine(&listing.node, &fd, name) {
                 Ok(None) => {}
                 Ok(Some((walked, below))) => {
@@ -486,6 +491,15 @@ fn way_problem(path: Vec<u8>) -> WalkEvent {
     let error =
         Error::invalid(format!("/{} is no directory, and a path below it was named", show_path(&path)))
             .with_hint("if it is a link, name the path that it leads to instead");
+    WalkEvent::Problem(Problem::new(path, "path", error))
+}
+
+/// Nothing below it is looked at.
+fn path_problem(path: Vec<u8>) -> WalkEvent {
+    let most = limits::SOURCE_PATH_LIMIT;
+    let error =
+        Error::invalid(format!("a path of {} bytes is longer than the {most} that are kept", path.len()))
+            .with_hint("name a directory below it as a source of its own, through a mount of it if need be");
     WalkEvent::Problem(Problem::new(path, "path", error))
 }
 

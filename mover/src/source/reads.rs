@@ -77,6 +77,13 @@ impl Lookout {
         }
         late
     }
+
+    /// What has been read for as many looks as this or more.
+    pub fn silent(&self, reads: &Reads, looks: u64) -> Option<(Vec<u8>, u64)> {
+        let slots = reads.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (slot, (_, count)) = slots.iter().zip(&self.seen).find(|(_, (_, count))| *count >= looks)?;
+        Some((slot.path.lock().unwrap_or_else(PoisonError::into_inner).clone(), *count))
+    }
 }
 
 #[cfg(test)]
@@ -89,11 +96,14 @@ mod tests {
         let (one, other) = (reads.reader(), reads.reader());
         let mut lookout = Lookout::default();
         let _stuck = one.begin(b"stuck");
-        let mut told = Vec::new();
-        for _ in 0..100 {
+        let (mut told, mut given_up) = (Vec::new(), Vec::new());
+        for look in 1..=100 {
             drop(other.begin(b"quick"));
             told.extend(lookout.look(&reads, 5));
+            given_up.extend(lookout.silent(&reads, 98).map(|silent| (look, silent)));
         }
         assert_eq!(told, [5, 20, 80].map(|looks| (b"stuck".to_vec(), looks)));
+        // The first look sees that it reads, the second that it still does.
+        assert_eq!(given_up, [99, 100].map(|look| (look, (b"stuck".to_vec(), look - 1))));
     }
 }

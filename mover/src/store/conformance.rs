@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{ByteRange, ObjectStore, Put, list_all};
 use crate::error::{Error, ErrorKind, Result};
@@ -183,6 +184,12 @@ async fn prefixes(store: &dyn ObjectStore) -> Result<()> {
         let got: Vec<&str> = listed.iter().map(|object| object.name.as_str()).collect();
         ensure!(got == wanted, "the prefix {prefix:?} lists {got:?}");
         ensure!(listed.iter().all(|object| object.size == object.name.len() as u64), "a size is wrong");
+        let is_of_today =
+            |time: Timestamp| time.duration_since(Timestamp::now()).abs() < SignedDuration::from_hours(24);
+        ensure!(
+            listed.iter().all(|object| object.modified.is_some_and(is_of_today)),
+            "an object does not say when it was taken: {listed:?}"
+        );
     }
     for name in names {
         store.delete(name).await?;

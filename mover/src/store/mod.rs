@@ -84,6 +84,8 @@ pub struct Listed {
     pub name: String,
     /// Size in bytes.
     pub size: u64,
+    /// When the store took it, by the store's clock, if it says so. A hint: of a copied repository it is when it was copied.
+    pub modified: Option<Timestamp>,
 }
 
 /// One page of a listing.

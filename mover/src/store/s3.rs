@@ -13,6 +13,8 @@ mod lock;
 mod plain;
 mod profile;
 mod reply;
+#[cfg(test)]
+mod testing;
 
 use std::time::Duration;
 
@@ -350,7 +352,8 @@ impl ObjectStore for S3Store {
                 return Err(call.unfit("the listing has an entry that was not asked for, or without a size"));
             };
             if valid_name(name) {
-                objects.push(Listed { name: name.to_owned(), size });
+                let modified = object.last_modified.as_ref().and_then(lock::timestamp);
+                objects.push(Listed { name: name.to_owned(), size, modified });
             } else {
                 tracing::warn!(name, "a foreign object is left out of the listing");
             }
@@ -361,7 +364,11 @@ impl ObjectStore for S3Store {
     async fn delete(&self, name: &str) -> Result<bool> {
         check_name(name)?;
         let call = self.call("delete", name);
-        let held = self.once_held(name).await?;
+        // First of all: once a marker lies over the object, another try would find no version to free.
+        let is_freed = match self.once_held(name).await? {
+            Some(version) => self.free(name, version).await?,
+            None => false,
+        };
         let request = self.client.delete_object().bucket(&self.bucket).key(self.key(name)).send();
         let send = async {
             match request.await {
@@ -371,10 +378,7 @@ impl ObjectStore for S3Store {
             }
         };
         let existed = self.within(self.silence, &call, send).await?;
-        if let Some(version) = held {
-            self.free(name, version).await;
-        }
-        Ok(existed)
+        Ok(existed || is_freed)
     }
 
     async fn locked_until(&self, name: &str) -> Result<Option<Timestamp>> {

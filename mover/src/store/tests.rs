@@ -1,5 +1,7 @@
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::faulty::{Faults, FaultyStore};
 use super::mem::MemStore;
 use super::{
@@ -98,6 +100,7 @@ async fn a_listing_with_a_lost_page_fails() {
 async fn faults_repeat_from_their_seed_and_late_calls_arrive() {
     let run = |seed| async move {
         let memory = Arc::new(MemStore::new());
+        memory.set_time(Timestamp::UNIX_EPOCH);
         let faults = Faults {
             seed,
             error_before: 0.2,

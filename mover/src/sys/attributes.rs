@@ -11,6 +11,7 @@ use rustix::fs::{IFlags, XattrFlags};
 use rustix::io::Errno;
 
 use crate::format::metadata::Xattr;
+use crate::limits;
 
 /// Linux's limits: a list of names and a value are at most 64 KiB each.
 const LIST_MAX: usize = 65_536;
@@ -34,6 +35,9 @@ pub const KEPT_FLAGS: u32 = IFlags::SYNC
 
 /// The flags that forbid every later change, and so are set last and taken off first.
 pub const LOCKING_FLAGS: u32 = IFlags::IMMUTABLE.union(IFlags::APPEND).bits();
+
+/// The flags that a file takes only while it is empty: btrfs passes over them later, without a word.
+pub const EARLY_FLAGS: u32 = IFlags::NOCOW.bits();
 
 /// The inode behind a descriptor, for reading and setting extended attributes.
 #[derive(Debug)]
@@ -130,17 +134,26 @@ impl<'fd> Inode<'fd> {
 /// Attributes that were read, and those that could not be.
 pub type ReadXattrs = (Vec<Xattr>, Vec<(CString, io::Error)>);
 
-/// All extended attributes in the order of their names, and those that could not be read.
+/// All extended attributes in the order of their names, and those that could not be read, or are too much.
 pub fn read_xattrs(inode: &Inode<'_>) -> io::Result<ReadXattrs> {
-    let (mut xattrs, mut failed) = (Vec::new(), Vec::new());
-    for name in inode.names()? {
+    let (mut xattrs, mut failed, mut bytes) = (Vec::new(), Vec::new(), 0);
+    let mut names = inode.names()?;
+    names.sort_unstable();
+    for name in names {
         match inode.value(&name) {
-            Ok(Some(value)) => xattrs.push(Xattr { name: name.into_bytes(), value }),
+            Ok(Some(value)) if bytes + name.count_bytes() + value.len() > limits::ATTRIBUTES_LIMIT => {
+                let most = limits::ATTRIBUTES_LIMIT >> 20;
+                let text = format!("all of them take more than the {most} MiB that are kept");
+                failed.push((name, io::Error::other(text)));
+            }
+            Ok(Some(value)) => {
+                bytes += name.count_bytes() + value.len();
+                xattrs.push(Xattr { name: name.into_bytes(), value });
+            }
             Ok(None) => {}
             Err(error) => failed.push((name, error)),
         }
     }
-    xattrs.sort_unstable();
     Ok((xattrs, failed))
 }
 
@@ -153,12 +166,19 @@ pub fn read_flags(fd: impl AsFd) -> io::Result<u32> {
     }
 }
 
-/// Makes the kept flags of an open file or directory `wanted`, leaving all others as they are.
+/// Makes the kept flags of an open file or directory `wanted`, leaving all others as they are. Fails also where the file system
+/// says yes and does something else.
 pub fn write_flags(fd: impl AsFd, wanted: u32) -> io::Result<()> {
     let present = rustix::fs::ioctl_getflags(fd.as_fd())?;
     let flags = (present.bits() & !KEPT_FLAGS) | (wanted & KEPT_FLAGS);
-    if flags != present.bits() {
-        rustix::fs::ioctl_setflags(fd, IFlags::from_bits_retain(flags))?;
+    if flags == present.bits() {
+        return Ok(());
     }
-    Ok(())
+    rustix::fs::ioctl_setflags(fd.as_fd(), IFlags::from_bits_retain(flags))?;
+    let differing = (rustix::fs::ioctl_getflags(fd)?.bits() ^ flags) & KEPT_FLAGS;
+    if differing == 0 {
+        return Ok(());
+    }
+    let names = IFlags::from_bits_retain(differing);
+    Err(io::Error::other(format!("the file system took them and left {names:?} as it was")))
 }

@@ -70,11 +70,13 @@ impl Names {
         true
     }
 
-    /// Puts the names into byte order.
+    /// Puts the names into byte order, each once: a directory that changes while it is listed may show one twice, and
+    /// some file systems have a file and a directory of one name.
     pub fn sort(&mut self) {
         let Self { bytes, spans } = self;
         let slice = |span: &(u32, u32)| &bytes[span.0 as usize..(span.0 + span.1) as usize];
         spans.sort_unstable_by(|a, b| slice(a).cmp(slice(b)));
+        spans.dedup_by(|a, b| slice(a) == slice(b));
     }
 }
 

@@ -108,11 +108,7 @@ impl Listed {
     /// The names of an open directory. What was read before an error is kept beside the error; nothing is kept when
     /// names went into a file and that failed.
     pub(crate) fn read(directory: impl AsFd, room: &Arc<Room>) -> (Self, Option<io::Error>) {
-        let mut collected = Collected {
-            names: Names::default(),
-            share: Share { room: Arc::clone(room), taken: 0 },
-            runs: None,
-        };
+        let mut collected = Collected::new(room);
         let mut kept = true;
         let read = each_name(directory, |name| collected.push(name).inspect_err(|_| kept = false));
         let listed = match read {
@@ -160,10 +156,13 @@ struct Collected {
 struct Runs {
     file: File,
     ends: Vec<u64>,
-    len: usize,
 }
 
 impl Collected {
+    fn new(room: &Arc<Room>) -> Self {
+        Self { names: Names::default(), share: Share { room: Arc::clone(room), taken: 0 }, runs: None }
+    }
+
     fn push(&mut self, name: &CStr) -> io::Result<()> {
         if !self.names.push(name) {
             return Err(io::ErrorKind::OutOfMemory.into());
@@ -182,16 +181,17 @@ impl Collected {
         self.names.sort();
         let runs = match &mut self.runs {
             Some(runs) => runs,
-            none => none.insert(Runs { file: self.share.room.file()?, ends: Vec::new(), len: 0 }),
+            none => none.insert(Runs { file: self.share.room.file()?, ends: Vec::new() }),
         };
         let mut out = BufWriter::new(&runs.file);
+        let mut end = runs.ends.last().copied().unwrap_or_default();
         for name in self.names.iter() {
             out.write_all(name.to_bytes_with_nul())?;
+            end += name.to_bytes_with_nul().len() as u64;
         }
         out.flush()?;
         drop(out);
-        runs.ends.push(runs.ends.last().copied().unwrap_or_default() + self.names.bytes() as u64);
-        runs.len += self.names.len();
+        runs.ends.push(end);
         // With its memory, which has just grown beyond the share.
         self.names = Names::default();
         Ok(())
@@ -224,14 +224,18 @@ impl Runs {
         }
         let file = share.room.file()?;
         let (mut out, mut written, mut starts) = (BufWriter::new(&file), 0, Vec::new());
-        let mut number = 0;
+        let (mut len, mut last) = (0, Vec::new());
         while let Some(mut first) = heads.peek_mut() {
-            if number % BATCH == 0 {
-                starts.push(written);
+            // What two runs have is one name.
+            if first.0.name != last {
+                if len % BATCH == 0 {
+                    starts.push(written);
+                }
+                out.write_all(&first.0.name)?;
+                written += first.0.name.len() as u64;
+                len += 1;
+                last.clone_from(&first.0.name);
             }
-            out.write_all(&first.0.name)?;
-            written += first.0.name.len() as u64;
-            number += 1;
             if !first.0.advance()? {
                 PeekMut::pop(first);
             }
@@ -239,7 +243,7 @@ impl Runs {
         out.flush()?;
         drop(out);
         starts.push(written);
-        Ok(Sorted { file, starts, len: self.len })
+        Ok(Sorted { file, starts, len })
     }
 }
 

@@ -82,6 +82,19 @@ impl BlockTarget {
         Ok(Self { file, path: path.to_owned(), size, device, known_zero: false })
     }
 
+    /// Whether it has as many bytes as were restored: a device may have more.
+    pub fn check_length(&self) -> Result<()> {
+        let room = self.room()?;
+        if room == self.size || self.device && room > self.size {
+            return Ok(());
+        }
+        Err(Error::corrupt(format!(
+            "{} has {room} bytes, and {} were restored",
+            self.path.display(),
+            self.size
+        )))
+    }
+
     /// Bytes of the device or file.
     pub fn room(&self) -> Result<u64> {
         end_of(&self.file).map_err(|error| self.failed(error, "examine", 0))

@@ -12,7 +12,7 @@ use super::tree::{DirectoryHandle, Made, TargetTree, failed};
 use crate::error::{Error, Result};
 use crate::format::metadata::Metadata;
 use crate::source::show_path;
-use crate::sys::attributes::LOCKING_FLAGS;
+use crate::sys::attributes::{EARLY_FLAGS, LOCKING_FLAGS, write_flags};
 use crate::sys::fds::Slot;
 use crate::sys::file::{is_unsupported, punch_hole, read_full_at, write_full_at};
 use crate::sys::stat::{file_type, stat_of};
@@ -43,14 +43,15 @@ impl TargetFile {
 }
 
 impl TargetTree {
-    /// Makes an empty file, or with `reuse` takes over a regular file that is there and has no other name.
-    pub fn prepare_file(&self, path: &[u8], reuse: bool) -> Result<TargetFile> {
+    /// Makes an empty file that is to have these inode flags, or with `reuse` takes over a regular file that is there and has no
+    /// other name.
+    pub fn prepare_file(&self, path: &[u8], flags: u32, reuse: bool) -> Result<TargetFile> {
         let (parent, name) = self.locate(path)?;
         let old = if reuse && self.options.replace { self.take_over(path, &parent, &name)? } else { None };
         let reused = old.is_some();
         let fd = match old {
             Some(fd) => fd,
-            None => self.create(path, &parent, &name, Mode::RUSR | Mode::WUSR)?,
+            None => self.create(path, &parent, &name, Mode::RUSR | Mode::WUSR, flags)?,
         };
         let stat = stat_of(&fd).map_err(|error| failed(error, "examine", path))?;
         let slot = Arc::new(Slot::default());
@@ -63,7 +64,7 @@ impl TargetTree {
     pub fn create_small_file(&self, path: &[u8], metadata: &Metadata, contents: &[u8]) -> Result<Made> {
         let (parent, name) = self.locate(path)?;
         let mode = if metadata.xattrs.is_empty() { metadata.mode & 0o777 } else { 0o600 };
-        let file = self.create(path, &parent, &name, Mode::from_raw_mode(mode))?;
+        let file = self.create(path, &parent, &name, Mode::from_raw_mode(mode), metadata.flags)?;
         write_full_at(&file, contents, 0).map_err(|error| failed(error, "write", path))?;
         let stat = stat_of(&file).map_err(|error| failed(error, "examine", path))?;
         Ok(self.complete(path, &file, metadata, &stat, parent.inherits))
@@ -115,9 +116,23 @@ impl TargetTree {
         made
     }
 
-    fn create(&self, path: &[u8], parent: &DirectoryHandle, name: &CStr, mode: Mode) -> Result<OwnedFd> {
+    fn create(
+        &self,
+        path: &[u8],
+        parent: &DirectoryHandle,
+        name: &CStr,
+        mode: Mode,
+        inode_flags: u32,
+    ) -> Result<OwnedFd> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let make = || -> io::Result<OwnedFd> { Ok(rustix::fs::openat(&parent.fd, name, flags, mode)?) };
+        let make = || -> io::Result<OwnedFd> {
+            let fd = rustix::fs::openat(&parent.fd, name, flags, mode)?;
+            if parent.inherits || inode_flags & EARLY_FLAGS != 0 {
+                // Whoever sets all of them at the end says what could not be set.
+                write_flags(&fd, inode_flags & EARLY_FLAGS).unwrap_or_default();
+            }
+            Ok(fd)
+        };
         match make() {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 self.replacing(path, parent, name, make)

@@ -18,5 +18,6 @@ mod tests;
 pub use crate::source::Problem;
 pub use attributes::differing;
 pub use file::TargetFile;
-pub(crate) use remove::directory_in_the_way;
+pub use remove::Protection;
+pub(crate) use remove::{directory_in_the_way, protected_in_the_way};
 pub(crate) use root::MADE_BY_THE_FILE_SYSTEM;

@@ -4,6 +4,7 @@
 //! only so many names of sub-directories wait that memory stays small; then the reading goes on.
 
 use std::ffi::CStr;
+use std::fmt::Debug;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
@@ -39,9 +40,29 @@ const NAMES_LEFT_OUT: u64 = 256;
 /// so on, at least one name: twice this in all.
 const WAITING: usize = 512 << 10;
 
+/// Knows what in the target is not to be removed.
+pub trait Protection: Debug + Send + Sync {
+    /// Whether what is at this path beneath the root stays, a directory with all that is in it.
+    fn protects(&self, path: &[u8]) -> bool;
+}
+
+/// What has gone, or would go.
+#[derive(Debug, Default, Clone, Copy)]
+struct Gone {
+    entries: u64,
+    /// Something is protected and stays, and so do the directories that it is in.
+    keeps: bool,
+}
+
 impl TargetTree {
-    /// Removes what is at `path`, a directory with all that is in it. Returns how many entries went. Links
-    /// are removed, never followed. Ends at the first name that cannot be removed.
+    /// From now on a directory is removed without what is protected, which stays together with the directories that it
+    /// is in. What is removed by its own path is not asked for: whoever names it knows.
+    pub fn protect(&mut self, protection: Box<dyn Protection>) {
+        self.protection = Some(protection);
+    }
+
+    /// Removes what is at `path`, a directory with all that is in it and not protected. Returns how many entries went.
+    /// Links are removed, never followed. Ends at the first name that cannot be removed.
     pub fn remove(&self, path: &[u8]) -> Result<u64> {
         self.forget_directories();
         let removed = self.bottom_up(path, true, WAITING);
@@ -56,11 +77,19 @@ impl TargetTree {
 
     /// The same, and hands out each path that would go, what is in a directory before the directory.
     pub fn list(&self, path: &[u8], mut each: impl FnMut(&[u8])) -> Result<u64> {
-        self.go_through(path, false, WAITING, &mut each)
+        Ok(self.go_through(path, false, WAITING, &mut each)?.entries)
+    }
+
+    /// Whether a directory would stay because of something in it that is protected.
+    pub fn keeps_something(&self, path: &[u8]) -> Result<bool> {
+        if self.protection.is_none() {
+            return Ok(false);
+        }
+        Ok(self.go_through(path, false, WAITING, &mut |_| {})?.keeps)
     }
 
     pub(super) fn bottom_up(&self, path: &[u8], remove: bool, waiting: usize) -> Result<u64> {
-        self.go_through(path, remove, waiting, &mut |_| {})
+        Ok(self.go_through(path, remove, waiting, &mut |_| {})?.entries)
     }
 
     fn go_through(
@@ -69,11 +98,11 @@ impl TargetTree {
         remove: bool,
         waiting: usize,
         each: &mut dyn FnMut(&[u8]),
-    ) -> Result<u64> {
+    ) -> Result<Gone> {
         let (parent, name) = self.locate(path)?;
         let stat = stat_at(&parent.fd, &name).map_err(|error| failed(error, "examine", path))?;
-        let mut walk =
-            BottomUp { tree: self, remove, each, waiting, path: path.to_vec(), levels: Vec::new(), count: 0 };
+        let (path_now, levels, gone) = (path.to_vec(), Vec::new(), Gone::default());
+        let mut walk = BottomUp { tree: self, remove, each, waiting, path: path_now, levels, gone };
         let enter = walk.meet(&parent.fd, &name, file_type(&stat));
         if enter.map_err(|error| failed(error, "remove", path))? {
             walk.levels.push(Level::at(path.len()));
@@ -81,12 +110,15 @@ impl TargetTree {
         } else if !remove {
             (walk.each)(path);
         }
-        Ok(walk.count)
+        Ok(walk.gone)
     }
 
     /// Makes room where a directory is. Nobody loses a tree because a name in the snapshot is that of a file.
     fn clear_directory(&self, path: &[u8], parent: &DirectoryHandle, name: &CStr) -> Result<()> {
         if self.options.replace_trees {
+            if self.keeps_something(path)? {
+                return Err(protected_in_the_way(path));
+            }
             let count = self.remove(path)?;
             self.removed.fetch_add(count.saturating_sub(1), Ordering::Relaxed);
             return Ok(());
@@ -101,6 +133,12 @@ impl TargetTree {
         }
     }
 
+    /// From now on nothing is replaced: there was nothing in the target, so a name that exists was made by somebody else
+    /// meanwhile, or is that of another entry of the snapshot where the file system does not tell the two apart.
+    pub fn replace_nothing(&mut self) {
+        self.was_empty = true;
+    }
+
     /// Clears the name if the options allow it, and calls `make` again.
     pub(super) fn replacing<T>(
         &self,
@@ -109,6 +147,9 @@ impl TargetTree {
         name: &CStr,
         make: impl Fn() -> io::Result<T>,
     ) -> Result<T> {
+        if self.was_empty {
+            return Err(made_meanwhile(path));
+        }
         if !self.options.replace {
             return Err(Error::conflict(format!("{} exists in the target", show_path(path)))
                 .with_hint("restore into an empty directory, or allow existing files to be overwritten"));
@@ -132,6 +173,15 @@ impl TargetTree {
     }
 }
 
+/// In a target that was empty, something has this name already.
+pub(super) fn made_meanwhile(path: &[u8]) -> Error {
+    Error::conflict(format!(
+        "{} was not there when the restore began: somebody made it meanwhile, or the file system takes two names of the \
+         snapshot for one",
+        show_path(path)
+    ))
+}
+
 /// Says that a directory with contents is in the way of something else.
 pub(crate) fn directory_in_the_way(path: &[u8]) -> Error {
     let path = show_path(path);
@@ -139,6 +189,15 @@ pub(crate) fn directory_in_the_way(path: &[u8]) -> Error {
         "{path} is a directory with contents in the target, and something else in the snapshot"
     ))
     .with_hint("move it away or remove it, or restore with --delete")
+}
+
+/// Says that a directory with something that is protected is in the way of something else.
+pub(crate) fn protected_in_the_way(path: &[u8]) -> Error {
+    let path = show_path(path);
+    Error::conflict(format!(
+        "{path} is a directory in the target that holds what the patterns leave out, and something else in the snapshot"
+    ))
+    .with_hint("move it away or remove it, or restore without the patterns")
 }
 
 /// Removes or counts what is below a path, and then itself.
@@ -152,7 +211,7 @@ struct BottomUp<'t> {
     /// Where it is; the directory of each level is a front part of it.
     path: Vec<u8>,
     levels: Vec<Level>,
-    count: u64,
+    gone: Gone,
 }
 
 /// A directory that is being gone through.
@@ -165,9 +224,12 @@ struct Level {
     next: usize,
     /// Where it is read on. It is opened anew for that, so that no depth takes all descriptors.
     from: u64,
-    /// How many names this pass has met, and how many it may meet.
+    /// How many names this pass has met that are to go, and how many it may meet. A directory counts when it was gone
+    /// through, and one in which something stays does not.
     found: u64,
     most: Option<u64>,
+    /// Something in it stays.
+    keeps: bool,
     /// This pass has read to the end.
     ended: bool,
     passes: u32,
@@ -211,7 +273,10 @@ impl BottomUp<'_> {
             .and_then(|directory| open_directory(&directory, c"."));
         let directory = match opened {
             // The next pass through the directory above meets what is there now.
-            Err(error) if !self.levels.is_empty() && is_replaced(&error) => return Ok(()),
+            Err(error) if !self.levels.is_empty() && is_replaced(&error) => {
+                self.close(false);
+                return Ok(());
+            }
             opened => opened.map_err(|error| failed(error, "open", &self.path))?,
         };
         (level.waiting, level.next, level.ended) = (Names::default(), 0, true);
@@ -219,14 +284,19 @@ impl BottomUp<'_> {
         let read = each_entry(&directory, level.from, |entry| {
             let name = entry.file_name();
             level.from = entry.next_entry_cookie();
-            level.found += 1;
+            if self.is_protected(name) {
+                level.keeps = true;
+                return Ok(ControlFlow::Continue(()));
+            }
             if level.most.is_some_and(|most| level.found > most) {
                 return Ok(ControlFlow::Break(()));
             }
             let met = self.meet(&directory, name, entry.file_type());
             let enter = met.inspect_err(|_| culprit = Some(name.to_owned()))?;
+            level.found += u64::from(!enter);
             if !self.remove && !enter {
-                (self.each)(&[&self.path, &b"/"[..], name.to_bytes()].concat());
+                let path = self.below(name);
+                (self.each)(&path);
             }
             if enter && (!level.waiting.push(name) || level.waiting.bytes() >= most) {
                 level.ended = false;
@@ -238,11 +308,18 @@ impl BottomUp<'_> {
         match (read, culprit) {
             (Ok(()), _) => Ok(()),
             (Err(error), None) => Err(failed(error, "list", &self.path)),
-            (Err(error), Some(name)) => {
-                let path = [&self.path, &b"/"[..], name.to_bytes()].concat();
-                Err(failed(error, "remove", &path))
-            }
+            (Err(error), Some(name)) => Err(failed(error, "remove", &self.below(&name))),
         }
+    }
+
+    /// The path of a name in the directory that it is in.
+    fn below(&self, name: &CStr) -> Vec<u8> {
+        [&self.path, &b"/"[..], name.to_bytes()].concat()
+    }
+
+    fn is_protected(&self, name: &CStr) -> bool {
+        let protection = self.tree.protection.as_ref();
+        protection.is_some_and(|protection| protection.protects(&self.below(name)))
     }
 
     /// Removes or counts a name; true for a directory that has to be entered first. What is gone already is right.
@@ -263,7 +340,7 @@ impl BottomUp<'_> {
             removed = unlink(parent, name, true);
         }
         match removed {
-            Ok(()) => self.count += 1,
+            Ok(()) => self.gone.entries += 1,
             Err(error) if is_not_empty(&error) => return Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
@@ -271,33 +348,53 @@ impl BottomUp<'_> {
         Ok(false)
     }
 
-    /// Ends the last level, or begins another pass through it if it is not empty: names may have been left out while
-    /// others were removed, or have come since.
+    /// Ends the last level, or begins another pass through it: names may have been left out while others were removed,
+    /// or have come since. One that keeps something is done when a pass finds nothing that is to go.
     fn leave(&mut self) -> Result<()> {
-        let Some(mut level) = self.levels.pop() else { return Ok(()) };
+        let Some(level) = self.levels.pop() else { return Ok(()) };
         if !self.remove {
-            self.count += 1;
-            (self.each)(&self.path);
+            if !level.keeps {
+                self.gone.entries += 1;
+                (self.each)(&self.path);
+            }
+            self.close(level.keeps);
             return Ok(());
         }
         let (above, name) = split_path(&self.path);
-        let removed = open_directory_beneath(&self.tree.root, above)
-            .and_then(|parent| unlink(&parent, &to_c_string(name)?, true));
+        let removed = if level.keeps {
+            Err(Errno::NOTEMPTY.into())
+        } else {
+            open_directory_beneath(&self.tree.root, above)
+                .and_then(|parent| unlink(&parent, &to_c_string(name)?, true))
+        };
         match removed {
-            Ok(()) => self.count += 1,
+            Ok(()) => {
+                self.gone.entries += 1;
+                self.close(false);
+            }
             Err(error) if is_not_empty(&error) && level.may_go_on() => {
                 let most = Some((level.found / 4 * 3).max(NAMES_LEFT_OUT));
-                level = Level { passes: level.passes + 1, most, ..Level::at(level.length) };
-                self.levels.push(level);
+                let (passes, keeps) = (level.passes + 1, level.keeps);
+                self.levels.push(Level { passes, most, keeps, ..Level::at(level.length) });
             }
             Err(error) if is_not_empty(&error) && level.found > 0 => {
                 let path = show_path(&self.path);
                 return Err(Error::conflict(format!("somebody keeps making names in {path} in the target")));
             }
-            Err(error) if is_replaced(&error) => {}
+            Err(_) if level.keeps => self.close(true),
+            Err(error) if is_replaced(&error) => self.close(false),
             Err(error) => return Err(failed(error, "remove", &self.path)),
         }
         Ok(())
+    }
+
+    /// A directory was gone through; the last level is now the one above it.
+    fn close(&mut self, keeps: bool) {
+        match self.levels.last_mut() {
+            Some(above) if keeps => above.keeps = true,
+            Some(above) => above.found += 1,
+            None => self.gone.keeps = keeps,
+        }
     }
 }
 

@@ -1,13 +1,15 @@
 //! The directory that a tree is restored into, when it is to be as a directory of the snapshot.
 
+use std::ffi::CString;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use super::attributes::{Handle, apply};
-use super::tree::{TargetTree, failed};
+use super::tree::{DirectoryHandle, TargetTree, failed};
 use crate::error::Result;
 use crate::format::metadata::Metadata;
 use crate::sys::directory::{each_entry, open_directory};
-use crate::sys::stat::stat_of;
+use crate::sys::stat::{stat_at, stat_of};
 
 /// What a new file system holds, which is nobody's.
 pub(crate) const MADE_BY_THE_FILE_SYSTEM: &[u8] = b"lost+found";
@@ -36,6 +38,16 @@ impl TargetTree {
         };
         open_directory(&self.root, c".").and_then(look).map_err(|error| failed(error, "list", ITSELF))?;
         Ok(only)
+    }
+
+    /// Whether a directory of the target is the top of another file system than the directory above it is on.
+    pub fn is_mounted(&self, path: &[u8]) -> bool {
+        // The target itself may be mounted anywhere.
+        let on_another = |(parent, name): (Arc<DirectoryHandle>, CString)| {
+            let (above, below) = (stat_of(&parent.fd).ok()?, stat_at(&parent.fd, &name).ok()?);
+            Some(above.st_dev != below.st_dev)
+        };
+        !path.is_empty() && self.locate(path).ok().and_then(on_another).unwrap_or_default()
     }
 
     /// Gives the target its attributes before anything is in it: what is restored is at no time open to more people

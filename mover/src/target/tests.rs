@@ -23,7 +23,7 @@ fn a_file_is_written_in_any_order_with_its_attributes() {
     let dir = tempfile::tempdir().unwrap();
     let target = open(dir.path());
     target.create_directory(b"d").unwrap();
-    let file = target.prepare_file(b"d/f", false).unwrap();
+    let file = target.prepare_file(b"d/f", 0, false).unwrap();
     target.write_at(&file, 4, b"efgh").unwrap();
     target.write_at(&file, 0, b"abcd").unwrap();
     let xattrs = vec![Xattr { name: b"user.k".to_vec(), value: b"v".to_vec() }];
@@ -65,7 +65,7 @@ fn a_file_with_a_second_name_is_replaced_and_not_written_through() {
     fs::hard_link(dir.path().join("other"), target_root.join("f")).unwrap();
     drop(outside);
     let target = open(&target_root);
-    let file = target.prepare_file(b"f", true).unwrap();
+    let file = target.prepare_file(b"f", 0, true).unwrap();
     assert!(!file.is_reused());
     target.write_at(&file, 0, b"new").unwrap();
     target.finish_file(&file, &own(3)).unwrap();
@@ -80,7 +80,7 @@ fn in_place_keeps_the_inode_and_makes_holes() {
     fs::write(&path, vec![1; 1 << 20]).unwrap();
     let inode = fs::metadata(&path).unwrap().ino();
     let target = open(dir.path());
-    let file = target.prepare_file(b"f", true).unwrap();
+    let file = target.prepare_file(b"f", 0, true).unwrap();
     assert!(file.is_reused());
     target.punch(&file, 0, 1 << 19).unwrap();
     target.finish_file(&file, &own(600_000)).unwrap();
@@ -130,7 +130,7 @@ fn a_handle_survives_the_loss_of_its_descriptor_but_not_of_its_file() {
     let dir = tempfile::tempdir().unwrap();
     let target = open(dir.path());
     let files: Vec<_> =
-        (0..2000).map(|i| target.prepare_file(format!("f{i}").as_bytes(), false).unwrap()).collect();
+        (0..2000).map(|i| target.prepare_file(format!("f{i}").as_bytes(), 0, false).unwrap()).collect();
     for file in &files {
         target.write_at(file, 0, file.path()).unwrap();
     }
@@ -186,4 +186,33 @@ fn a_directory_in_the_way_goes_only_if_it_is_empty_or_may_go() {
     let thorough = open(dir.path());
     fifo(&thorough, b"full").unwrap();
     assert_eq!(thorough.removed(), 1, "what was in it");
+}
+
+#[test]
+fn where_nothing_was_nothing_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut target = open(dir.path());
+    target.replace_nothing();
+    let first = target.create_small_file(b"a", &Metadata { links: 2, ..own(1) }, b"x").unwrap();
+    target.hard_link(b"b", &first).unwrap();
+    // The same name of the same file is no other one.
+    target.hard_link(b"b", &first).unwrap();
+    target.create_directory(b"d").unwrap();
+    // Where the file system takes "a" and "A" for one, the second comes to what the first has made.
+    let other = target.create_small_file(b"other", &own(1), b"y").unwrap();
+    let refused = [
+        target.create_small_file(b"a", &own(1), b"y").unwrap_err(),
+        target.prepare_file(b"a", 0, false).unwrap_err(),
+        target.create_node(b"a", &Kind::Fifo, &own(0)).unwrap_err(),
+        target.hard_link(b"a", &other).unwrap_err(),
+        target.create_directory(b"a").unwrap_err(),
+        target.create_directory(b"d").unwrap_err(),
+        target.create_node(b"d", &Kind::Fifo, &own(0)).unwrap_err(),
+    ];
+    for error in refused {
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+        assert!(error.to_string().contains("two names of the snapshot for one"), "{error}");
+    }
+    assert_eq!(fs::read(dir.path().join("a")).unwrap(), b"x");
+    assert!(dir.path().join("d").is_dir());
 }

@@ -18,6 +18,7 @@ use rustix::fs::{AtFlags, FileType, Mode};
 
 use super::Problem;
 use super::attributes::{Handle, apply};
+use super::remove::{Protection, made_meanwhile};
 use crate::error::{Error, Result};
 use crate::format::metadata::{Kind, Metadata};
 use crate::source::show_path;
@@ -83,6 +84,10 @@ struct Directories {
 pub struct TargetTree {
     pub(super) root: OwnedFd,
     pub(super) options: TargetOptions,
+    /// It was empty, so that whatever is in the way has come during this run.
+    pub(super) was_empty: bool,
+    /// What is not removed with the directory that it is in.
+    pub(super) protection: Option<Box<dyn Protection>>,
     directories: Mutex<Directories>,
     pub(super) files: FdCache,
     report: Mutex<Report>,
@@ -120,6 +125,8 @@ impl TargetTree {
         Ok(Self {
             root: open_trusted_directory(&name)?,
             options,
+            was_empty: false,
+            protection: None,
             directories: Mutex::default(),
             files: FdCache::with_default_limit(),
             report: Mutex::default(),
@@ -154,11 +161,14 @@ impl TargetTree {
     }
 
     /// Makes a directory that only this user can enter until [`Self::finish_directory`]; one that exists
-    /// is kept with what is in it.
+    /// is kept with what is in it, and is an error where the target was empty.
     pub fn create_directory(&self, path: &[u8]) -> Result<()> {
         let (parent, name) = self.locate(path)?;
         let make = || -> io::Result<()> { Ok(rustix::fs::mkdirat(&parent.fd, name.as_c_str(), Mode::RWXU)?) };
         match make() {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.was_empty => {
+                return Err(made_meanwhile(path));
+            }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             other => return other.map_err(|error| failed(error, "create the directory", path)),
         }

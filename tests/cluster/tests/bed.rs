@@ -115,12 +115,17 @@ fn a_start_that_was_killed_half_way_leaves_nothing_after_down() {
             Ok(fs::read_to_string(directory.path().join("bed.json")).is_ok_and(|state| state.contains(part)))
         })
         .expect("it starts parts");
-        starter.kill().expect("killed");
-        starter.wait().expect("waited for");
         let name = name_of(directory.path()).expect("it has a name");
         assert_ne!(traces(directory.path(), &name), Vec::<String>::new(), "nothing was started yet");
-        // What nobody ends by its directory is ended by the next who starts a bed.
-        if ended == sweeps { sweep() } else { down(ended) }.expect("ends it");
+        starter.kill().expect("killed");
+        starter.wait().expect("waited for");
+        // What nobody ends by its directory is ended by the next who starts a bed: that may be any other test, at any moment.
+        if ended == sweeps {
+            sweep().expect("ends it");
+        } else {
+            wait(60, || Ok(down(ended).is_ok())).expect("ends it, or finds that it was ended");
+        }
+        wait(60, || Ok(traces(directory.path(), &name).is_empty())).ok();
         assert_eq!(traces(directory.path(), &name), Vec::<String>::new());
     }
 }

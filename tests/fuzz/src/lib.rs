@@ -1,24 +1,45 @@
 //! Every decoder as a function of bytes, with a folder of inputs to begin with.
 //!
-//! `tests/corpus.rs` runs the inputs and a fixed number of changes of each in every test run; `libfuzzer/` runs the
-//! same functions for as long as one likes (`make fuzz`).
+//! `tests/corpus.rs` runs the inputs and changes of them for a minute in every test run; `libfuzzer/` runs the same
+//! functions for as long as one likes (`make fuzz`).
 
+mod border;
 mod mutate;
 #[path = "../../../mover/src/cli/path_list.rs"]
 mod path_list;
 mod program;
+mod system;
 #[path = "../../../mover/src/cli/units.rs"]
 #[expect(dead_code, reason = "only what reads is run here, not what writes for people")]
 mod units;
+#[path = "../../../mover/src/cli/commands/job/changes/wire.rs"]
+mod wire;
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    env, fs,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    io,
+    path::PathBuf,
+};
 
 pub use carrack_mover::fuzz::Target;
 pub use mutate::Mutator;
 
-/// Every target: the engine's, then the program's.
+/// Every target: the engine's, then the program's, then those of what the kernel hands out, and of
+/// what goes between programs.
 pub fn targets() -> impl Iterator<Item = Target> {
-    carrack_mover::fuzz::TARGETS.iter().copied().chain(program::TARGETS)
+    carrack_mover::fuzz::TARGETS
+        .iter()
+        .copied()
+        .chain(program::TARGETS)
+        .chain(system::TARGETS)
+        .chain(border::TARGETS)
+}
+
+/// Where the changes of this run begin: somewhere else each time, unless `CARRACK_FUZZ_SEED` says where.
+pub fn seed() -> u64 {
+    let drawn = || u64::from(RandomState::new().build_hasher().finish() as u32);
+    env::var("CARRACK_FUZZ_SEED").map_or_else(|_| drawn(), |text| text.parse().expect("a number"))
 }
 
 /// Where the inputs of a target lie.

@@ -100,7 +100,10 @@ fn segment(keys: &Keys, body: &[u8], seeds: &mut Seeds) {
     let key = keys.session_index_key(generation, session).expect("a key");
     let cipher = Cipher::new(suite, &key);
     let plain = codec::open_object(&cipher, codec::Domain::Segment, session, sealed, 1 << 20);
-    seeds.add("segment", plain.expect("it opens"));
+    let plain = plain.expect("it opens");
+    // Of a joined one, which a small repository does not have: it names two others.
+    seeds.add("joined_segment", [&[2][..], &[1; 16], &[2; 16], &plain].concat());
+    seeds.add("segment", plain);
 }
 
 fn session_of(binary: &[u8]) -> carrack_mover::format::session::SessionName {
@@ -261,6 +264,47 @@ fn words(seeds: &mut Seeds) {
     }
 }
 
+/// Lists of rights, of users and groups with a number and without one.
+fn rights(seeds: &mut Seeds) {
+    let entry = |kind: u16, id: u32| [&kind.to_le_bytes()[..], &[7, 0], &id.to_le_bytes()].concat();
+    let (own, mask) = (entry(0x01, u32::MAX), entry(0x10, u32::MAX));
+    for named in [entry(0x02, 1000), entry(0x08, 1000), entry(0x02, u32::MAX), entry(0x08, u32::MAX)] {
+        seeds.add("rights", [&2_u32.to_le_bytes()[..], &own, &named, &mask].concat());
+    }
+    seeds.add("rights", 2_u32.to_le_bytes());
+}
+
+/// What goes between programs.
+fn border(seeds: &mut Seeds) {
+    let job = |task: &str| {
+        format!(
+            r#"0{{"version":1,"repository":{{"url":"s3://b/x","maxRequests":8,"pathStyle":true}},"keys":{{"keyFile":"/k"}},
+                "resources":{{"memoryBytes":67108864,"threads":1}},"task":{task}}}"#
+        )
+    };
+    let texts = [
+        job(r#"{"connect":{"initialise":true}}"#),
+        job(r#"{"maintain":{"keep":{"last":"3","within":"1y6m"},"prune":true,"checkPercent":5}}"#),
+        job(r#"{"forget":{"snapshot":"b0123456789abcdef-000102030405060708090a0b0c0d0e0f"}}"#),
+        r#"1{"version":1,"outcome":"partial","exitCode":3,"message":"\u001b","next":"again","problems":7,
+            "firstProblems":[{"item":"/x","message":"gone"}],"output":{"connect":{"id":"a0","initialised":false}}}"#
+            .to_owned(),
+        format!(r#"1{{"version":1,"outcome":"failed","exitCode":70,"message":"{}"}}"#, "\\\"".repeat(500)),
+        format!(r#"1{{"version":1,"outcome":"completed","exitCode":0,"output":{{"bundle":{{"sealed":"{}"}}}}}}"#, "a0".repeat(2200)),
+        r#"2{"message_type":"status","phase":"backup","bytes_done":5,"total_bytes":0,"error_count":1}"#.to_owned(),
+    ];
+    for text in texts {
+        seeds.add("border", [&[text.as_bytes()[0] - b'0'], &text.as_bytes()[1..]].concat());
+    }
+    for text in ["", "07".repeat(32).as_str(), " 0A\n", "a secret"] {
+        seeds.add("seal", text.as_bytes());
+    }
+    // Volume of 1 GiB, two extents; and a request.
+    seeds.add("wire", hex::decode("1080808080041a060880201080201a08088080c002108020").expect("hex"));
+    seeds.add("wire", hex::decode("10001a00").expect("hex"));
+    seeds.add("wire", b"\x0a\x02to\x12\x02ns\x1a\x04base\x22\x03new\x28\x80\x20\x30\x05");
+}
+
 #[tokio::test]
 async fn real_objects_pass_their_targets() {
     let mut seeds = Seeds::default();
@@ -268,6 +312,8 @@ async fn real_objects_pass_their_targets() {
     vectors(&mut seeds);
     json_of_records(&mut seeds);
     words(&mut seeds);
+    rights(&mut seeds);
+    border(&mut seeds);
     let write = std::env::var_os("CARRACK_WRITE_CORPUS").is_some();
     for target in targets() {
         let inputs = seeds.0.remove(target.name).unwrap_or_default();

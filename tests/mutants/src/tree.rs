@@ -31,6 +31,13 @@ pub(crate) struct Mutant {
     pub(crate) words: String,
 }
 
+/// Programs of tests, and the directory of each one's package; the first one has the unit tests.
+#[derive(Debug)]
+pub(crate) struct Programs {
+    pub(crate) paths: Vec<PathBuf>,
+    pub(crate) directories: Vec<PathBuf>,
+}
+
 /// Lines of a file below `mover/src`.
 type Place = (String, std::ops::RangeInclusive<usize>);
 
@@ -44,17 +51,19 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// Copies what the engine is built from to `work`, and looks for places in the files that begin with one of `parts`.
+    /// Copies what the engine is built from to `work`, and looks for places in the files that begin with one of `parts`: for
+    /// every so-manieth.
     ///
     /// # Errors
     ///
     /// Something cannot be read or written.
-    pub(crate) fn of(repository: &Path, work: &Path, parts: &[String]) -> Result<Self> {
+    pub(crate) fn of(repository: &Path, work: &Path, parts: &[String], every: usize) -> Result<Self> {
         let root = work.join("tree");
         fs::create_dir_all(&root)?;
-        mirror(repository, &root)?;
+        let built = [".git", ".cache", "target"].map(|name| repository.join(name));
+        mirror(repository, &root, &built)?;
         let source = root.join("mover/src");
-        let mut files = Vec::new();
+        let (mut files, mut places) = (Vec::new(), 0);
         for path in rust_files(&source)? {
             let name = path.strip_prefix(&source)?.display().to_string();
             let is_test =
@@ -63,7 +72,11 @@ impl Tree {
                 continue;
             }
             let text = fs::read_to_string(&path)?;
-            let found = sites(&text).with_context(|| name.clone())?;
+            let mut found = sites(&text).with_context(|| name.clone())?;
+            found.retain(|_| {
+                places += 1;
+                places % every == 0
+            });
             files.push((name, text, found));
         }
         fs::write(source.join("mutant.rs"), MUTANT)?;
@@ -73,17 +86,23 @@ impl Tree {
         Ok(Self { root, target: work.join("target"), files, refused: HashSet::new() })
     }
 
-    /// Builds the tests with as many changes as the compiler takes, and gives the test program and the changes.
+    /// Builds the tests with as many changes as the compiler takes: those of the engine, and `outside`, which are tests of
+    /// the whole engine and of the program.
     ///
     /// # Errors
     ///
     /// What is refused has to do with no change.
-    pub(crate) fn build(&mut self) -> Result<(PathBuf, Vec<Mutant>)> {
+    pub(crate) fn build(&mut self, outside: &[String]) -> Result<(Programs, Vec<Mutant>)> {
         for _ in 0..ROUNDS {
             let mutants = self.write()?;
-            let (program, errors) = self.compile()?;
-            if let Some(program) = program {
-                return Ok((program, mutants));
+            let (mut paths, errors) = self.compile(&["test", "--no-run", "--lib", "-p", "carrack-mover"])?;
+            if errors.is_empty() {
+                let mut directories = vec![self.root.join("mover")];
+                if !outside.is_empty() {
+                    paths.extend(self.outside(outside)?);
+                    directories.resize(paths.len(), self.root.join("tests"));
+                }
+                return Ok((Programs { paths, directories }, mutants));
             }
             let before = self.refused.len();
             errors.iter().for_each(|place| self.refuse(place));
@@ -128,20 +147,31 @@ impl Tree {
         Ok(mutants)
     }
 
-    /// The test program, or in which lines of which files the compiler has found errors.
-    fn compile(&self) -> Result<(Option<PathBuf>, Vec<Place>)> {
+    /// Tests of the whole engine, and the program beside them.
+    fn outside(&self, tests: &[String]) -> Result<Vec<PathBuf>> {
+        let mut arguments = vec!["build", "-p", "carrack-mover", "-p", "carrack-tests", "--bin", "carrack"];
+        tests.iter().for_each(|test| arguments.extend(["--test", test]));
+        let (programs, errors) = self.compile(&arguments)?;
+        ensure!(errors.is_empty(), "the compiler takes the unit tests but not the rest: {errors:?}");
+        ensure!(programs.len() == tests.len(), "{} programs of {} tests", programs.len(), tests.len());
+        Ok(programs)
+    }
+
+    /// Programs of tests, or in which lines of which files the compiler has found errors.
+    fn compile(&self, what: &[&str]) -> Result<(Vec<PathBuf>, Vec<Place>)> {
         let mut cargo = Command::new("cargo");
-        cargo.args(["test", "--locked", "--no-run", "--lib", "-p", "carrack-mover", "--message-format=json"]);
+        cargo.args(what).args(["--locked", "--message-format=json"]);
         cargo
             .current_dir(&self.root)
             .env("CARGO_TARGET_DIR", &self.target)
             .env("CARGO_PROFILE_DEV_DEBUG", "0");
         let mut child = cargo.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().context("cargo")?;
-        let (mut program, mut errors) = (None, Vec::new());
+        let (mut programs, mut errors) = (Vec::new(), Vec::new());
         for line in BufReader::new(child.stdout.take().context("its output")?).lines() {
             let message: Value = serde_json::from_str(&line?)?;
-            if message["reason"] == "compiler-artifact" && message["profile"]["test"] == true {
-                program = message["executable"].as_str().map(PathBuf::from).or(program);
+            let is_program = message["reason"] == "compiler-artifact" && message["profile"]["test"] == true;
+            if is_program && message["target"]["kind"] != serde_json::json!(["bin"]) {
+                programs.extend(message["executable"].as_str().map(PathBuf::from));
             }
             if message["reason"] == "compiler-message" && message["message"]["level"] == "error" {
                 errors.extend(places(&message["message"]));
@@ -149,7 +179,7 @@ impl Tree {
         }
         let ended = child.wait()?;
         ensure!(ended.success() || !errors.is_empty(), "cargo: {ended}");
-        Ok((program.filter(|_| ended.success()), errors))
+        Ok((programs, errors))
     }
 }
 
@@ -197,17 +227,17 @@ fn inserted(text: &str, insertions: Vec<Insertion>) -> String {
 }
 
 /// Files that are the same already keep their times, and what is built from them.
-fn mirror(from: &Path, to: &Path) -> Result<()> {
+fn mirror(from: &Path, to: &Path, left_out: &[PathBuf]) -> Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
         let entry = entry?;
         let (path, copy) = (entry.path(), to.join(entry.file_name()));
-        if [".git", ".cache", "target"].iter().any(|left_out| entry.file_name() == *left_out) {
+        if left_out.contains(&path) {
             continue;
         }
         let kind = entry.file_type()?;
         if kind.is_dir() {
-            mirror(&path, &copy)?;
+            mirror(&path, &copy, left_out)?;
         } else if kind.is_file() && fs::read(&copy).ok().as_deref() != Some(&fs::read(&path)?[..]) {
             fs::copy(&path, &copy)?;
         }

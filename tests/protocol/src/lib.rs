@@ -4,6 +4,7 @@
 //! is covered and what is not.
 
 pub mod commit;
+pub mod loss;
 pub mod repack;
 pub mod rules;
 pub mod scenarios;

@@ -45,7 +45,9 @@ fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     let chosen: Vec<&Scenario> = if args.scenario.is_empty() {
-        SCENARIOS.iter().filter(|scenario| scenario.small || args.size == Size::Large).collect()
+        let is_meant =
+            |scenario: &&Scenario| !scenario.corner && (scenario.small || args.size == Size::Large);
+        SCENARIOS.iter().filter(is_meant).collect()
     } else {
         args.scenario.iter().map(|name| Scenario::named(name)).collect::<anyhow::Result<_>>()?
     };

@@ -49,6 +49,12 @@ rules! {
     KEYS "who meets what does not verify sees first whether the keys changed";
     SENDINGS "a list names the sendings of a pack, and only these are deleted";
     REPLAY "who finishes a list of others does C3 to C5 again before C8";
+    LOSS "what a store lost stops the collector";
+    AGAIN "who misses what was listed, or finds what was missing, marks again";
+    SHUTOUT "a fence in the place of a lost end counts for a lost end";
+    FENCE "clean-up puts a fence where an end was";
+    DOUBT "an end that cannot be believed stops the collector, and its reuse of others' packs the writer";
+    REVIVE "what is out of view comes back as a new session";
 }
 
 /// The set of rules in force; all of them by default.

@@ -1,7 +1,8 @@
 //! Named runs: who takes part, and which rules show there what they prevent.
 
 use crate::commit::{Commit, Via};
-use crate::repack::Repack;
+use crate::loss::{Child, END_OBJECTS, Loss, OLD_END, PACK_OBJECTS, SESSION_OBJECTS, SPOILT_END};
+use crate::repack::{Harm, Repack};
 use crate::rules::Rules;
 use crate::search::{Outcome, search};
 
@@ -14,6 +15,8 @@ pub struct Scenario {
     pub about: &'static str,
     /// Whether it ends within seconds.
     pub small: bool,
+    /// Whether it shows what no rule promises: it has a counter-example with all rules on.
+    pub corner: bool,
     model: Kind,
 }
 
@@ -21,6 +24,7 @@ pub struct Scenario {
 enum Kind {
     Commit(Commit),
     Repack(Repack),
+    Loss(Loss),
 }
 
 impl Scenario {
@@ -30,6 +34,7 @@ impl Scenario {
         match self.model {
             Kind::Commit(model) => search(&Commit { rules, ..model }, limit),
             Kind::Repack(model) => search(&Repack { rules, ..model }, limit),
+            Kind::Loss(model) => search(&Loss { rules, ..model }, limit),
         }
     }
 
@@ -41,15 +46,23 @@ impl Scenario {
 }
 
 const fn commit(name: &'static str, about: &'static str, model: Commit) -> Scenario {
-    Scenario { name, about, small: true, model: Kind::Commit(model) }
+    Scenario { name, about, small: true, corner: false, model: Kind::Commit(model) }
 }
 
 const fn large(name: &'static str, about: &'static str, model: Commit) -> Scenario {
-    Scenario { name, about, small: false, model: Kind::Commit(model) }
+    Scenario { name, about, small: false, corner: false, model: Kind::Commit(model) }
 }
 
 const fn repack(name: &'static str, about: &'static str, small: bool, model: Repack) -> Scenario {
-    Scenario { name, about, small, model: Kind::Repack(model) }
+    Scenario { name, about, small, corner: false, model: Kind::Repack(model) }
+}
+
+const fn loss(name: &'static str, about: &'static str, model: Loss) -> Scenario {
+    Scenario { name, about, small: true, corner: false, model: Kind::Loss(model) }
+}
+
+const fn corner(name: &'static str, about: &'static str, model: Loss) -> Scenario {
+    Scenario { name, about, small: true, corner: true, model: Kind::Loss(model) }
 }
 
 const MOVED: Repack = Repack {
@@ -64,9 +77,12 @@ const MOVED: Repack = Repack {
     parts: [0x3F; 2],
     void: false,
     forge: false,
+    harm: Harm::None,
 };
+const PARTED: Repack = Repack { collectors: 2, parts: [0b0_1001, 0b11_0110], ..MOVED };
 const NOBODY: Commit = Commit::NOBODY;
 const HINT: Commit = Commit { writers: &[Via::Hint(1)], collectors: 1, forget: 1, ..NOBODY };
+const LOST: Loss = Loss { bring_back: true, runs: 2, ..Loss::NOTHING };
 const TWO: Commit = Commit { writers: &[Via::Hint(1), Via::Parent(1)], forget: 3, ..HINT };
 
 /// All of them.
@@ -263,7 +279,7 @@ pub const SCENARIOS: &[Scenario] = &[
         "repack-lists",
         "one list names the old pack, another the relocation and the new pack",
         true,
-        Repack { collectors: 2, parts: [0b0_1001, 0b11_0110], ..MOVED },
+        PARTED,
     ),
     repack(
         "repack-void",
@@ -288,5 +304,130 @@ pub const SCENARIOS: &[Scenario] = &[
         "a writer, two repackers, two collectors",
         false,
         Repack { repackers: 2, collectors: 2, ..MOVED },
+    ),
+    loss(
+        "lost-session",
+        "a session object is lost, an end lands late; people forget, give up and bring back",
+        Loss { child: Child::Committed, losses: SESSION_OBJECTS, forget: 3, late_end: true, ..LOST },
+    ),
+    loss(
+        "lost-end",
+        "an end is lost, of which a child or a mark speaks; people forget, give up and bring back",
+        Loss { child: Child::Committed, mark: true, losses: END_OBJECTS, forget: 3, ..LOST },
+    ),
+    loss(
+        "lost-pack",
+        "a pack is lost, and a writer is at work",
+        Loss { child: Child::Writer, losses: PACK_OBJECTS, forget: 1, ..LOST },
+    ),
+    loss(
+        "lost-writer",
+        "any object is lost while a writer is at work",
+        Loss {
+            child: Child::Writer,
+            losses: SESSION_OBJECTS | END_OBJECTS | PACK_OBJECTS,
+            forget: 1,
+            late_end: true,
+            ..LOST
+        },
+    ),
+    loss(
+        "lost-two",
+        "a session object or an end is lost under two collectors that run twice",
+        Loss { child: Child::Committed, losses: SESSION_OBJECTS | END_OBJECTS, collectors: 2, ..LOST },
+    ),
+    loss(
+        "lost-late",
+        "the same or a spoilt end under two collectors; an end lands late; people forget and give up",
+        Loss {
+            child: Child::Committed,
+            mark: true,
+            losses: SESSION_OBJECTS | END_OBJECTS | SPOILT_END,
+            collectors: 2,
+            runs: 1,
+            forget: 3,
+            late_end: true,
+            ..LOST
+        },
+    ),
+    Scenario {
+        small: false,
+        ..loss(
+            "lost-all",
+            "a session object or an end is lost under two collectors and a writer",
+            Loss {
+                child: Child::Writer,
+                mark: true,
+                losses: SESSION_OBJECTS | END_OBJECTS,
+                collectors: 2,
+                runs: 1,
+                forget: 1,
+                ..LOST
+            },
+        )
+    },
+    loss(
+        "lost-keys",
+        "a session object is lost under a collector with keys from before a rotation",
+        Loss { losses: SESSION_OBJECTS, old_keys: true, ..LOST },
+    ),
+    loss(
+        "revive",
+        "a forgotten snapshot, or one whose session object is lost, is revived",
+        Loss { losses: SESSION_OBJECTS, forget: 5, revive: true, ..LOST },
+    ),
+    loss(
+        "revive-two",
+        "the same under two collectors",
+        Loss { losses: SESSION_OBJECTS, forget: 1, revive: true, collectors: 2, runs: 1, ..LOST },
+    ),
+    loss(
+        "revive-writer",
+        "a snapshot is revived while a writer, whose parent it is, is at work",
+        Loss {
+            child: Child::Writer,
+            mark: true,
+            losses: SESSION_OBJECTS | END_OBJECTS,
+            forget: 1,
+            revive: true,
+            ..LOST
+        },
+    ),
+    loss(
+        "tombstone",
+        "an end lands again after its clean-up",
+        Loss { late_end: true, forget: 1, collectors: 2, ..LOST },
+    ),
+    loss(
+        "doubt",
+        "the end of a snapshot cannot be believed for a while",
+        Loss { losses: SPOILT_END, forget: 1, ..LOST },
+    ),
+    repack(
+        "doubt-repack",
+        "the end of a relocation cannot be believed for a while",
+        true,
+        Repack { harm: Harm::Doubt, ..PARTED },
+    ),
+    repack(
+        "lost-repack",
+        "the session object of a relocation is lost for a while",
+        true,
+        Repack { harm: Harm::Loss, ..PARTED },
+    ),
+    corner(
+        "corner-evidence",
+        "all that speaks of a snapshot whose end is lost is forgotten",
+        Loss { child: Child::Committed, losses: OLD_END, forget: 2, beyond_evidence: true, ..LOST },
+    ),
+    corner(
+        "corner-session",
+        "the session object of a writer at work is lost and brought back",
+        Loss { child: Child::Writer, losses: SESSION_OBJECTS, forget: 1, beyond_session: true, ..LOST },
+    ),
+    corner(
+        "corner-delete",
+        "a delete of an end lands again, and takes away the fence that a late PUT would find",
+        Loss { late_end: true, late_delete: true, forget: 1, ..LOST },
     ),
 ];

@@ -13,15 +13,20 @@ use carrack_mover::{
     store::{ByteRange, ObjectStore as _, mem::MemStore},
 };
 
-use super::scene::{Scene, open};
+use super::{
+    scene::{OWN_SECRET, Scene, open},
+    support::Stretch,
+};
 
 /// What an object is, as a store sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// `format`.
     Format,
-    /// `keys/…`.
+    /// `keys/…` of the secret that verbs open the repository with.
     Key,
+    /// `keys/…` of another secret.
+    OtherKey,
     /// `sessions/b…`.
     Session,
     /// `sessions/r…`.
@@ -36,6 +41,8 @@ pub enum Kind {
     TreePack,
     /// `index/s-…`.
     Segment,
+    /// `index/s-….joined`.
+    Joined,
     /// `index/c…`.
     Checkpoint,
     /// `forgotten/…`.
@@ -51,9 +58,10 @@ pub enum Kind {
 }
 
 /// All of them.
-pub const KINDS: [Kind; 15] = [
+pub const KINDS: [Kind; 17] = [
     Kind::Format,
     Kind::Key,
+    Kind::OtherKey,
     Kind::Session,
     Kind::RepackSession,
     Kind::Snapshot,
@@ -61,6 +69,7 @@ pub const KINDS: [Kind; 15] = [
     Kind::DataPack,
     Kind::TreePack,
     Kind::Segment,
+    Kind::Joined,
     Kind::Checkpoint,
     Kind::Forgotten,
     Kind::Mark,
@@ -109,6 +118,15 @@ impl Cell {
         self.changes.iter().map(|(name, _)| name.as_str()).collect()
     }
 
+    /// The bytes of objects that are not as they were.
+    pub fn harmed(&self) -> Vec<Stretch> {
+        let both = self.before.iter().zip(&self.changes);
+        both.filter_map(|((name, before), (_, after))| {
+            Stretch::harmed(name, before.as_ref()?, after.as_ref())
+        })
+        .collect()
+    }
+
     /// A copy of the scene's store with the harm done.
     pub fn inflicted(&self, scene: &Scene) -> Arc<MemStore> {
         let store = scene.now.fork();
@@ -123,11 +141,12 @@ impl Cell {
 }
 
 /// The kind of an object, by its name, and for packs by what is in them.
-async fn kind_of(name: &str, repository: &Repository) -> Result<Option<Kind>> {
+async fn kind_of(name: &str, repository: &Repository, own_key: &str) -> Result<Option<Kind>> {
     let (folder, rest) = name.split_once('/').unwrap_or((name, ""));
     Ok(Some(match folder {
         "format" => Kind::Format,
-        "keys" => Kind::Key,
+        "keys" if name == own_key => Kind::Key,
+        "keys" => Kind::OtherKey,
         "sessions" if rest.starts_with('r') => Kind::RepackSession,
         "sessions" => Kind::Session,
         "snapshots" if rest.starts_with('r') => Kind::Relocations,
@@ -140,6 +159,7 @@ async fn kind_of(name: &str, repository: &Repository) -> Result<Option<Kind>> {
                 false => Kind::TreePack,
             }
         }
+        "index" if rest.ends_with(".joined") => Kind::Joined,
         "index" if rest.starts_with("s-") => Kind::Segment,
         "index" => Kind::Checkpoint,
         "forgotten" => Kind::Forgotten,
@@ -152,11 +172,11 @@ async fn kind_of(name: &str, repository: &Repository) -> Result<Option<Kind>> {
 }
 
 /// Every object of each kind.
-async fn by_kind(store: &Arc<MemStore>) -> Result<Vec<(Kind, String)>> {
-    let repository = open(store, 0).await?;
+async fn by_kind(store: &Arc<MemStore>, own_key: &str) -> Result<Vec<(Kind, String)>> {
+    let repository = open(store, OWN_SECRET, 0).await?;
     let mut found = Vec::new();
     for name in Scene::names(store).await? {
-        found.extend(kind_of(&name, &repository).await?.map(|kind| (kind, name)));
+        found.extend(kind_of(&name, &repository, own_key).await?.map(|kind| (kind, name)));
     }
     Ok(found)
 }
@@ -183,16 +203,17 @@ fn parts(kind: Kind, bytes: &[u8]) -> Vec<(&'static str, usize, usize)> {
             ("trailer magic", trailer + 60, trailer + 61),
         ];
     }
-    let mut parts = vec![("magic", 0, 1), ("version", 4, 4), ("kind", 5, 5), ("header zero", 6, 6)];
+    let mut parts =
+        vec![("magic", 0, 1), ("header version", 4, 4), ("header kind", 5, 5), ("header zero", 6, 6)];
     match kind {
-        Kind::Format | Kind::Key | Kind::Session | Kind::RepackSession => fields(bytes, 8, &mut parts),
+        Kind::Session | Kind::RepackSession => fields(bytes, 8, &mut parts),
         Kind::Snapshot | Kind::Relocations => parts.extend([
             ("signature", 8, 20),
             ("counter", 72, 72),
             ("sealed", 80, 100),
             ("tag", end - 16, end - 5),
         ]),
-        Kind::Segment | Kind::Checkpoint => parts.extend([
+        Kind::Segment | Kind::Joined | Kind::Checkpoint => parts.extend([
             ("key session", 8, 20),
             ("key generation", 33, 33),
             ("key suite", 37, 37),
@@ -209,10 +230,19 @@ fn parts(kind: Kind, bytes: &[u8]) -> Vec<(&'static str, usize, usize)> {
     parts
 }
 
+/// Parts that are versions, and what a newer one is called.
+const VERSIONS: [(&str, &str); 3] = [
+    ("header version", "newer header version"),
+    ("trailer version", "newer trailer version"),
+    ("version", "newer version"),
+];
+
 /// Names of JSON fields, so that cells have names that do not change.
-const FIELDS: [&str; 22] = [
+const FIELDS: [&str; 24] = [
     "version",
     "repository",
+    "maintenance_public",
+    "generations",
     "minimum",
     "average",
     "maximum",
@@ -276,6 +306,12 @@ impl Maker<'_> {
             let mut flipped = whole.to_vec();
             flipped[byte] ^= 1;
             self.add(kind, Harm::Flipped(part), with(Some(flipped.into()))).await;
+            // The first version with its last bit changed is none; with the next one it claims to be newer.
+            if let Some((_, newer)) = VERSIONS.iter().find(|(version, _)| *version == part) {
+                let mut flipped = whole.to_vec();
+                flipped[byte] ^= 2;
+                self.add(kind, Harm::Flipped(newer), with(Some(flipped.into()))).await;
+            }
         }
         if let Some(other) = another_name(name) {
             self.add(kind, Harm::Doubled, vec![(other, Some(whole))]).await;
@@ -289,7 +325,8 @@ fn another_name(name: &str) -> Option<String> {
     if name == "format" {
         return None;
     }
-    let stem = name.strip_suffix(".condemned").or_else(|| name.strip_suffix(".final")).unwrap_or(name);
+    let suffixes = [".condemned", ".final", ".joined"];
+    let stem = suffixes.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
     let last = stem.chars().next_back()?;
     let other = if last == '0' { '1' } else { '0' };
     Some(format!("{}{other}{}", &stem[..stem.len() - 1], &name[stem.len()..]))
@@ -298,7 +335,8 @@ fn another_name(name: &str) -> Option<String> {
 /// The cells of all kinds, for the objects that the scene's snapshots need most.
 pub async fn cells(scene: &Scene) -> Result<Vec<Cell>> {
     let store = Arc::new(scene.now.fork());
-    let (now, older) = (by_kind(&store).await?, by_kind(&Arc::new(scene.older.fork())).await?);
+    let now = by_kind(&store, &scene.own_key).await?;
+    let older = by_kind(&Arc::new(scene.older.fork()), &scene.own_key).await?;
     let mut maker = Maker { scene, cells: Vec::new() };
     for kind in KINDS {
         let names: Vec<&String> = now.iter().filter(|(of, _)| *of == kind).map(|(_, name)| name).collect();
@@ -307,9 +345,11 @@ pub async fn cells(scene: &Scene) -> Result<Vec<Cell>> {
         for name in &chosen {
             maker.one(kind, name).await?;
         }
-        if let Some(other) = names.iter().find(|name| **name != *first) {
+        let alike = |of: Kind| of == kind || (of, kind) == (Kind::OtherKey, Kind::Key);
+        let mut others = now.iter().filter(|(of, name)| alike(*of) && name != *first);
+        if let Some((_, other)) = others.next() {
             let (a, b) = (store.get(first, ByteRange::All).await?, store.get(other, ByteRange::All).await?);
-            let swapped = vec![((*first).clone(), Some(b)), ((*other).clone(), Some(a))];
+            let swapped = vec![((*first).clone(), Some(b)), (other.clone(), Some(a))];
             maker.add(kind, Harm::Swapped, swapped).await;
         }
         let before: Vec<&String> = older.iter().filter(|(of, _)| *of == kind).map(|(_, name)| name).collect();

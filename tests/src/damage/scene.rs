@@ -18,8 +18,11 @@ use carrack_mover::{
     chunker::CutSizes,
     clock::{Clock, World},
     error::{Error, Result as EngineResult},
-    format::session::SessionName,
-    id::PackId,
+    format::{
+        frame::Suite,
+        session::{SessionKind, SessionName},
+    },
+    id::{ChunkId, LineageId, PackId},
     limits,
     monitor::CollectMonitor,
     repack::repack,
@@ -30,6 +33,7 @@ use carrack_mover::{
 };
 use tempfile::TempDir;
 
+use super::support::Support;
 use crate::trees::noise;
 
 /// Paths as snapshots have them, with contents.
@@ -37,6 +41,13 @@ pub type Tree = BTreeMap<String, Vec<u8>>;
 
 /// Memory that every verb is given: the least.
 pub const MEMORY_BYTES: u64 = 64 << 20;
+
+/// The secret that verbs open the repository with.
+pub const OWN_SECRET: u8 = 5;
+/// The secret of its other key.
+pub const OTHER_SECRET: u8 = 6;
+/// The secret of a key that was removed.
+const REMOVED_SECRET: u8 = 7;
 
 /// The repository, how it was before, and what is in it.
 #[derive(Debug)]
@@ -56,11 +67,15 @@ pub struct Scene {
     pub unmarked: SessionName,
     /// A snapshot with a forgotten marker, and what it held.
     pub forgotten: (SessionName, Tree),
+    /// The object of the key that belongs to [`OWN_SECRET`].
+    pub own_key: String,
+    /// What every file of these snapshots needs.
+    pub support: Support,
 }
 
-/// What opens it.
-pub fn unlock() -> Unlock {
-    Unlock::Secret(Key::new([5; 32]))
+/// A secret of which all bytes are this one.
+pub fn unlock(secret: u8) -> Unlock {
+    Unlock::Secret(Key::new([secret; 32]))
 }
 
 /// The system's world, so many days from now.
@@ -89,15 +104,15 @@ impl Clock for Later {
 }
 
 /// Opens what is in a store.
-pub async fn open(store: &Arc<MemStore>, days: u64) -> EngineResult<Repository> {
-    Repository::open(Arc::clone(store) as Arc<dyn ObjectStore>, world(days), &unlock()).await
+pub async fn open(store: &Arc<MemStore>, secret: u8, days: u64) -> EngineResult<Repository> {
+    Repository::open(Arc::clone(store) as Arc<dyn ObjectStore>, world(days), &unlock(secret)).await
 }
 
 /// A new repository in memory with small chunks, so that a few hundred kilobytes have pages of chunks.
 pub async fn create(store: Arc<dyn ObjectStore>, secret: u8) -> EngineResult<Repository> {
     let cut = CutSizes { minimum: 4096, average: 4096, maximum: 16_384 };
     let options = CreateOptions { cut, ..CreateOptions::default() };
-    Repository::create(store, world(0), &Unlock::Secret(Key::new([secret; 32])), &options).await
+    Repository::create(store, world(0), &unlock(secret), &options).await
 }
 
 /// Backs up a folder as the scene does: unchanged files are believed to be as in the parent.
@@ -185,9 +200,11 @@ impl Scene {
     pub async fn make() -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let store = Arc::new(MemStore::new());
-        let repository = create(Arc::clone(&store) as Arc<dyn ObjectStore>, 5).await?;
-        let second = Unlock::Secret(Key::new([6; 32]));
-        repository.add_key(&unlock(), &second, &CreateOptions::default()).await?;
+        let repository = create(Arc::clone(&store) as Arc<dyn ObjectStore>, OWN_SECRET).await?;
+        let own_key = Self::names(&store).await?.into_iter().find(|name| name.starts_with("keys/"));
+        let own_key = own_key.context("a key")?;
+        let (own, options) = (unlock(OWN_SECRET), CreateOptions::default());
+        let removed = repository.add_key(&own, &unlock(REMOVED_SECRET), &options).await?;
         let (one, two, gone) =
             (directory.path().join("one"), directory.path().join("two"), directory.path().join("gone"));
         [&one, &two, &gone].into_iter().try_for_each(fs::create_dir)?;
@@ -202,6 +219,9 @@ impl Scene {
         let moved = session_of(back_up(&repository, &one, "one").await?)?;
         truth.insert(moved, tree_of(&one)?);
         let older = store.fork();
+        repository.remove_key(removed).await?;
+        repository.add_key(&own, &unlock(OTHER_SECRET), &options).await?;
+        let repository = open(&store, OWN_SECRET, 0).await?;
         repository.forget(&[first]).await?;
         prune(&repository).await?;
 
@@ -220,11 +240,19 @@ impl Scene {
         Self::leave_unfinished(&store, directory.path()).await?;
         mark_all(&repository).await?;
         repository.note_damage(&[PackId([7; 16])].into()).await?;
+        leave_segments(&repository).await?;
         write_old(&two.join("other 4"), &noise(80, 20_000))?;
         let unmarked = session_of(back_up(&repository, &two, "two").await?)?;
         truth.insert(unmarked, tree_of(&two)?);
+        // The marker of the forgotten one is one of the objects that are harmed: then it is in view again.
+        let unforgotten = Arc::new(store.fork());
+        let markers = Self::names(&store).await?.into_iter().filter(|name| name.starts_with("forgotten/"));
+        markers.for_each(|name| unforgotten.tamper(&name, None));
+        let sessions: Vec<SessionName> = truth.keys().copied().chain([forgotten.0]).collect();
+        let repository = open(&unforgotten, OWN_SECRET, 0).await?;
+        let support = Support::of(&unforgotten, &repository, sessions).await?;
         let now = store.fork();
-        Ok(Self { directory, now, older, truth, moved, last, unmarked, forgotten })
+        Ok(Self { directory, now, older, truth, moved, last, unmarked, forgotten, own_key, support })
     }
 
     /// A prune that was killed when it began to delete, and a backup that was killed at its end.
@@ -233,9 +261,9 @@ impl Scene {
             let inner: Arc<dyn ObjectStore> = store.clone();
             Arc::new(Walled { inner, put, delete })
         };
-        let repository = Repository::open(walled("", "packs/"), world(0), &unlock()).await?;
+        let repository = Repository::open(walled("", "packs/"), world(0), &unlock(OWN_SECRET)).await?;
         anyhow::ensure!(prune(&repository).await.is_err(), "the prune was to be killed");
-        let repository = Repository::open(walled("snapshots/", ""), world(0), &unlock()).await?;
+        let repository = Repository::open(walled("snapshots/", ""), world(0), &unlock(OWN_SECRET)).await?;
         let killed = directory.join("killed");
         fs::create_dir(&killed)?;
         for index in 0..40 {
@@ -250,6 +278,15 @@ impl Scene {
     pub async fn names(store: &MemStore) -> EngineResult<Vec<String>> {
         Ok(list_all(store, "").await?.into_iter().map(|object| object.name).collect())
     }
+}
+
+/// As many as the next backup joins.
+async fn leave_segments(repository: &Repository) -> Result<()> {
+    let session = repository.begin(SessionKind::Backup, LineageId::default(), Suite::Aes256Gcm).await?;
+    for number in 0..12 {
+        session.put_segment(&[(ChunkId([number; 32]), session.new_pack())]).await?;
+    }
+    Ok(session.abandon("it has only left segments").await?)
 }
 
 async fn mark_all(repository: &Repository) -> Result<()> {

@@ -1,6 +1,6 @@
 //! What every verb does in a cell of the matrix, and what must hold of it.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 use carrack_mover::{
     cancel::Cancel,
@@ -12,28 +12,68 @@ use carrack_mover::{
     monitor::CollectMonitor,
     reader::{SnapshotReader, walk::Part},
     repo::Repository,
-    restore::{RestoreOptions, restore},
     store::{ObjectStore, mem::MemStore},
 };
 
 use super::{
-    harm::Cell,
-    scene::{MEMORY_BYTES, Scene, Tree, back_up, create, open, planned, prune, tree_of},
+    harm::{Cell, Harm, Kind},
+    restored::{Restored, is_covered, restored},
+    scene::{
+        MEMORY_BYTES, OTHER_SECRET, OWN_SECRET, Scene, Tree, back_up, create, open, planned, prune, tree_of,
+    },
+    support::Stretch,
 };
 
 /// What must see the harm: the least that does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Seen {
-    /// Nothing opens, in words.
-    Opening,
     /// `check`.
     Structure,
     /// `check --sizes`.
     Sizes,
     /// `check --read-data`.
     Data,
-    /// Nothing has to: nothing depends on it.
-    Never,
+    /// Nothing has to, for this reason; and so everything must restore.
+    Never(&'static str),
+}
+
+/// Whom the repository opens for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opens {
+    /// As before.
+    ForAll,
+    /// Not with the key in use, in words; with the other one as before.
+    ForOthers,
+    /// For nobody, in words.
+    ForNobody,
+}
+
+/// What a prune makes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pruned {
+    /// It names the harm, whether it stops or not.
+    Named,
+    /// It does its work as ever, and has no reason to see the harm: this one.
+    Unseen(&'static str),
+    /// It takes the harmed object away, which nothing needs, for this reason.
+    Removed(&'static str),
+    /// It names the harm if it stops; whether it meets it is chance, for this reason.
+    Perhaps(&'static str),
+}
+
+/// What is right in a cell.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected {
+    /// Whom it opens for.
+    pub opens: Opens,
+    /// What check sees.
+    pub seen: Seen,
+    /// What prune sees.
+    pub pruned: Pruned,
+    /// Why a copy of a snapshot that needs what was harmed is denied, where that is right.
+    pub denied: Option<&'static str>,
+    /// What is said where the harmed object cannot be named.
+    pub instead: Option<&'static str>,
 }
 
 /// Levels of check, least first.
@@ -44,19 +84,27 @@ const LEVELS: [(Seen, CheckLevel); 3] = [
 ];
 
 /// Works through one cell; answers with what does not hold.
-pub async fn judge(scene: &Scene, cell: &Cell, seen: Seen) -> Vec<String> {
-    let mut judge = Judge { scene, cell, seen, wrong: Vec::new() };
-    match open(&cell.inflicted(scene), 0).await {
-        Err(error) if seen != Seen::Opening => judge.wrong("opening", &error.in_one_line()),
-        Err(error) => judge.refusal(&error),
-        Ok(_) if seen == Seen::Opening => judge.wrong("opening", "it is not refused"),
-        Ok(repository) => {
-            judge.look(&repository).await;
-            judge.compare(&repository).await;
-            judge.copy(&repository).await;
-            judge.back_up(false).await;
-            judge.back_up(true).await;
-            judge.prune().await;
+pub async fn judge(scene: &Scene, cell: &Cell, expected: Expected) -> Vec<String> {
+    let mut judge =
+        Judge { scene, cell, expected, secret: OWN_SECRET, harmed: cell.harmed(), wrong: Vec::new() };
+    match (open(&cell.inflicted(scene), OWN_SECRET, 0).await, expected.opens) {
+        (Ok(repository), Opens::ForAll) => judge.all_verbs(&repository).await,
+        (Ok(_), _) => judge.wrong("opening", "it is not refused"),
+        (Err(error), Opens::ForAll) => judge.wrong("opening", &error.in_one_line()),
+        (Err(error), Opens::ForNobody) => {
+            judge.refusal(&error);
+            match open(&cell.inflicted(scene), OTHER_SECRET, 0).await {
+                Err(error) => judge.refusal(&error),
+                Ok(_) => judge.wrong("opening", "it opens with the other key"),
+            }
+        }
+        (Err(error), Opens::ForOthers) => {
+            judge.refusal(&error);
+            judge.secret = OTHER_SECRET;
+            match open(&cell.inflicted(scene), OTHER_SECRET, 0).await {
+                Ok(repository) => judge.all_verbs(&repository).await,
+                Err(error) => judge.wrong("opening with the other key", &error.in_one_line()),
+            }
         }
     }
     judge.wrong
@@ -65,64 +113,10 @@ pub async fn judge(scene: &Scene, cell: &Cell, seen: Seen) -> Vec<String> {
 struct Judge<'s> {
     scene: &'s Scene,
     cell: &'s Cell,
-    seen: Seen,
+    expected: Expected,
+    secret: u8,
+    harmed: Vec<Stretch>,
     wrong: Vec<String>,
-}
-
-/// What a restore gave back.
-#[derive(Debug, Default)]
-pub struct Restored {
-    /// Files that are not as they were, and were not named.
-    pub silent: BTreeSet<String>,
-    /// Files that are not as they were.
-    pub lost: BTreeSet<String>,
-    /// What ended it.
-    pub error: Option<String>,
-}
-
-impl Restored {
-    fn is_exact(&self) -> bool {
-        self.lost.is_empty() && self.error.is_none()
-    }
-}
-
-/// Restores a snapshot and compares it.
-pub async fn restored(repository: &Repository, session: SessionName, truth: &Tree) -> Result<Restored> {
-    let reader = SnapshotReader::new(repository.clone(), repository.snapshot(session).await?);
-    let target = tempfile::tempdir().map_err(|error| Error::io(error, "a directory to restore to"))?;
-    let options =
-        RestoreOptions { memory_bytes: MEMORY_BYTES, threads: 1, ..RestoreOptions::to(target.path()) };
-    let monitor = Arc::new(CollectMonitor::default());
-    let done = restore(&reader, &options, monitor.clone(), Cancel::default()).await;
-    let named: BTreeSet<String> = monitor.problems().into_iter().map(|problem| problem.what).collect();
-    let mut found = Restored { error: done.err().map(|error| error.in_one_line()), ..Restored::default() };
-    let back = below(target.path());
-    for (path, contents) in truth {
-        if back.get(path) != Some(contents) {
-            found.lost.insert(path.clone());
-            if found.error.is_none() && !is_covered(path, &named) {
-                found.silent.insert(path.clone());
-            }
-        }
-    }
-    // What was never in it is as wrong as what is missing of it.
-    let extra = back.keys().filter(|path| !truth.contains_key(*path)).cloned();
-    found.silent.extend(extra);
-    Ok(found)
-}
-
-fn below(target: &Path) -> Tree {
-    let prefix = format!("{}/", target.display()).trim_start_matches('/').to_owned();
-    let tree = tree_of(target).unwrap_or_default().into_iter();
-    tree.filter_map(|(path, contents)| Some((path.strip_prefix(&prefix)?.to_owned(), contents))).collect()
-}
-
-/// Whether a path, or one above it, is named. A page that is lost has no single name: `/` stands for all of it.
-fn is_covered(path: &str, named: &BTreeSet<String>) -> bool {
-    named.iter().any(|name| {
-        let name = name.trim_start_matches('/');
-        name.is_empty() || path == name || path.strip_prefix(name).is_some_and(|rest| rest.starts_with('/'))
-    })
 }
 
 /// An error that says what is wrong with what is stored.
@@ -135,16 +129,56 @@ impl Judge<'_> {
         self.wrong.push(format!("{:?} {:?}: {verb}: {what}", self.cell.kind, self.cell.harm));
     }
 
-    /// The error names the object; a key is named where it lies.
+    async fn all_verbs(&mut self, repository: &Repository) {
+        self.look(repository).await;
+        self.compare(repository).await;
+        self.copy(repository).await;
+        self.back_up(false).await;
+        self.back_up(true).await;
+        self.prune().await;
+    }
+
+    /// Whether a text names an object that was harmed, or says what is said instead.
+    fn names_object(&self, text: &str) -> bool {
+        self.cell.objects().iter().any(|name| text.contains(name))
+            || self.expected.instead.is_some_and(|words| text.contains(words))
+    }
+
+    /// The same, or its id, where the words are about a pack or a snapshot.
+    fn names_it(&self, text: &str) -> bool {
+        self.names_object(text) || self.cell.objects().iter().any(|name| text.contains(tail(name)))
+    }
+
+    fn is_harmed(&self, name: &str) -> bool {
+        self.cell.objects().contains(name)
+    }
+
+    /// Whether an error of a copy is right: names cannot be read, and what was below a page that is lost nobody knows;
+    /// or the harm is one of those for which a copy is denied.
+    fn may_refuse_copy(&self, session: SessionName, error: &Error) -> bool {
+        let denies = self.expected.denied.is_some() && error.kind() == ErrorKind::Denied;
+        is_loud(error)
+            && (self.scene.support.hides_names(session, &self.harmed)
+                || denies && !self.touched(session).is_empty())
+    }
+
+    /// Whoever cannot open it is told which object is the reason.
     fn refusal(&mut self, error: &Error) {
         let text = format!("{} {}", error.in_one_line(), error.hint().unwrap_or_default());
-        let named = self.cell.objects().iter().any(|name| text.contains(name) || name.starts_with("keys/"));
-        if !is_loud(error) || !named {
+        if !is_loud(error) || !self.names_object(&text) {
             self.wrong("opening", &text);
         }
     }
 
-    /// The visible snapshots of the scene; each other one must be named as unreadable.
+    /// Files of a snapshot that the harm may have changed; none if nothing has to see it.
+    fn touched(&self, session: SessionName) -> BTreeSet<String> {
+        match self.expected.seen {
+            Seen::Never(_) => BTreeSet::new(),
+            _ => self.scene.support.touched(session, &self.harmed),
+        }
+    }
+
+    /// The visible snapshots of the scene; each other one needs what was harmed, and is named as unreadable.
     async fn visible(&mut self, repository: &Repository) -> Vec<(SessionName, Tree)> {
         let list = match repository.snapshots().await {
             Ok(list) => list,
@@ -158,11 +192,23 @@ impl Judge<'_> {
         for (session, truth) in self.scene.truth.iter().chain([(forgotten, tree)]) {
             if list.snapshots.iter().any(|snapshot| snapshot.session == *session) {
                 visible.push((*session, truth.clone()));
-            } else if session != forgotten && !list.unreadable.iter().any(|(name, _)| name == session) {
-                self.wrong("snapshots", &format!("{session} is gone, and nothing says so"));
+            } else if session != forgotten {
+                if !self.scene.support.hides(*session, &self.harmed) {
+                    self.wrong("snapshots", &format!("{session} is gone, and needs nothing that was harmed"));
+                }
+                let named = list.unreadable.iter().any(|(name, _)| name == session);
+                if !named && !self.is_untold(*session) {
+                    self.wrong("snapshots", &format!("{session} is gone, and nothing says so"));
+                }
             }
         }
         visible
+    }
+
+    /// Nothing but a memory of its own can tell that the newest snapshot of a source is gone, which no parent and no
+    /// mark speaks of: the program keeps one for each machine.
+    fn is_untold(&self, session: SessionName) -> bool {
+        (self.cell.kind, self.cell.harm) == (Kind::Snapshot, Harm::Replayed) && session == self.scene.unmarked
     }
 
     async fn look(&mut self, repository: &Repository) {
@@ -173,7 +219,10 @@ impl Judge<'_> {
                 Ok(restored) if !restored.silent.is_empty() => {
                     self.wrong("restore", &format!("{session}: in silence {:?}", restored.silent));
                 }
-                Ok(restored) => back.push((*session, restored)),
+                Ok(restored) => {
+                    self.contained("restore", *session, &restored);
+                    back.push((*session, restored));
+                }
                 Err(error) => self.wrong("restore", &format!("{session}: {}", error.in_one_line())),
             }
         }
@@ -185,15 +234,22 @@ impl Judge<'_> {
                     continue;
                 }
             };
-            let objects = self.cell.objects();
-            if seen >= self.seen
-                && !objects.iter().any(|object| told.iter().any(|text| text.contains(object)))
-            {
+            if seen >= self.expected.seen && !told.iter().any(|text| self.names_object(text)) {
                 self.wrong("check", &format!("{level:?} does not name it, but {told:?}"));
             }
             if matches!(level, CheckLevel::Data) {
                 self.agree(&report, &back);
             }
+        }
+    }
+
+    /// Whatever does not need the bytes that were harmed is as it was.
+    fn contained(&mut self, verb: &str, session: SessionName, restored: &Restored) {
+        let touched = self.touched(session);
+        let beyond: BTreeSet<&String> = restored.lost.difference(&touched).collect();
+        if !beyond.is_empty() || touched.is_empty() && restored.error.is_some() {
+            let error = &restored.error;
+            self.wrong(verb, &format!("{session}: {beyond:?} need nothing that was harmed; {error:?}"));
         }
     }
 
@@ -239,6 +295,8 @@ impl Judge<'_> {
         };
         let (old, new) =
             (SnapshotReader::new(repository.clone(), old), SnapshotReader::new(repository.clone(), new));
+        let hides_names = |session| self.scene.support.hides_names(session, &self.harmed);
+        let (may_refuse, may_differ) = (hides_names(self.scene.last), hides_names(self.scene.moved));
         match names(&new).await {
             Ok(names) => {
                 let truth = &self.scene.truth[&self.scene.last];
@@ -246,7 +304,7 @@ impl Judge<'_> {
                     self.wrong("ls", "a name is missing in silence");
                 }
             }
-            Err(error) if is_loud(&error) => {}
+            Err(error) if may_refuse && is_loud(&error) => {}
             Err(error) => self.wrong("ls", &error.in_one_line()),
         }
         let mut changed = Vec::new();
@@ -260,12 +318,12 @@ impl Judge<'_> {
         let done = diff(before, after, &mut tell).await;
         match done {
             Ok(()) if changed.len() == 1 && changed[0].ends_with("small 7") => {}
-            Err(error) if is_loud(&error) => {}
+            Err(error) if (may_refuse || may_differ) && is_loud(&error) => {}
             other => self.wrong("diff", &format!("{other:?} {changed:?}")),
         }
     }
 
-    /// What a copy leaves out, it names.
+    /// Whatever a copy leaves out needs what was harmed, and is named; few are refused.
     async fn copy(&mut self, from: &Repository) {
         let Ok(list) = from.snapshots().await else { return };
         let to = create(Arc::new(MemStore::new()) as Arc<dyn ObjectStore>, 9).await;
@@ -276,7 +334,7 @@ impl Judge<'_> {
             let options = CopyOptions { memory_bytes: MEMORY_BYTES, threads: 1, ..CopyOptions::default() };
             let copied = match copy(from, &to, snapshot, &options, monitor.clone(), Cancel::default()).await {
                 Ok(report) => report.snapshot.expect("a copy commits").session,
-                Err(error) if is_loud(&error) => continue,
+                Err(error) if self.may_refuse_copy(snapshot.session, &error) => continue,
                 Err(error) => {
                     self.wrong("copy", &error.in_one_line());
                     continue;
@@ -290,14 +348,15 @@ impl Judge<'_> {
             if back.error.is_some() {
                 self.wrong("copy", &format!("does not restore: {back:?}"));
             }
+            self.contained("copy", snapshot.session, &back);
         }
     }
 
-    /// A backup stores again what is needed, or fails, or loses no more than was lost and lets check say so. After a
-    /// check with notes there is nothing that it may lose.
+    /// A backup commits whatever was harmed: it stores again what it misses, or loses no more than was lost and lets
+    /// check say so. After a check with notes there is nothing that it may lose.
     async fn back_up(&mut self, noted: bool) {
         let verb = if noted { "backup after a check" } else { "backup" };
-        let Ok(repository) = open(&self.cell.inflicted(self.scene), 0).await else { return };
+        let Ok(repository) = open(&self.cell.inflicted(self.scene), self.secret, 0).await else { return };
         if noted && let Err(error) = self.check(&repository, CheckLevel::Data, None, true).await {
             self.wrong(verb, &format!("check: {}", error.in_one_line()));
             return;
@@ -306,7 +365,6 @@ impl Judge<'_> {
             let source = self.scene.source(host);
             let session = match back_up(&repository, &source, host).await {
                 Ok(report) => report.snapshot.expect("it commits").session,
-                Err(error) if is_loud(&error) => continue,
                 Err(error) => {
                     self.wrong(verb, &error.in_one_line());
                     continue;
@@ -326,6 +384,11 @@ impl Judge<'_> {
             if back.is_exact() {
                 continue;
             }
+            let earlier = self.scene.truth.keys().flat_map(|session| self.touched(*session));
+            let earlier: BTreeSet<String> = earlier.collect();
+            if !back.lost.is_subset(&earlier) {
+                self.wrong(verb, &format!("{host}: loses what needs nothing that was harmed: {back:?}"));
+            }
             match self.check(&repository, CheckLevel::Data, Some(vec![session]), false).await {
                 Ok((report, _)) if report.damaged == [session] => self.agree(&report, &[(session, back)]),
                 other => self.wrong(verb, &format!("{host}: {back:?}, but check: {other:?}")),
@@ -333,27 +396,42 @@ impl Judge<'_> {
         }
     }
 
-    /// Whatever a prune does: once the harm is undone, everything is there.
+    /// Whatever a prune does: it says what it saw, and once the harm is undone, everything is there.
     async fn prune(&mut self) {
         let store = self.cell.inflicted(self.scene);
-        for _ in 0..2 {
-            let Ok(repository) = open(&store, 3).await else { return };
-            match prune(&repository).await {
-                Ok(_) => {}
-                Err(error) if is_loud(&error) => {
+        for is_first in [true, false] {
+            let repository = match open(&store, self.secret, 3).await {
+                Ok(repository) => repository,
+                Err(error) => return self.wrong("prune", &format!("opening: {}", error.in_one_line())),
+            };
+            match (prune(&repository).await, self.expected.pruned) {
+                (Ok(told), Pruned::Named) if is_first => {
+                    let text = format!("{:?}", told.problems());
+                    if !self.names_it(&text) {
+                        self.wrong("prune", &format!("ends without the name: {text}"));
+                    }
+                }
+                (Ok(_), _) => {}
+                (Err(error), Pruned::Named | Pruned::Perhaps(_)) if is_loud(&error) => {
                     // What the plan names is told before anything is done.
                     let told = planned(&repository).await;
                     let text = format!("{} {} {told}", error.in_one_line(), error.hint().unwrap_or_default());
-                    let named = |name: &&str| text.contains(*name) || text.contains(tail(name));
-                    if !self.cell.objects().iter().any(named) {
+                    if !self.names_it(&text) {
                         self.wrong("prune", &format!("stops without the name: {text}"));
                     }
                 }
-                Err(error) => self.wrong("prune", &error.in_one_line()),
+                (Err(error), _) => self.wrong("prune", &format!("stops: {}", error.in_one_line())),
+            }
+        }
+        if matches!(self.expected.pruned, Pruned::Removed(_)) {
+            let names = Scene::names(&store).await.expect("memory lists");
+            let left: Vec<&String> = names.iter().filter(|name| self.is_harmed(name)).collect();
+            if !left.is_empty() {
+                self.wrong("prune", &format!("nothing needs {left:?}"));
             }
         }
         self.cell.heal(&store);
-        let repository = match open(&store, 3).await {
+        let repository = match open(&store, OWN_SECRET, 3).await {
             Ok(repository) => repository,
             Err(error) => return self.wrong("prune", &format!("healed: {}", error.in_one_line())),
         };

@@ -35,7 +35,7 @@ use jiff::tz::TimeZone;
 use super::{
     faults::Faults,
     model::{Model, compare},
-    net::{Net, Who},
+    net::{Death, Net, Who},
     restored::{excuse, look_at_restored, restore_whole},
     rng::Rng,
     source::Source,
@@ -126,9 +126,9 @@ impl Actor {
 
     /// One process: opens the repository and does one thing. None if it died of it.
     async fn run<T>(&mut self, what: &str, work: impl AsyncFnOnce(&Repository) -> Result<T>) -> Ended<T> {
-        let dies_at = self.rng.happens(self.faults.crash).then(|| self.rng.below(60));
+        let death = self.rng.happens(self.faults.crash).then(|| self.death());
         let (net, client) = (Arc::clone(&self.net), self.client);
-        let who = net.begin(client, dies_at);
+        let who = net.begin(client, death);
         net.note(format!("{client:>4} begins: {what}"));
         self.operations += 1;
         let store = self.store(who);
@@ -160,6 +160,13 @@ impl Actor {
             }
         }
         Some(done)
+    }
+
+    /// Of the few calls that change the store, the first ones oftener: some runs have no others.
+    fn death(&mut self) -> Death {
+        let writing = self.faults.crash_writing > 0 && self.rng.happens(self.faults.crash_writing);
+        let most = if writing { 1 << self.rng.below(6) } else { 60 };
+        Death { after: self.rng.below(most), writing }
     }
 
     /// A store that keeps its promises damages nothing, and nobody contradicts himself.
@@ -285,9 +292,9 @@ impl Actor {
     }
 
     /// Prunes, again and again.
-    pub async fn collect(&mut self, rounds: u64) {
+    pub async fn collect(&mut self, rounds: u64, hours: u64) {
         for _ in 0..rounds {
-            self.rest(20).await;
+            self.rest(hours).await;
             if self.net.is_stopping() {
                 return;
             }
@@ -328,9 +335,9 @@ impl Actor {
     }
 
     /// Forgets all but some of the newest of each source, again and again.
-    pub async fn forget(&mut self, rounds: u64) {
+    pub async fn forget(&mut self, rounds: u64, hours: u64) {
         for _ in 0..rounds {
-            self.rest(20).await;
+            self.rest(hours).await;
             if self.net.is_stopping() {
                 return;
             }

@@ -1,6 +1,6 @@
 //! What goes wrong, how often, and what is counted.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use super::rng::Rng;
 
@@ -11,9 +11,25 @@ pub enum Part {
     Writer,
     /// Prunes.
     Collector,
-    /// Forgets, restores, checks, changes keys.
+    /// Forgets.
+    Forgetter,
+    /// Restores, reads and checks.
+    Looker,
+    /// Makes the repository and changes its keys.
     #[default]
-    Other,
+    Owner,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Writer => "writer",
+            Self::Collector => "collector",
+            Self::Forgetter => "forgetter",
+            Self::Looker => "looker",
+            Self::Owner => "owner",
+        })
+    }
 }
 
 /// How often each thing goes wrong, in ten thousand calls.
@@ -31,10 +47,15 @@ pub struct Faults {
     pub doubled: u32,
     /// The client sleeps before the call, for seconds or days.
     pub stall: u32,
+    /// A collector sleeps after its final, for hours, before it deletes anything; and a writer after it has seen what is to
+    /// go.
+    pub pause: u32,
     /// The put of a pack or a hint fails, and leaves a part of the object.
     pub torn: u32,
     /// A run of a client ends for ever at one of its calls: in ten thousand runs.
     pub crash: u32,
+    /// That call is one that changes the store: in ten thousand runs that end so.
+    pub crash_writing: u32,
     /// Whoever had a turn has the next one.
     pub stickiness: u32,
 }
@@ -48,17 +69,20 @@ impl Faults {
             let kind = [0, 1, 1, 1, 4][rng.index(5)];
             most * kind * scale
         };
-        Self {
+        let faults = Self {
             refused: share(25),
             storm: share(1),
             lost: share(25),
             late: share(25),
             doubled: share(60),
             stall: share(20),
+            pause: 0,
             torn: share(15),
             crash: share(250).min(4000),
+            crash_writing: 0,
             stickiness: [0, 5000, 9000, 9800][rng.index(4)],
-        }
+        };
+        Self { crash_writing: [0, 5000][rng.index(2)], ..faults }
     }
 }
 
@@ -68,12 +92,16 @@ pub enum Broken {
     /// None.
     #[default]
     Nothing,
-    /// Collectors see the sessions that there were when they began (C3 is lost).
-    OldSessions,
+    /// Collectors that have just condemned something see nobody at work (C3 is lost).
+    SessionsHidden,
     /// A put replaces what is there (N2 is lost).
     ConditionsIgnored,
     /// Packs that were deleted stay.
     DeletesForgotten,
+    /// Writers see no condemned lists (W2 is lost).
+    ListsHidden,
+    /// Listings show what was there an hour ago.
+    ListingsLag,
 }
 
 /// What was counted.
@@ -109,6 +137,8 @@ pub struct Figures {
     pub torn: u64,
     /// Processes that died.
     pub crashes: u64,
+    /// At which calls they died, such as `writer put packs`, and how often.
+    pub deaths: BTreeMap<String, u64>,
 }
 
 impl Figures {
@@ -137,6 +167,9 @@ impl Figures {
             (&mut self.crashes, other.crashes),
         ];
         pairs.into_iter().for_each(|(sum, more)| *sum += more);
+        for (call, times) in &other.deaths {
+            *self.deaths.entry(call.clone()).or_default() += times;
+        }
     }
 }
 

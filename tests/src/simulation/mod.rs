@@ -17,7 +17,6 @@ use std::{
 
 use carrack_mover::{
     check::{CheckLevel, CheckOptions},
-    format::pack::parse_pack_object,
     limits,
     repo::{PruneOptions, Unused},
     secret::Key,
@@ -26,6 +25,7 @@ use carrack_mover::{
 
 pub mod actors;
 pub mod faults;
+mod left;
 pub mod model;
 pub mod net;
 pub mod quiet;
@@ -36,6 +36,7 @@ pub mod world;
 
 use actors::{Actor, People};
 use faults::{Broken, Faults, Figures, Part};
+use left::left_over;
 use model::Model;
 use net::{Net, Turn};
 use quiet::Quiet;
@@ -50,6 +51,8 @@ pub struct Setting {
     pub faults: Option<Faults>,
     /// Which promise the store breaks.
     pub broken: Broken,
+    /// Hours at most from one prune to the next of the same collector, and from one forget to the next.
+    pub hours: u64,
 }
 
 /// What came of it.
@@ -78,7 +81,7 @@ const CLIENTS: usize = 9;
 impl Setting {
     /// An honest store, and faults by the seed.
     pub fn of_seed(seed: u64) -> Self {
-        Self { seed, faults: None, broken: Broken::Nothing }
+        Self { seed, faults: None, broken: Broken::Nothing, hours: 20 }
     }
 
     /// Lives through it.
@@ -125,8 +128,12 @@ fn part(client: usize) -> Part {
         Part::Writer
     } else if COLLECTORS.contains(&client) {
         Part::Collector
+    } else if LOOKERS.contains(&client) {
+        Part::Looker
+    } else if client == FORGETTER {
+        Part::Forgetter
     } else {
-        Part::Other
+        Part::Owner
     }
 }
 
@@ -218,7 +225,7 @@ async fn lives(
     writers[0].become_mover(&mut admin).await;
     net.set(faults, setting.broken);
 
-    let rounds = rng.between(6, 14);
+    let (rounds, hours) = (rng.between(6, 14), setting.hours);
     let mut lives = tokio::task::JoinSet::new();
     for mut writer in writers {
         lives.spawn_local(async move {
@@ -231,13 +238,13 @@ async fn lives(
     }
     for mut collector in COLLECTORS.into_iter().map(actor) {
         lives.spawn_local(async move {
-            collector.collect(rounds / 2).await;
+            collector.collect(rounds * 10 / hours, hours).await;
             collector.counted()
         });
     }
     let mut forgetter = actor(FORGETTER);
     lives.spawn_local(async move {
-        forgetter.forget(rounds / 2).await;
+        forgetter.forget(rounds * 10 / hours, hours).await;
         forgetter.counted()
     });
     for mut looker in LOOKERS.into_iter().map(actor) {
@@ -318,50 +325,8 @@ async fn end(setting: Setting, net: &Arc<Net>, model: &Arc<Model>, last: &mut Ac
 /// Prunes after which nothing may change any more: sessions are shut out by one and cleaned up by the next, packs that
 /// were moved, the moves themselves.
 const ROUNDS_TO_THE_END: usize = 6;
-/// Hints that may stay, because each costs writers little.
-const SEGMENTS_LEFT: usize = 9;
-/// Sessions and ends of repacks that may stay although no reader looked through them: where a frame that was not moved keeps
-/// an old pack alive, readers still find the others in it, and R3 holds on to where they went.
-const MOVES_LEFT: u32 = 4;
 
 async fn names(store: &Arc<MemStore>, prefix: &str) -> BTreeSet<String> {
     let listed = list_all(store.as_ref(), prefix).await.unwrap_or_default();
     listed.into_iter().map(|object| object.name).collect()
-}
-
-/// What is there and nobody needs, or is not there and somebody needs.
-async fn left_over(store: &Arc<MemStore>, model: &Model) -> Option<String> {
-    let all = names(store, "").await;
-    let needed = model.needed();
-    let pack_of = |name: &String| parse_pack_object(name).map(|(pack, _)| pack);
-    let needed_packs: BTreeSet<_> = needed.iter().filter_map(pack_of).collect();
-    let (mut segments, mut moves) = (0, 0);
-    for name in &all {
-        let folder = name.split('/').next().unwrap_or_default();
-        let is_needed = match folder {
-            "format" => true,
-            "keys" => true,
-            "packs" => pack_of(name).is_some_and(|pack| needed_packs.contains(&pack)),
-            "sessions" | "snapshots" => {
-                let session = name.split('/').nth(1).unwrap_or_default();
-                // Of a repack, the relocation is what a reader found its frames through.
-                let end = format!("snapshots/{session}");
-                moves += u32::from(session.starts_with('r') && !needed.contains(&end));
-                needed.contains(&end) || (session.starts_with('r') && moves <= MOVES_LEFT)
-            }
-            "marks" => needed.iter().any(|object| {
-                let session = object.strip_prefix("snapshots/");
-                session.is_some_and(|session| name.starts_with(&format!("marks/{session}.")))
-            }),
-            "index" if name.starts_with("index/s-") => {
-                segments += 1;
-                segments <= SEGMENTS_LEFT
-            }
-            _ => false,
-        };
-        if !is_needed {
-            return Some(format!("{name} is left, and nobody needs it"));
-        }
-    }
-    None
 }

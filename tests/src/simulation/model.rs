@@ -10,9 +10,11 @@ use carrack_mover::{
     clock::World,
     error::{Error, Result},
     format::{
-        entry::{Content, Run},
+        entry::{Content, Entry, Run},
         metadata::Kind,
+        pack::parse_pack_object,
     },
+    id::PackId,
     reader::{
         SnapshotReader,
         walk::{Part, TreeWalk},
@@ -20,16 +22,19 @@ use carrack_mover::{
     repo::{Repository, Unlock},
     secret::Key,
     store::{
-        ObjectStore,
+        ByteRange, ObjectStore,
         mem::MemStore,
-        record::{Operation, RecordStore},
+        record::{Call, Operation, RecordStore},
     },
 };
 
 use super::{
     net::Change,
-    source::{Tree, content},
+    source::{FOLDER, File, Tree, content},
 };
+
+/// Changes of the store after which all snapshots are read again, whatever they were read from the last time.
+const CHANGES_BETWEEN_LOOKS: u64 = 250;
 
 /// What is known of a session that sent a record.
 #[derive(Debug, Clone, Default)]
@@ -44,9 +49,21 @@ struct Known {
     forgetting: bool,
     /// Somebody was told that it is forgotten.
     forgotten: bool,
-    /// What it was read from the last time: as long as all of that is there, it reads the same.
-    support: BTreeSet<String>,
+    /// How it was read the last time: as long as all of that is there, it reads the same.
+    last: Reading,
 }
+
+/// How a snapshot was read.
+#[derive(Debug, Clone, Default)]
+struct Reading {
+    /// The objects.
+    support: BTreeSet<String>,
+    /// Which parts of packs were asked for, whether they were there or had been moved.
+    places: BTreeSet<Place>,
+}
+
+/// Part of a pack: from where to where.
+pub(super) type Place = (PackId, u64, u64);
 
 #[derive(Debug, Default)]
 struct State {
@@ -56,6 +73,7 @@ struct State {
     secrets: Vec<Key>,
     violation: Option<String>,
     compared: u64,
+    changes: u64,
 }
 
 /// The model.
@@ -161,22 +179,25 @@ impl Model {
     /// Looks at everything that a change of the store can have harmed.
     pub async fn after(&self, store: &Arc<MemStore>, changes: &[Change]) {
         for change in changes {
-            let name = match change {
-                Change::Created(name) | Change::Deleted(name) => name,
-            };
-            let touched: Vec<String> = {
-                let state = self.state();
-                let touches = |session: &str, known: &Known| {
-                    name.contains(session)
-                        || matches!(change, Change::Deleted(_)) && known.support.contains(name)
-                };
-                let known = state.known.iter().filter(|(session, known)| touches(session, known));
-                known.map(|(session, _)| session.clone()).collect()
-            };
-            for session in touched {
+            for session in self.touched(change) {
                 self.look_at(store, &session, &format!("{change:?}"), false).await;
             }
         }
+    }
+
+    /// Those that a change can have harmed: by a move all of them, because each may be read by it, and now and then all
+    /// whatever it is.
+    fn touched(&self, change: &Change) -> Vec<String> {
+        let mut state = self.state();
+        state.changes += 1;
+        let are_all = state.changes.is_multiple_of(CHANGES_BETWEEN_LOOKS)
+            || matches!(change, Change::Created(name) if name.starts_with("snapshots/r"));
+        let touches = |session: &str, known: &Known| match change {
+            Change::Created(name) => name.contains(session) || known.last.has_sending_of(name),
+            Change::Deleted(name) => name.contains(session) || known.last.support.contains(name),
+        };
+        let known = state.known.iter().filter(|(session, known)| are_all || touches(session, known));
+        known.map(|(session, _)| session.clone()).collect()
     }
 
     /// A snapshot that was reported just now must be there.
@@ -204,17 +225,16 @@ impl Model {
             return;
         }
         if !visible {
-            self.each(&[session.to_owned()], |known| known.support.clear());
+            self.each(&[session.to_owned()], |known| known.last = Reading::default());
             if known.reported && !known.forgetting {
                 self.blame(format!("{session} was reported as stored and is not visible, after: {why}"));
             }
             return;
         }
         match read_back(store, &self.secrets(), session, &known.root, &known.tree).await {
-            Ok(support) => {
-                let mut state = self.state();
-                state.compared += 1;
-                state.known.get_mut(session).into_iter().for_each(|known| known.support.clone_from(&support));
+            Ok(reading) => {
+                self.state().compared += 1;
+                self.each(&[session.to_owned()], |known| known.last = reading.clone());
             }
             Err(error) => {
                 let error = error.in_one_line();
@@ -226,7 +246,37 @@ impl Model {
     /// Objects that the visible snapshots were read from the last time.
     pub fn needed(&self) -> BTreeSet<String> {
         let state = self.state();
-        state.known.values().flat_map(|known| known.support.iter().cloned()).collect()
+        state.known.values().flat_map(|known| known.last.support.iter().cloned()).collect()
+    }
+
+    /// Parts of packs that the visible snapshots name, or find by moves.
+    pub(super) fn places(&self) -> BTreeSet<Place> {
+        let state = self.state();
+        state.known.values().flat_map(|known| known.last.places.iter().copied()).collect()
+    }
+}
+
+impl Reading {
+    fn of(calls: Vec<Call>) -> Self {
+        let mut reading = Self::default();
+        for call in calls {
+            let Operation::Get(range) = call.operation else { continue };
+            if let (Some((pack, _)), ByteRange::Slice { offset, length }) =
+                (parse_pack_object(&call.name), range)
+            {
+                reading.places.insert((pack, offset, offset + length));
+            }
+            if call.error.is_none() && !call.name.starts_with("keys/") {
+                reading.support.insert(call.name);
+            }
+        }
+        reading
+    }
+
+    /// Whether it read the pack of this object, under whichever name.
+    fn has_sending_of(&self, name: &str) -> bool {
+        let Some((pack, _)) = parse_pack_object(name) else { return false };
+        self.places.iter().any(|(read, ..)| *read == pack)
     }
 }
 
@@ -259,50 +309,63 @@ pub async fn open(store: &Arc<dyn ObjectStore>, secrets: &[Key]) -> Result<Repos
     Err(last)
 }
 
-/// Reads a snapshot from the bare store and compares it; answers which objects that took.
+/// Reads a snapshot from the bare store and compares it; answers what that took.
 async fn read_back(
     store: &Arc<MemStore>,
     secrets: &[Key],
     session: &str,
     root: &Path,
     tree: &Tree,
-) -> Result<BTreeSet<String>> {
+) -> Result<Reading> {
     let bare: Arc<dyn ObjectStore> = Arc::clone(store) as _;
     let recorded = Arc::new(RecordStore::new(bare));
     let repository = open(&(Arc::clone(&recorded) as _), secrets).await?;
     let name = session.parse().map_err(|_| Error::internal("a session without a name"))?;
     let snapshot = repository.snapshot(name).await?;
     compare(&SnapshotReader::new(repository, snapshot), root, tree).await?;
-    let gets = recorded.take().into_iter().filter(|call| {
-        matches!(call.operation, Operation::Get(_)) && call.error.is_none() && !call.name.starts_with("keys/")
-    });
-    Ok(gets.map(|call| call.name).collect())
+    Ok(Reading::of(recorded.take()))
 }
 
-/// Compares a snapshot with what it must hold, byte for byte.
+/// Compares a snapshot with what it must hold: names of everything, times and bytes of files.
 pub async fn compare(reader: &SnapshotReader, root: &Path, tree: &Tree) -> Result<()> {
-    let mut missing: BTreeSet<String> = tree.keys().cloned().collect();
-    let root = root.to_string_lossy();
-    let root = format!("{}/", root.trim_start_matches('/'));
+    let below = |path: PathBuf| path.strip_prefix("/").unwrap_or(&path).to_string_lossy().into_owned();
+    let mut files: BTreeMap<String, &File> =
+        tree.iter().map(|(name, file)| (below(root.join(name)), file)).collect();
+    let folder = root.join(FOLDER);
+    let mut directories: BTreeSet<String> =
+        folder.ancestors().map(|path| below(path.to_owned())).filter(|path| !path.is_empty()).collect();
     let mut walk = TreeWalk::new(reader, Part::all())?;
     while let Some(leaf) = walk.next_leaf().await? {
-        for entry in leaf.iter().filter(|entry| entry.kind == Kind::File) {
+        for entry in leaf {
             let path = String::from_utf8_lossy(&entry.path).into_owned();
-            let name = path.strip_prefix(&root).unwrap_or(&path).to_owned();
-            let number = tree.get(&name).filter(|_| missing.remove(&name));
-            let number = number.ok_or_else(|| wrong(&name, "it should not be there"))?;
-            same(reader, &name, &entry.content, &content(*number)).await?;
+            match entry.kind {
+                Kind::Directory if directories.remove(&path) => {}
+                Kind::File => {
+                    let file = files.remove(&path);
+                    let file = file.ok_or_else(|| wrong(&path, "it should not be there"))?;
+                    same(reader, &path, &entry, file).await?;
+                }
+                _ => return Err(wrong(&path, "it should not be there")),
+            }
         }
     }
-    match missing.first() {
-        Some(name) => Err(wrong(name, "it is missing")),
+    match files.keys().chain(&directories).next() {
+        Some(path) => Err(wrong(path, "it is missing")),
         None => Ok(()),
     }
 }
 
-async fn same(reader: &SnapshotReader, name: &str, found: &Content, wanted: &[u8]) -> Result<()> {
-    let Content::Inline(runs) = found else { return Err(wrong(name, "its chunks are not in the entry")) };
-    let mut at = 0;
+async fn same(reader: &SnapshotReader, name: &str, entry: &Entry, file: &File) -> Result<()> {
+    let time = entry.metadata.mtime;
+    if u64::try_from(time.seconds) != Ok(file.modified.as_secs())
+        || time.nanoseconds != file.modified.subsec_nanos()
+    {
+        return Err(wrong(name, "it has another time"));
+    }
+    let Content::Inline(runs) = &entry.content else {
+        return Err(wrong(name, "its chunks are not in the entry"));
+    };
+    let (mut at, wanted) = (0, content(file.content));
     for run in runs {
         let length = usize::try_from(run.length()).unwrap_or(usize::MAX);
         let wanted = wanted.get(at..at + length).ok_or_else(|| wrong(name, "it is longer"))?;
@@ -322,5 +385,5 @@ async fn same(reader: &SnapshotReader, name: &str, found: &Content, wanted: &[u8
 }
 
 fn wrong(name: &str, how: &str) -> Error {
-    Error::internal(format!("the file {name} is not as it was: {how}"))
+    Error::internal(format!("{name} is not as it was: {how}"))
 }

@@ -4,7 +4,7 @@
 mod serve;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     future::Future,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -32,6 +32,15 @@ pub struct Who {
     pub client: usize,
     /// Its how manieth process.
     pub run: u64,
+}
+
+/// Where a run ends for ever: after so many calls, or after so many that change the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Death {
+    /// How many it lives to see.
+    pub after: u64,
+    /// Only puts and deletes count.
+    pub writing: bool,
 }
 
 /// What a client asks of the store.
@@ -106,17 +115,20 @@ struct Flight {
 struct Client {
     run: u64,
     is_dead: bool,
-    /// At which of its calls this run ends for ever.
-    dies_at: Option<u64>,
+    /// Where this run ends for ever.
+    death: Option<Death>,
+    /// Calls that count for that.
     calls: u64,
     /// Calls of each kind over all runs: what the faults hang on.
     of_kind: [u64; 4],
     asleep_until: Duration,
     /// It has just told others something that they go by: a list, a final, an end.
     has_told: bool,
+    /// It has just put a final, or listed what is to go before it writes.
+    has_decided: bool,
+    /// It has put a list of what is to go, and has not looked at ends since: what it lists next is to show who is at work.
+    has_condemned: bool,
     part: Part,
-    /// For a collector whose listings of sessions are old: the store when its run began.
-    before: Option<Arc<MemStore>>,
 }
 
 #[derive(Debug)]
@@ -125,6 +137,10 @@ struct State {
     rng: Rng,
     now: Duration,
     objects: Arc<MemStore>,
+    /// The store as it was some time ago, and what has happened since: when that is to be seen there, and the object's name
+    /// and contents.
+    older: MemStore,
+    since: VecDeque<(Duration, String, Option<Bytes>)>,
     pending: Vec<Pending>,
     timers: Vec<Timer>,
     flights: Vec<Flight>,
@@ -164,6 +180,16 @@ impl Request {
         }
     }
 
+    fn writes(&self) -> bool {
+        matches!(self, Self::Put(..) | Self::Delete(_))
+    }
+
+    /// What it does to which folder.
+    fn sort(&self) -> String {
+        let verb = ["put", "get", "list", "delete"][self.kind()];
+        format!("{verb} {}", self.name().split('/').next().unwrap_or_default())
+    }
+
     fn words(&self) -> String {
         match self {
             Self::Put(name, body) => format!("put {name} ({} bytes)", body.len()),
@@ -199,6 +225,8 @@ impl Net {
             rng: Rng::new(&[seed, 1]),
             now: Duration::ZERO,
             objects: Arc::new(MemStore::with_page_size(page)),
+            older: MemStore::with_page_size(page),
+            since: VecDeque::new(),
             pending: Vec::new(),
             timers: Vec::new(),
             flights: Vec::new(),
@@ -279,13 +307,11 @@ impl Net {
     }
 
     /// A new process of a client, which may die at one of its calls.
-    pub fn begin(&self, client: usize, dies_at: Option<u64>) -> Who {
+    pub fn begin(&self, client: usize, death: Option<Death>) -> Who {
         let mut state = self.state();
-        let copies = state.broken == Broken::OldSessions && state.clients[client].part == Part::Collector;
-        let before = copies.then(|| Arc::new(state.objects.fork()));
         let found = &mut state.clients[client];
         found.run += 1;
-        (found.is_dead, found.dies_at, found.calls, found.before) = (false, dies_at, 0, before);
+        (found.is_dead, found.death, found.calls) = (false, death, 0);
         Who { client, run: found.run }
     }
 

@@ -1,6 +1,12 @@
 //! Restores of a simulated world, and what excuses one that fails.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use carrack_mover::{
     cancel::Cancel,
@@ -37,23 +43,54 @@ pub(super) async fn restore_whole(reader: &SnapshotReader, target: &Path) -> Res
     let Some(problem) = monitor.problems().into_iter().next().filter(|_| report.problems > 0) else {
         return Ok(());
     };
-    // The store may have been away; if not, a snapshot that can be seen does not restore.
-    let was_away =
-        ["does not answer", "this process died"].iter().any(|words| problem.message.contains(words));
-    let kind = if was_away { ErrorKind::Unavailable } else { ErrorKind::Corrupt };
+    // The store may have been away, or a newer key may say where a frame went; if not, a snapshot that can be seen does not
+    // restore.
+    let says = |words: &[&str]| words.iter().any(|words| problem.message.contains(words));
+    let kind = if says(&["does not answer", "this process died"]) {
+        ErrorKind::Unavailable
+    } else if says(&["it is not signed with the maintenance key"]) {
+        ErrorKind::Denied
+    } else {
+        ErrorKind::Corrupt
+    };
     Err(Error::new(kind, format!("{}: {}", problem.what, problem.message)))
 }
 
-/// Whether a restored tree is what was backed up.
+/// Whether a restored tree is what was backed up: names, bytes and times of its files, and no others.
 pub(super) fn look_at_restored(target: &Path, root: &Path, tree: &Tree) -> Result<()> {
     let below = target.join(root.strip_prefix("/").unwrap_or(root));
     let base = if below.exists() { below } else { target.to_owned() };
-    for (name, number) in tree {
-        let found = std::fs::read(base.join(name))
-            .map_err(|error| Error::internal(format!("restored {name} cannot be read: {error}")))?;
-        if found != *content(*number) {
+    let failed = |error| Error::internal(format!("the restored tree cannot be read: {error}"));
+    let found = names_below(&base).map_err(failed)?;
+    let wanted: BTreeSet<PathBuf> = tree.keys().map(|name| base.join(name)).collect();
+    if let Some(path) = found.symmetric_difference(&wanted).next() {
+        return Err(Error::internal(format!("{} was restored or backed up, and not both", path.display())));
+    }
+    for (name, file) in tree {
+        let path = base.join(name);
+        let modified = fs::metadata(&path).and_then(|metadata| metadata.modified()).map_err(failed)?;
+        if modified != SystemTime::UNIX_EPOCH + file.modified {
+            return Err(Error::internal(format!("restored {name} has another time")));
+        }
+        if fs::read(&path).map_err(failed)? != *content(file.content) {
             return Err(Error::internal(format!("restored {name} has other bytes")));
         }
     }
     Ok(())
+}
+
+/// All that is no directory.
+fn names_below(base: &Path) -> io::Result<BTreeSet<PathBuf>> {
+    let (mut names, mut pending) = (BTreeSet::new(), vec![base.to_owned()]);
+    while let Some(directory) = pending.pop() {
+        for entry in fs::read_dir(directory)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                pending.push(path);
+            } else {
+                names.insert(path);
+            }
+        }
+    }
+    Ok(names)
 }

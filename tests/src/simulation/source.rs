@@ -10,8 +10,20 @@ use std::{
 
 use super::rng::Rng;
 
-/// What a tree holds: the number of a content by the name of the file.
-pub type Tree = BTreeMap<String, u64>;
+/// What a tree holds: its files by name, and the directory [`FOLDER`].
+pub type Tree = BTreeMap<String, File>;
+
+/// A file of a tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct File {
+    /// The number of its content.
+    pub content: u64,
+    /// When it was changed, since the epoch.
+    pub modified: Duration,
+}
+
+/// The directory that each tree has.
+pub const FOLDER: &str = "below";
 
 /// Contents of more than a frame, of which a source has a few: so a pack can be needed in part.
 const LARGE: u64 = 6;
@@ -44,7 +56,7 @@ pub struct Source {
 impl Source {
     /// An empty one.
     pub fn new(root: &Path) -> io::Result<Self> {
-        fs::create_dir_all(root.join("below"))?;
+        fs::create_dir_all(root.join(FOLDER))?;
         Ok(Self { root: root.to_owned(), tree: Tree::new() })
     }
 
@@ -77,11 +89,11 @@ impl Source {
         let path = self.root.join(name);
         fs::write(&path, &*content(number))?;
         fs::File::options().write(true).open(&path)?.set_modified(SystemTime::UNIX_EPOCH + at)?;
-        self.tree.insert(name.to_owned(), number);
+        self.tree.insert(name.to_owned(), File { content: number, modified: at });
         Ok(())
     }
 }
 
 fn name(file: u64) -> String {
-    if file.is_multiple_of(3) { format!("below/file-{file}") } else { format!("file-{file}") }
+    if file.is_multiple_of(3) { format!("{FOLDER}/file-{file}") } else { format!("file-{file}") }
 }

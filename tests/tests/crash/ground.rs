@@ -94,8 +94,13 @@ impl<'a> Bucket<'a> {
     }
 
     /// The same past everything that lies in front of the server.
-    pub(crate) fn directly(self) -> Self {
-        Self { url: self.server.url(), ..self }
+    pub(crate) fn directly(&self) -> Self {
+        self.through(self.server.url())
+    }
+
+    /// The same, reached through something that lies in front of the server.
+    pub(crate) fn through(&self, url: String) -> Self {
+        Self { url, prefix: self.prefix.clone(), ..*self }
     }
 
     async fn store(&self) -> std::sync::Arc<dyn ObjectStore> {
@@ -136,7 +141,7 @@ impl Ground for Bucket<'_> {
         objects.keys().filter_map(|name| Some(name.strip_prefix(&below)?.to_owned())).collect()
     }
 
-    // The server is not what is tried here: what it has confirmed, it keeps.
+    // What the service has confirmed it keeps: that is its promise, and `service.rs` has what becomes of one that is broken.
     fn lose_power(&mut self) {}
 
     fn wait_two_days(&mut self) {}

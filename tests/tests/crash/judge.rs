@@ -66,7 +66,14 @@ impl Case {
     }
 }
 
-fn run(world: &World, ground: &dyn Ground, repository: &str, key: &str, arguments: &[String]) -> Command {
+/// The program at work on a repository of a ground; `{repository}` and `{world}` are where things lie.
+pub(crate) fn run(
+    world: &World,
+    ground: &dyn Ground,
+    repository: &str,
+    key: &str,
+    arguments: &[String],
+) -> Command {
     let source = ground.address("repository");
     let arguments: Vec<String> = arguments
         .iter()
@@ -87,6 +94,8 @@ pub(crate) struct Judge<'j> {
     pub ground: &'j mut dyn Ground,
     pub case: &'j Case,
     pub crashed: Instant,
+    /// The run was not killed, and had reported that it succeeded.
+    pub reported: bool,
 }
 
 /// A snapshot that is listed: its id, and the version that it is of.
@@ -95,6 +104,10 @@ type Listed = (String, String);
 impl Judge<'_> {
     /// Everything that must hold.
     pub(crate) fn judge(mut self) -> Result<()> {
+        if self.reported {
+            let listed = self.snapshots(self.case.key)?;
+            self.all_there(&listed).context("after a run that was not killed")?;
+        }
         if self.case.exists {
             self.readable_before().context("before the next run")?;
         }

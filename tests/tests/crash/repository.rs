@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use carrack_tests::{
     disk::State,
-    gate::{End, Gate},
+    gate::{End, Gate, Steps},
     images::in_private_mounts,
     minio::MinioServer,
 };
@@ -164,13 +164,15 @@ fn local(name: &str) {
         let ran = ground.disk().run(&mut case.command(&world, &ground), None).expect("runs");
         ended(&ran.output, &[0], name).expect("it succeeds undisturbed");
         drop(ground);
-        let (mut tried, mut failed) = (0, Vec::new());
+        let (mut tried, mut killed, mut failed) = (0, 0, Vec::new());
         for step in chosen(ran.steps, SHARE_LOCAL) {
-            for (what, state) in crash(&world, &base, &case, step) {
+            let (was_killed, crashes) = crash(&world, &base, &case, step).expect("killed, or complete");
+            killed += u64::from(was_killed);
+            for (what, state) in crashes {
                 tried += 1;
                 let mut ground = Local::new(state, &place);
-                let judge =
-                    Judge { world: &world, ground: &mut ground, case: &case, crashed: Instant::now() };
+                let (crashed, reported) = (Instant::now(), !was_killed);
+                let judge = Judge { world: &world, ground: &mut ground, case: &case, crashed, reported };
                 let judged = judge.judge();
                 let names = ground.names(case.repository);
                 failed.extend(judged.err().map(|error| {
@@ -181,23 +183,28 @@ fn local(name: &str) {
                 }));
             }
         }
-        println!("{name}: {} steps, {tried} crashes", ran.steps);
+        println!("{name}: {} steps, {tried} crashes of {killed} runs that were killed", ran.steps);
+        assert!(killed > 0 || is_whole_matrix(), "{name}: no run was killed");
         conclude(&case, tried, &failed);
     });
 }
 
-/// Kills the run at a step; what is left then, with power and without.
-fn crash(world: &World, base: &State, case: &Case, step: u64) -> Vec<(&'static str, State)> {
+/// Kills the run at a step; whether it was, and what is left then, with power and without. A run may have fewer steps
+/// than the first one: then it has succeeded.
+fn crash(world: &World, base: &State, case: &Case, step: u64) -> Result<(bool, Vec<(&'static str, State)>)> {
     let place = world.path("place");
     let ground = Local::new(base.clone(), &place);
-    let ran = ground.disk().run(&mut case.command(world, &ground), Some(step)).expect("runs");
+    let ran = ground.disk().run(&mut case.command(world, &ground), Some(step))?;
+    if !ran.killed {
+        ended(&ran.output, &[0], "a run with fewer steps")?;
+    }
     let state = ran.state;
     let mut crashes = vec![("killed", state.clone()), ("torn", state.after_power_loss(Some(step)))];
     // Without power the disk is as at the step before, unless that made something durable.
     if ran.synced_last || step == 1 || !is_whole_matrix() {
         crashes.push(("without power", state.after_power_loss(None)));
     }
-    crashes
+    Ok((ran.killed, crashes))
 }
 
 /// The same in a bucket of a real server.
@@ -226,7 +233,7 @@ async fn one_in_bucket(server: &MinioServer, gate: &Gate, name: &str) -> Vec<any
     let base = ground.objects().await;
 
     let ground = Bucket::new(server, gate.url(), prefix("whole"), &base).await;
-    let ran = gate.run(&mut case.command(&world, &ground), None).expect("runs");
+    let ran = gate.run(&mut case.command(&world, &ground), Steps::Changes, None).expect("runs");
     ended(&ran.output, &[0], name).expect("it succeeds undisturbed");
     let mut failed = Vec::new();
     let steps = chosen(ran.steps, SHARE_BUCKET);
@@ -235,14 +242,18 @@ async fn one_in_bucket(server: &MinioServer, gate: &Gate, name: &str) -> Vec<any
         // What comes after one request comes before the next.
         false => steps.iter().map(|step| End::Before(*step)).chain([End::After(ran.steps)]).collect(),
     };
+    let mut killed = 0;
     for end in &ends {
-        let judged =
-            crash_in_bucket(server, gate, (&world, &case), (&base, *end), &prefix(&format!("{end:?}"))).await;
-        failed.extend(
-            judged.err().map(|error| error.context(format!("{name}, {end:?} of {} requests", ran.steps))),
-        );
+        let prefix = prefix(&format!("{end:?}"));
+        match crash_in_bucket(server, gate, (&world, &case), (&base, *end), &prefix).await {
+            Ok(was_killed) => killed += u64::from(was_killed),
+            Err(error) => {
+                failed.push(error.context(format!("{name}, {end:?} of {} requests", ran.steps)));
+            }
+        }
     }
-    println!("{name}: {} requests, {} crashes", ran.steps, ends.len());
+    println!("{name}: {} requests, {} crashes, {killed} of them kills", ran.steps, ends.len());
+    assert!(killed > 0 || !failed.is_empty() || is_whole_matrix(), "{name}: no run was killed");
     failed
 }
 
@@ -252,21 +263,22 @@ async fn crash_in_bucket(
     (world, case): (&World, &Case),
     (base, end): (&Objects, End),
     prefix: &str,
-) -> Result<()> {
+) -> Result<bool> {
     let prefix: String = prefix
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
         .collect();
     let ground = Bucket::new(server, gate.url(), prefix, base).await;
-    let ran = gate.run(&mut case.command(world, &ground), Some(end)).context("run")?;
+    let ran = gate.run(&mut case.command(world, &ground), Steps::Changes, Some(end)).context("run")?;
     if !ran.killed {
         ended(&ran.output, &[0], "a run with fewer requests")?;
     }
     let mut ground = ground.directly();
-    tokio::task::block_in_place(|| {
-        Judge { world, ground: &mut ground, case, crashed: Instant::now() }.judge()
-    })
-    .with_context(|| format!("there is {:?}", ground.names(case.repository)))
+    let (crashed, reported) = (Instant::now(), !ran.killed);
+    let judge = Judge { world, ground: &mut ground, case, crashed, reported };
+    tokio::task::block_in_place(|| judge.judge())
+        .with_context(|| format!("there is {:?}", ground.names(case.repository)))?;
+    Ok(ran.killed)
 }
 
 #[test]

@@ -44,9 +44,13 @@ impl Device {
     }
 
     fn backup(&self, state: &VolumeState, list: ListSource) -> BackupOutput {
+        self.backup_with(state, list, 0)
+    }
+
+    fn backup_with(&self, state: &VolumeState, list: ListSource, code: i32) -> BackupOutput {
         let mut task = of(self.source.clone());
         task.changes = Some(ChangeTracking { state: state.clone(), list: Some(list) });
-        let told = self.place.run_with(self.keys.clone(), Task::Backup(task), 0);
+        let told = self.place.run_with(self.keys.clone(), Task::Backup(task), code);
         match told.output {
             Some(Output::Backup(output)) => output,
             other => panic!("no counts: {other:?}"),
@@ -106,10 +110,11 @@ fn the_same_snapshot_again_is_read_no_more() {
 
 #[test]
 fn a_damaged_parent_costs_the_list_and_not_the_backup() {
-    for (damage, words) in [
-        (Damage::Gone, "could not be used"),
+    for (damage, words, code) in [
+        // A parent that cannot be read is a problem that the result names.
+        (Damage::Gone, "could not be used", 3),
         // The first of the pages is found from the last one, which is whole.
-        (Damage::Flipped, "by the list it failed"),
+        (Damage::Flipped, "by the list it failed", 0),
     ] {
         let device = Device::new();
         // So large that its runs have pages of their own.
@@ -118,7 +123,7 @@ fn a_damaged_parent_costs_the_list_and_not_the_backup() {
         let only = state("a", 1);
         device.backup(&only, device.service(&[]));
         damage.to_pages(&device.place);
-        let output = device.backup(&only, device.service(&[]));
+        let output = device.backup_with(&only, device.service(&[]), code);
         let Some(Changes::Unknown { because }) = &output.changes else { panic!("{output:?}") };
         assert!(because.contains(words), "{because}");
         assert_eq!(output.read_bytes, image.len() as u64);

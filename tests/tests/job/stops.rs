@@ -91,9 +91,11 @@ fn a_restore_that_is_stopped_or_killed_comes_to_its_end_the_next_time() {
     let mut job = place.job(place.password(), Task::Restore(to(directory(&target))));
     job.repository.limit_download = Some(8 * MIB as u64);
     for kill in [false, true] {
+        // Its own empty result says that a run has begun.
+        drop(fs::remove_file(place.path("result")));
         let mut running = place.start(&job);
         let count = || fs::read_dir(&target).map_or(0, Iterator::count);
-        wait_until(|| count() >= 1).expect("files arrive");
+        wait_until(|| count() >= 1 && place.path("result").exists()).expect("files arrive");
         std::thread::sleep(Duration::from_millis(500));
         if kill {
             running.kill().expect("it runs still");

@@ -89,7 +89,7 @@ impl Kubernetes<'_> {
         let phases = ["Completed", "PartiallyCompleted", "Failed", "Canceled"];
         self.wait_for_phase(kind, namespace, name, &phases, seconds)?;
         let mut ends = Ends { status: Value::Null };
-        until(&format!("{kind} {namespace}/{name} has cleaned up"), 60, || {
+        until(&format!("{kind} {namespace}/{name} has cleaned up"), 180, || {
             ends.status =
                 self.get(kind, namespace, name)?.map_or(Value::Null, |object| object["status"].clone());
             let conditions = ends.status["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -102,7 +102,7 @@ impl Kubernetes<'_> {
     ///
     /// # Errors
     ///
-    /// The cluster refuses them, or the pod does not run within a minute.
+    /// The cluster refuses them, or the pod does not run within three minutes.
     pub fn workload(&self, namespace: &str, name: &str, class: &str, block: bool) -> Result<()> {
         let mode = if block { "Block" } else { "Filesystem" };
         self.apply(&[
@@ -126,7 +126,7 @@ impl Kubernetes<'_> {
     }
 
     fn runs(&self, namespace: &str, name: &str) -> Result<()> {
-        self.wait_for_phase("pod", namespace, name, &["Running"], 90).map(drop)
+        self.wait_for_phase("pod", namespace, name, &["Running"], 180).map(drop)
     }
 
     /// Runs a command of busybox in a pod.
@@ -216,10 +216,10 @@ impl Kubernetes<'_> {
     ///
     /// # Errors
     ///
-    /// Something is there after half a minute; the error names it.
+    /// Something is there after two minutes; the error names it.
     pub fn nothing_is_left(&self) -> Result<()> {
         let mut left = Vec::new();
-        let waited = until("nothing is left behind", 30, || {
+        let waited = until("nothing is left behind", 120, || {
             left = self.left_behind()?;
             Ok(left.is_empty())
         });

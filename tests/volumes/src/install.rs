@@ -73,7 +73,7 @@ impl Site {
         for kind in
             ["repositories", "clusterrepositories", "datamovertypes", "datamoverbackups", "datamoverrestores"]
         {
-            cluster.wait_for(&format!("crd/{kind}.carrack.dev"), "condition=Established", 30)?;
+            cluster.wait_for(&format!("crd/{kind}.carrack.dev"), "condition=Established", 90)?;
         }
         chart::install(cluster)
     }
@@ -241,8 +241,8 @@ impl Carrack<'_> {
                 "podTemplate": { "resources": { "limits": { "memory": "256Mi" } } } } },
         ] });
         self.cluster.apply(&objects.to_string())?;
-        self.cluster.wait_for("clusterrepository/main", "condition=Ready", 60)?;
-        self.cluster.wait_for("datamovertype/standard", "condition=Ready", 60)
+        self.cluster.wait_for("clusterrepository/main", "condition=Ready", 180)?;
+        self.cluster.wait_for("datamovertype/standard", "condition=Ready", 180)
     }
 }
 

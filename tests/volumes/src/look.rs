@@ -19,11 +19,12 @@ use serde_json::Value;
 use tokio::runtime::Runtime;
 
 /// Group with version and plural of the kinds that tests look at, by the names that kubectl takes.
-const KINDS: [(&[&str], &str, &str); 10] = [
+const KINDS: [(&[&str], &str, &str); 11] = [
     (&["pod", "pods"], "/api/v1", "pods"),
     (&["pvc"], "/api/v1", "persistentvolumeclaims"),
     (&["pv"], "/api/v1", "persistentvolumes"),
     (&["secrets"], "/api/v1", "secrets"),
+    (&["resourcequota"], "/api/v1", "resourcequotas"),
     (&["volumesnapshot", "volumesnapshots"], "/apis/snapshot.storage.k8s.io/v1", "volumesnapshots"),
     (&["volumesnapshotcontents"], "/apis/snapshot.storage.k8s.io/v1", "volumesnapshotcontents"),
     (&["datamoverbackup", "datamoverbackups"], "/apis/carrack.dev/v1alpha1", "datamoverbackups"),

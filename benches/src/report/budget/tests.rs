@@ -71,3 +71,23 @@ fn what_the_server_takes_excuses_nothing() {
         ]
     );
 }
+
+#[test]
+fn an_earlier_build_is_no_peer_but_nothing_may_be_slower_than_it() {
+    let shorter = |mut cell: Cell, seconds| {
+        cell.runs.push(Usage { seconds, ..Usage::default() });
+        cell
+    };
+    let cells = [
+        shorter(cell("local", "first", SUBJECT, 3.0, 100.0, 100), 1.0),
+        shorter(cell("local", "first", BEFORE, 1.0, 900.0, 50), 9.0),
+        cell("local", "check", SUBJECT, 1.1, 100.0, 0),
+        cell("local", "check", BEFORE, 1.0, 100.0, 0),
+    ];
+    let budgets = judge(&cells);
+    let rows = budgets.iter().filter(|budget| budget.figure.contains("earlier"));
+    let rows: Vec<_> = rows.map(|budget| (budget.what.as_str(), budget.measured, budget.verdict)).collect();
+    assert_eq!(rows, [("first", Some(1.0), Verdict::Met), ("check", Some(1.1), Verdict::Missed)]);
+    let others = budgets.iter().filter(|budget| !budget.figure.contains("earlier"));
+    assert!(others.filter(|budget| budget.what != "memory").all(|budget| budget.verdict != Verdict::Met));
+}

@@ -18,8 +18,7 @@ use serde::Serialize;
 
 use crate::cli::{
     context::{Context, environment},
-    dry_run::DryRunStore,
-    engine,
+    dry_run, engine,
     exit::Outcome,
     last_seen::{self, LastSeen, Seen},
     path_list,
@@ -81,6 +80,10 @@ pub(crate) struct BackupArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = limits::CHECKPOINT_INTERVAL.as_secs())]
     #[arg(value_parser = units::parse_count::<u64>, allow_negative_numbers = true, hide_short_help = true)]
     pub(crate) checkpoint_interval: u64,
+    /// End the backup if one read of the source takes longer than this: a file system that is gone may never answer
+    #[arg(long, value_name = "SECONDS", default_value_t = limits::SOURCE_TIMEOUT.as_secs())]
+    #[arg(value_parser = units::parse_count::<u64>, allow_negative_numbers = true, hide_short_help = true)]
+    pub(crate) source_timeout: u64,
 }
 
 /// What is left out.
@@ -142,7 +145,7 @@ pub(crate) struct CompareArgs {
     /// Read everything, as if there were no parent
     #[arg(short, long)]
     pub(crate) force: bool,
-    /// Do not read a file again only because its ctime differs (restored or cloned volumes)
+    /// Do not read the contents of a file again only because its ctime differs (restored or cloned volumes)
     #[arg(long)]
     pub(crate) ignore_ctime: bool,
     /// Do not read a file again only because its inode number differs (network file systems)
@@ -156,12 +159,7 @@ const DEFAULT_NAME: &str = "stdin";
 pub(crate) async fn run(context: &Context, args: &BackupArgs) -> Result<Outcome> {
     let config = context.config()?;
     let source = source(context, args)?;
-    let repository = if args.dry_run {
-        let store = DryRunStore::over(engine::store(&config).await?);
-        engine::open_place(context, store, &config.place).await?
-    } else {
-        engine::open(context).await?
-    };
+    let repository = dry_run::open(context, args.dry_run).await?;
     let options = BackupOptions {
         host: host(args)?,
         user: user::name(),
@@ -177,6 +175,7 @@ pub(crate) async fn run(context: &Context, args: &BackupArgs) -> Result<Outcome>
         skip_if_unchanged: args.skip_if_unchanged,
         strict: args.strict,
         checkpoint_interval: Duration::from_secs(args.checkpoint_interval),
+        source_timeout: Duration::from_secs(args.source_timeout),
         ..BackupOptions::new(source)
     };
     let mut memory = LastSeen::of(&repository);
@@ -199,8 +198,23 @@ pub(crate) async fn run(context: &Context, args: &BackupArgs) -> Result<Outcome>
         memory.see([Seen { session: snapshot.session, started: snapshot.started }]);
         memory.keep();
     }
-    show(context, args, &report, elapsed)?;
-    Ok(Outcome::of_problems(report.problems + report.doubts + missing.len() as u64))
+    let in_doubt = report.doubts + missing.len() as u64;
+    show(context, args, &report, (elapsed, next_step(report.problems, in_doubt)))?;
+    Ok(Outcome::of_problems(report.problems + in_doubt))
+}
+
+/// What to do about a backup that is done in part; what cannot be read weighs more than what is stored twice.
+fn next_step(problems: u64, in_doubt: u64) -> Option<&'static str> {
+    match (problems, in_doubt) {
+        (1.., _) => Some(
+            "mend what the warnings name (for files in use, back up a snapshot of their file system) and run the same \
+             command again: it reads only what is missing or has changed; what is never to be kept goes with --exclude",
+        ),
+        (0, 1..) => Some(
+            "see who may write to the store, and whether an old state of it was put back: carrack snapshots, carrack check",
+        ),
+        (0, 0) => None,
+    }
 }
 
 fn source(context: &Context, args: &BackupArgs) -> Result<BackupSource> {
@@ -358,9 +372,16 @@ struct Summary {
     /// Bytes that were added to the repository.
     data_added_packed: u64,
     total_duration: f64,
+    /// What to do about what is done in part.
+    next: Option<&'static str>,
 }
 
-fn show(context: &Context, args: &BackupArgs, report: &BackupReport, elapsed: Duration) -> Result<()> {
+fn show(
+    context: &Context,
+    args: &BackupArgs,
+    report: &BackupReport,
+    (elapsed, next): (Duration, Option<&'static str>),
+) -> Result<()> {
     let out = &context.output;
     let mut summary = Summary {
         dry_run: args.dry_run,
@@ -369,6 +390,7 @@ fn show(context: &Context, args: &BackupArgs, report: &BackupReport, elapsed: Du
         continued_files: report.continued.files,
         continued_bytes: report.continued.bytes,
         total_duration: elapsed.as_secs_f64(),
+        next,
         ..Summary::default()
     };
     if let Some(snapshot) = &report.snapshot {
@@ -391,7 +413,8 @@ fn show(context: &Context, args: &BackupArgs, report: &BackupReport, elapsed: Du
         return out.message("summary", &summary);
     }
     if report.snapshot.is_none() {
-        return out.remark("nothing differs from the last snapshot: none was written");
+        out.remark("nothing differs from the last snapshot: none was written")?;
+        return show_problems(context, &summary);
     }
     show_words(context, &summary, report, elapsed)
 }
@@ -431,14 +454,20 @@ fn show_words(context: &Context, summary: &Summary, report: &BackupReport, elaps
         units::duration(elapsed),
         units::rate(summary.total_bytes_processed, elapsed)
     ))?;
-    if summary.problems > 0 {
-        out.line(format_args!(
-            "problems   {}: the snapshot is not complete, see the warnings above",
-            summary.problems
-        ))?;
-    }
+    show_problems(context, summary)?;
     match &summary.snapshot_id {
         Some(id) => out.line(format_args!("snapshot   {id} saved")),
         None => out.line("dry run    nothing was written"),
     }
+}
+
+fn show_problems(context: &Context, summary: &Summary) -> Result<()> {
+    if summary.problems > 0 {
+        context.output.line(format_args!(
+            "problems   {}: the snapshot is not complete, see the warnings above",
+            summary.problems
+        ))?;
+    }
+    // As below an error.
+    summary.next.map_or(Ok(()), |next| context.output.line(format_args!("  next: {next}")))
 }

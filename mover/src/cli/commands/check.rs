@@ -7,13 +7,13 @@ use carrack_mover::{
 use clap::Args;
 
 use super::snapshots;
-use crate::cli::{args::FilterArgs, context::Context, engine, exit::Outcome, units};
+use crate::cli::{args::FilterArgs, context::Context, engine, exit::Outcome, progress::in_words, units};
 
 /// Look for damage
 ///
 /// Without options: every record, page and reference. The other levels include it. Names what is damaged, which
-/// files of which snapshots that touches, and which snapshots restore in full; the exit code is 14 if anything is
-/// damaged.
+/// files of which snapshots that touches (the first 20 of each object; with -v all of them), and which snapshots
+/// restore in full; the exit code is 14 if anything is damaged.
 ///
 /// A check with --read-data marks every snapshot that is whole as verified; `forget` keeps the last verified
 /// snapshot of every source. Damaged packs are noted: later backups store again what was in them, as far as their
@@ -117,6 +117,9 @@ fn show(context: &Context, report: &CheckReport) -> Result<()> {
     if let Some(problem) = &report.mark_problem {
         out.note(format_args!("not every whole snapshot is marked as verified: {problem}"));
     }
+    if let Some(problem) = &report.unmark_problem {
+        out.note(format_args!("a damaged snapshot is still marked as verified: {problem}"));
+    }
     if report.noted > 0 {
         let packs = units::count(report.noted, "pack", "packs");
         out.line(format_args!(
@@ -186,8 +189,7 @@ fn show_damage(context: &Context, damage: &Damage) -> Result<()> {
         damage.snapshots.join(", "),
     ))?;
     for file in &damage.files {
-        let to = file.to.as_ref().map(|to| format!(" to /{to}")).unwrap_or_default();
-        out.line(format_args!("           {}:/{}{to}", file.snapshot, file.path))?;
+        out.line(format_args!("           {}", in_words(file)))?;
     }
     // Of entries whose names cannot be read only the first and last are known, so there is nothing to count down.
     let hidden = damage.files_touched.saturating_sub(damage.files.len() as u64);

@@ -20,6 +20,7 @@ pub(crate) struct CompletionsArgs {
 }
 
 pub(crate) fn run(output: &Output, args: &CompletionsArgs) -> Result<Outcome> {
+    output.refuse_json("completions are a script for a shell")?;
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "carrack", &mut script);
     output.stdout(|out| out.write_all(&script))?;

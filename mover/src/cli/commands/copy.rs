@@ -99,8 +99,10 @@ pub(crate) async fn run(context: &Context, args: &CopyArgs) -> Result<Outcome> {
         drop(watch);
         match done {
             Ok(report) => totals.take(context, snapshot, &report)?,
-            // The others may be whole.
-            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => {
+            // The others may be whole, and need no repack that cannot be believed.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound | ErrorKind::Denied) =>
+            {
                 totals.failed += 1;
                 let error =
                     error.context(format!("snapshot {} was not copied", snapshot.session.nonce.short()));

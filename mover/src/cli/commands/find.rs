@@ -2,11 +2,10 @@
 
 use carrack_mover::{
     error::Result,
-    find,
+    find::{self, Wanted},
     format::{entry::Entry, records::Snapshot},
     reader::{SnapshotReader, walk::Part},
     repo::Repository,
-    source::exclude::Exclude,
 };
 use clap::Args;
 use serde::Serialize;
@@ -29,9 +28,10 @@ use crate::cli::{
 Examples:
   carrack find passwd
   carrack find '*.sql' --host db1
+  carrack find '/home/ada/**' '!*.tmp'
   carrack find -i 'report*' --snapshot latest --long")]
 pub(crate) struct FindArgs {
-    /// Names or paths; * and ? stay within a name, ** crosses directories
+    /// Names or paths; * and ? stay within a name, ** crosses directories, ! in front takes matches back
     #[arg(value_name = "PATTERN", required = true)]
     pub(crate) patterns: Vec<String>,
     #[command(flatten)]
@@ -48,9 +48,9 @@ pub(crate) struct FindArgs {
 }
 
 pub(crate) async fn run(context: &Context, args: &FindArgs) -> Result<Outcome> {
-    let mut patterns = Exclude::default();
+    let mut patterns = Wanted::default();
     for pattern in &args.patterns {
-        patterns.add_pattern(pattern, args.ignore_case, "pattern")?;
+        patterns.add(pattern, args.ignore_case, "pattern")?;
     }
     let repository = engine::open(context).await?;
     let list = repository.snapshots().await?;
@@ -75,7 +75,7 @@ async fn look(
     args: &FindArgs,
     repository: &Repository,
     snapshot: Snapshot,
-    patterns: &Exclude,
+    patterns: &Wanted,
 ) -> Result<u64> {
     let id = snapshot.session.nonce.short();
     let title = format!("snapshot {id} of {}", crate::cli::units::moment(snapshot.started));

@@ -3,7 +3,10 @@
 use carrack_mover::{
     error::{Error, Result},
     format::{records::Snapshot, session::SessionName},
-    repo::{ForgetPlan, GroupBy as EngineGroupBy, KeepPolicy, Repository, SnapshotList, plan_forget},
+    repo::{
+        Decision, ForgetPlan, GroupBy as EngineGroupBy, KeepPolicy, PINNED, Repository, SnapshotList,
+        plan_forget,
+    },
 };
 use clap::Args;
 use jiff::{Span, tz::TimeZone};
@@ -21,6 +24,9 @@ use crate::cli::{
     last_seen::{LastSeen, refuse_missing},
     units,
 };
+
+#[cfg(test)]
+mod tests;
 
 /// Take snapshots out of view, by rule or by name
 ///
@@ -140,22 +146,19 @@ pub(crate) async fn run(context: &Context, args: &ForgetArgs) -> Result<Outcome>
         mark(context, args, &repository, &chosen).await?;
         return Ok(Outcome::of_problems(bad as u64));
     }
-    let group_by = EngineGroupBy {
-        host: args.group_by.contains(&GroupBy::Host),
-        paths: args.group_by.contains(&GroupBy::Path),
-        tags: args.group_by.contains(&GroupBy::Tag),
-    };
     // Named snapshots go unless they are pinned; rules decide over the others.
     let gone = if args.snapshots.is_empty() && !args.unreadable {
         let zone = TimeZone::system();
-        let plan = plan_forget(&list.snapshots, &list.marks, &filter, &policy, group_by, &zone);
-        show(context, &plan)?;
+        let by = groups(&args.group_by);
+        let plan = plan_forget(&list.snapshots, &list.marks, &filter, &policy, by, &zone);
+        show(context, &plan, &[])?;
         if !args.allow_forget_all {
             refuse_emptied(&plan)?;
         }
         plan.forget()
     } else {
         refuse_pinned(&list, &chosen)?;
+        show(context, &all_of(&chosen), &given_up)?;
         chosen.iter().map(|snapshot| snapshot.session).chain(given_up).collect()
     };
     if !args.dry_run {
@@ -168,11 +171,30 @@ pub(crate) async fn run(context: &Context, args: &ForgetArgs) -> Result<Outcome>
     Ok(outcome.and(Outcome::of_problems(bad as u64)))
 }
 
-fn refuse_pinned(list: &SnapshotList, chosen: &[Snapshot]) -> Result<()> {
-    let pinned = |snapshot: &&Snapshot| {
-        list.marks.iter().any(|mark| mark.word == "pinned" && mark.session == snapshot.session)
+fn groups(by: &[GroupBy]) -> EngineGroupBy {
+    EngineGroupBy {
+        host: by.contains(&GroupBy::Host),
+        paths: by.contains(&GroupBy::Path),
+        tags: by.contains(&GroupBy::Tag),
+    }
+}
+
+/// The plan of forgetting what was named: no rule keeps any of it.
+fn all_of(chosen: &[Snapshot]) -> ForgetPlan {
+    let decision = |snapshot: &Snapshot| Decision {
+        session: snapshot.session,
+        started: snapshot.started,
+        host: snapshot.host.clone(),
+        paths: snapshot.paths.clone(),
+        reasons: Vec::new(),
     };
-    let Some(snapshot) = chosen.iter().find(pinned) else { return Ok(()) };
+    ForgetPlan { decisions: chosen.iter().map(decision).collect(), ..ForgetPlan::default() }
+}
+
+fn refuse_pinned(list: &SnapshotList, chosen: &[Snapshot]) -> Result<()> {
+    let Some(snapshot) = chosen.iter().find(|snapshot| list.is_marked(snapshot.session, PINNED)) else {
+        return Ok(());
+    };
     let id = snapshot.session.nonce.short();
     Err(Error::conflict(format!("snapshot {id} is pinned"))
         .with_hint(format!("carrack forget {id} --unpin takes the pin away")))
@@ -257,9 +279,9 @@ async fn mark(
 ) -> Result<()> {
     for snapshot in chosen.iter().filter(|_| !args.dry_run) {
         if args.pin {
-            repository.mark_snapshot(snapshot.session, "pinned").await?;
+            repository.mark_snapshot(snapshot.session, PINNED).await?;
         } else {
-            repository.unmark_snapshot(snapshot.session, "pinned").await?;
+            repository.unmark_snapshot(snapshot.session, PINNED).await?;
         }
     }
     if context.output.is_json() {
@@ -268,28 +290,52 @@ async fn mark(
         let summary = Summary { pinned, unpinned, dry_run: args.dry_run, ..Summary::default() };
         return context.output.message("summary", &summary);
     }
-    let word = if args.pin { "pinned" } else { "unpinned" };
-    context
-        .output
-        .remark(format_args!("{} {word}", units::count(chosen.len() as u64, "snapshot", "snapshots")))
+    for decision in &all_of(chosen).decisions {
+        show_decision(context, if args.pin { "pin" } else { "unpin" }, decision)?;
+    }
+    let done = match (args.pin, args.dry_run) {
+        (true, false) => "pinned",
+        (true, true) => "would be pinned",
+        (false, false) => "unpinned",
+        (false, true) => "would be unpinned",
+    };
+    let snapshots = units::count(chosen.len() as u64, "snapshot", "snapshots");
+    context.output.remark(format_args!("{snapshots} {done}"))
 }
 
-fn show(context: &Context, plan: &ForgetPlan) -> Result<()> {
+/// Body of `plan`.
+#[derive(Serialize)]
+struct Plan<'a> {
+    #[serde(flatten)]
+    plan: &'a ForgetPlan,
+    /// What is given up although its record cannot be read.
+    unreadable: &'a [SessionName],
+}
+
+fn show(context: &Context, plan: &ForgetPlan, unreadable: &[SessionName]) -> Result<()> {
     if context.output.is_json() {
-        return context.output.message("plan", plan);
+        return context.output.message("plan", &Plan { plan, unreadable });
     }
     for decision in &plan.decisions {
-        let id = decision.session.nonce.short();
-        let (verb, why) = match decision.reasons.is_empty() {
-            true => ("forget", String::new()),
-            false => ("keep", format!("  ({})", decision.reasons.join(", "))),
-        };
-        context.output.remark(format_args!(
-            "{verb:6}  {id}  {}  {}  {}{why}",
-            units::moment(decision.started),
-            decision.host,
-            decision.paths.join(", ")
-        ))?;
+        show_decision(context, if decision.reasons.is_empty() { "forget" } else { "keep" }, decision)?;
+    }
+    for session in unreadable {
+        let id = session.nonce.short();
+        context.output.remark(format_args!("forget  {id}  whose record cannot be read or believed"))?;
     }
     Ok(())
+}
+
+fn show_decision(context: &Context, verb: &str, decision: &Decision) -> Result<()> {
+    let why = match decision.reasons.is_empty() {
+        true => String::new(),
+        false => format!("  ({})", decision.reasons.join(", ")),
+    };
+    context.output.remark(format_args!(
+        "{verb:6}  {}  {}  {}  {}{why}",
+        decision.session.nonce.short(),
+        units::moment(decision.started),
+        decision.host,
+        decision.paths.join(", ")
+    ))
 }

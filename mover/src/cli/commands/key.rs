@@ -5,7 +5,8 @@ use std::{os::unix::ffi::OsStringExt as _, path::PathBuf};
 use carrack_mover::{
     error::{Error, Result},
     keys::WriterBundle,
-    repo::{CreateOptions, Repository, RotatePlan, Unlock},
+    monitor::Problem,
+    repo::{CreateOptions, KeyEntry, Repository, RotatePlan, Unlock},
     source::roots::absolute,
 };
 use clap::{Args, Subcommand};
@@ -15,7 +16,7 @@ use super::backup;
 use crate::cli::{
     config::SecretSource,
     context::Context,
-    engine,
+    dry_run, engine,
     exit::Outcome,
     password::{self, Ask},
     units,
@@ -30,7 +31,7 @@ Examples:
   carrack key list
   carrack key add --label laptop
   carrack key add --new-password-file /etc/carrack/second
-  carrack key remove 4fd1a7c2
+  carrack key remove 4fd1a7c2 --dry-run
   carrack key rotate --dry-run
   carrack key bundle --host db1 --path /srv/db > writer.json")]
 pub(crate) struct KeyArgs {
@@ -59,6 +60,9 @@ pub(crate) enum KeyWhat {
         /// Remove everything beside the keys that this repository did not sign: it opens nothing
         #[arg(long, conflicts_with = "key")]
         unproven: bool,
+        /// Say what would go and what would open the repository afterwards, and remove nothing
+        #[arg(short = 'n', long)]
+        dry_run: bool,
     },
     /// Begin a new generation: what is written from now on has new keys
     ///
@@ -98,8 +102,7 @@ pub(crate) async fn run(context: &Context, args: &KeyArgs) -> Result<Outcome> {
     match &args.what {
         KeyWhat::Bundle { host, path } => bundle(context, host.as_deref(), path).await,
         KeyWhat::List => list(context).await,
-        KeyWhat::Remove { key: Some(key), .. } => remove(context, key).await,
-        KeyWhat::Remove { .. } => remove_unproven(context).await,
+        KeyWhat::Remove { key, dry_run, .. } => remove(context, key.as_deref(), *dry_run).await,
         KeyWhat::Add { label, new } => add(context, label, new).await,
         KeyWhat::Rotate { dry_run } => rotate(context, *dry_run).await,
     }
@@ -141,13 +144,7 @@ async fn list(context: &Context) -> Result<Outcome> {
         if context.output.is_json() {
             context.output.message("key", key)?;
         } else {
-            let made = units::moment(key.created);
-            context.output.line(format_args!(
-                "{}  {made}  {:10}  {}",
-                key.id.short(),
-                key.kind,
-                key.label
-            ))?;
+            context.output.line(in_words(key))?;
         }
     }
     if context.output.is_json() {
@@ -157,32 +154,74 @@ async fn list(context: &Context) -> Result<Outcome> {
     Ok(Outcome::of_problems(problems.len() as u64))
 }
 
-async fn remove(context: &Context, typed: &str) -> Result<Outcome> {
-    let repository = engine::open(context).await?;
-    let (keys, _) = repository.list_keys().await?;
-    let mut matching = keys.iter().filter(|key| key.id.to_hex().starts_with(typed));
-    let (Some(key), None) = (matching.next(), matching.next()) else {
-        return Err(Error::not_found(format!("{typed:?} is not the beginning of exactly one key's id"))
-            .with_hint("see: carrack key list"));
+/// Body of `plan` of `key remove`.
+#[derive(Debug, Serialize)]
+struct Removal<'k> {
+    /// Keys that go.
+    remove: Vec<&'k KeyEntry>,
+    /// Objects that go because this repository did not sign them.
+    unproven: Vec<&'k str>,
+    /// Keys that are there afterwards.
+    stay: Vec<&'k KeyEntry>,
+}
+
+impl<'k> Removal<'k> {
+    /// Of the key that was typed, or of what the repository did not sign.
+    fn plan(typed: Option<&str>, keys: &'k [KeyEntry], unsigned: &'k [Problem]) -> Result<Self> {
+        let Some(typed) = typed else {
+            let name = |object: &'k Problem| object.what.trim_start_matches("object ");
+            let unproven = unsigned.iter().map(name).collect();
+            return Ok(Self { remove: Vec::new(), unproven, stay: keys.iter().collect() });
+        };
+        let (remove, stay) = keys.iter().partition::<Vec<_>, _>(|key| key.id.to_hex().starts_with(typed));
+        if remove.len() != 1 {
+            return Err(Error::not_found(format!("{typed:?} is not the beginning of exactly one key's id"))
+                .with_hint("see: carrack key list"));
+        }
+        Ok(Self { remove, unproven: Vec::new(), stay })
+    }
+
+    fn show(&self, context: &Context) -> Result<()> {
+        let out = &context.output;
+        if out.is_json() {
+            return out.message("plan", self);
+        }
+        self.remove.iter().try_for_each(|key| out.remark(format_args!("remove  {}", in_words(key))))?;
+        self.unproven.iter().try_for_each(|name| {
+            out.remark(format_args!("remove  {name}, which this repository did not sign"))
+        })?;
+        self.stay.iter().try_for_each(|key| out.remark(format_args!("stays   {}", in_words(key))))
+    }
+}
+
+async fn remove(context: &Context, typed: Option<&str>, dry_run: bool) -> Result<Outcome> {
+    let repository = dry_run::open(context, dry_run).await?;
+    let (keys, unsigned) = repository.list_keys().await?;
+    let plan = Removal::plan(typed, &keys, &unsigned)?;
+    plan.show(context)?;
+    let removed = match plan.remove.first() {
+        Some(key) => repository.remove_key(key.id).await.map(|()| 1)?,
+        None => repository.remove_unproven_keys().await?,
     };
-    repository.remove_key(key.id).await?;
     if context.output.is_json() {
-        context.output.message("summary", &Changed { removed: 1, ..Changed::default() })?;
-    } else {
-        context.output.remark(format_args!("removed key {}", key.id.short()))?;
+        let removed = if dry_run { 0 } else { removed };
+        context.output.message("summary", &Changed { removed, dry_run, ..Changed::default() })?;
+        return Ok(Outcome::Done);
+    }
+    let objects = units::count(removed as u64, "object", "objects");
+    match (dry_run, plan.remove.first()) {
+        (true, _) => context.output.remark("nothing was removed")?,
+        (false, Some(key)) => context.output.remark(format_args!("removed key {}", key.id.short()))?,
+        (false, None) => {
+            context.output.remark(format_args!("removed {objects} that this repository did not sign"))?;
+        }
     }
     Ok(Outcome::Done)
 }
 
-async fn remove_unproven(context: &Context) -> Result<Outcome> {
-    let removed = engine::open(context).await?.remove_unproven_keys().await?;
-    if context.output.is_json() {
-        context.output.message("summary", &Changed { removed, ..Changed::default() })?;
-    } else {
-        let objects = units::count(removed as u64, "object", "objects");
-        context.output.remark(format_args!("removed {objects} that this repository did not sign"))?;
-    }
-    Ok(Outcome::Done)
+/// A key in a list for people.
+fn in_words(key: &KeyEntry) -> String {
+    format!("{}  {}  {:10}  {}", key.id.short(), units::moment(key.created), key.kind, key.label)
 }
 
 async fn add(context: &Context, label: &str, new: &NewSecret) -> Result<Outcome> {
@@ -250,11 +289,7 @@ fn show_rotation(context: &Context, plan: &RotatePlan) -> Result<()> {
         return context.output.message("plan", plan);
     }
     context.output.remark("a new key file under the password in use takes the place of:")?;
-    for key in &plan.remove {
-        let made = units::moment(key.created);
-        context.output.remark(format_args!("{}  {made}  {:10}  {}", key.id.short(), key.kind, key.label))?;
-    }
-    Ok(())
+    plan.remove.iter().try_for_each(|key| context.output.remark(in_words(key)))
 }
 
 /// Body of `summary` of what changes keys.

@@ -20,6 +20,7 @@ pub(crate) struct ManArgs {
 }
 
 pub(crate) fn run(output: &Output, args: &ManArgs) -> Result<Outcome> {
+    output.refuse_json("manual pages are text")?;
     let mut program = Cli::command();
     program.build();
     match &args.dir {

@@ -60,7 +60,7 @@ pub(crate) async fn run(context: &Context, args: &MountArgs) -> Result<Outcome> 
     let (point, cancel, output) = (args.mountpoint.clone(), context.cancel.clone(), context.output.clone());
     let handle = tokio::runtime::Handle::current();
     let mounted = move |place: mount::MountPlace| {
-        exit::before_ending_at_once(move |_, _| {
+        exit::before_ending_at_once(move |_| {
             if let Err(error) = place.detach() {
                 tracing::error!(hint = error.hint().unwrap_or_default(), "{error}");
             }

@@ -24,7 +24,7 @@ pub(crate) struct RepoArgs {
 /// What to do with it.
 #[derive(Debug, Subcommand)]
 pub(crate) enum RepoWhat {
-    /// Say what it is: id, version, features, cuts, ciphers
+    /// Say what it is: id, version, cuts, features, and what this key may do
     Info,
     /// Merge index segments, so that backups begin faster
     MergeIndex {
@@ -70,6 +70,14 @@ pub(crate) async fn run(context: &Context, args: &RepoArgs) -> Result<Outcome> {
     }
 }
 
+/// Body of `summary` of what changes the index; zeros after a dry run.
+#[derive(Serialize)]
+struct Changed {
+    dry_run: bool,
+    rows: u64,
+    unreadable_packs: u64,
+}
+
 async fn index(context: &Context, repair: bool, dry_run: bool) -> Result<Outcome> {
     let repository = engine::open(context).await?;
     let out = &context.output;
@@ -85,16 +93,21 @@ async fn index(context: &Context, repair: bool, dry_run: bool) -> Result<Outcome
         ))?;
     }
     if dry_run {
+        match out.is_json() {
+            true => out.message("summary", &Changed { dry_run, rows: 0, unreadable_packs: 0 })?,
+            false => out.remark("dry run  nothing was written")?,
+        }
         return Ok(Outcome::Done);
     }
     let watch = context.watch("index");
     let report = match repair {
         true => repository.repair_index(watch.monitor().as_ref(), &context.cancel).await?,
-        false => repository.merge_whole_index().await?,
+        false => repository.merge_whole_index(&context.cancel).await?,
     };
     drop(watch);
     if out.is_json() {
-        out.message("summary", &report)?;
+        let (rows, unreadable_packs) = (report.rows, report.unreadable_packs);
+        out.message("summary", &Changed { dry_run, rows, unreadable_packs })?;
     } else {
         out.remark(format_args!(
             "written  {}; {} could not be read",

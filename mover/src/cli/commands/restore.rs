@@ -4,12 +4,14 @@ use std::{
     io::{self, Write},
     os::unix::{ffi::OsStrExt as _, fs::FileTypeExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use carrack_mover::{
     error::{Error, Result},
     format::records::{Snapshot, SourceKind},
+    monitor::{CollectMonitor, Monitor as _, Progress},
     reader::SnapshotReader,
     restore::{Existing, RestoreOptions, RestoreReport, Selection, TargetAttributes, image, restore, stream},
     source::exclude::Exclude,
@@ -31,9 +33,9 @@ use crate::cli::{
 
 /// Bring back a snapshot, or a part of it
 ///
-/// Into a directory, onto a device, or to standard output. Only what differs from the target is written. Owners,
-/// modes, times, attributes, links and holes come back too; what cannot be set is named, and the exit code is
-/// then 3.
+/// Into a directory, onto a device, or to standard output. Only what differs from the target is written; what else
+/// a directory holds stays, and is counted. Owners, modes, times, attributes, links and holes come back too; what
+/// cannot be set is named, and the exit code is then 3.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -137,6 +139,7 @@ pub(crate) async fn run(context: &Context, args: &RestoreArgs) -> Result<Outcome
     let (snapshot, reader) = engine::read(&repository, &wanted.snapshot, &args.filter).await?;
     let watch = Watch::start("restore", &output, &context.world);
     context.begin_graceful();
+    let mut before = Before::default();
     let done = if to_stdout {
         refuse_tree_options(args, "standard output")?;
         refuse_reading_back(args)?;
@@ -145,7 +148,7 @@ pub(crate) async fn run(context: &Context, args: &RestoreArgs) -> Result<Outcome
         refuse_tree_options(args, "a device or image file")?;
         to_image(context, args, &reader, &wanted, &config, &watch).await
     } else {
-        to_directory(context, args, &reader, selection.clone(), &config, &watch).await
+        to_directory(context, args, (&reader, selection.clone()), &config, &watch, &mut before).await
     };
     let elapsed = watch.elapsed();
     drop(watch);
@@ -156,7 +159,7 @@ pub(crate) async fn run(context: &Context, args: &RestoreArgs) -> Result<Outcome
                 "see what is there: carrack ls SNAPSHOT[:PATH]; patterns with a slash in front begin at PATH",
             ));
     }
-    show(&output, args, &snapshot, &report, elapsed)?;
+    show(&output, args, &snapshot, (&report, before), elapsed)?;
     Ok(Outcome::of_problems(report.problems))
 }
 
@@ -286,13 +289,48 @@ async fn to_image(
     image::restore_image(reader, &options, watch.monitor(), context.cancel.clone()).await
 }
 
+/// What a directory held before something was restored into it.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+struct Before {
+    /// Whether it held anything; of other targets nothing is said.
+    target_held: Option<bool>,
+    /// How much of that the snapshot does not have, and stays. None if it was not counted.
+    target_others: Option<u64>,
+}
+
+/// Whether somebody uses a directory already. Of one that cannot be listed the restore itself speaks.
+fn holds_something(target: &Path) -> bool {
+    let made_by_its_file_system = |name: &std::ffi::OsStr| name == "lost+found";
+    let mut entries = std::fs::read_dir(target).into_iter().flatten().flatten();
+    entries.any(|entry| !made_by_its_file_system(&entry.file_name()))
+}
+
+/// How much of what the target holds the snapshot does not have: what the same restore with `--delete` would remove
+/// now. Where that cannot be told (one file was restored, or a directory cannot be listed), nothing is claimed.
+async fn count_others(context: &Context, reader: &SnapshotReader, options: &RestoreOptions) -> Option<u64> {
+    let options = RestoreOptions {
+        existing: Existing::Trust,
+        delete: true,
+        verify: false,
+        dry_run: true,
+        ..options.clone()
+    };
+    let monitor = Arc::new(CollectMonitor::default());
+    let looked = restore(reader, &options, monitor.clone(), context.cancel.clone()).await;
+    if let Err(error) = &looked {
+        tracing::info!(%error, "what else the target holds was not counted");
+    }
+    let report = looked.ok()?;
+    (Progress::get(&monitor.progress().problems) == 0).then_some(report.deleted)
+}
+
 async fn to_directory(
     context: &Context,
     args: &RestoreArgs,
-    reader: &SnapshotReader,
-    selection: Selection,
+    (reader, selection): (&SnapshotReader, Selection),
     config: &Config,
     watch: &Watch,
+    before: &mut Before,
 ) -> Result<RestoreReport> {
     let existing = match args.overwrite {
         OverwriteArg::Always => Existing::Compare,
@@ -311,7 +349,14 @@ async fn to_directory(
         threads: context.threads(),
         ..RestoreOptions::to(&args.target)
     };
-    restore(reader, &options, watch.monitor(), context.cancel.clone()).await
+    let held = holds_something(&args.target);
+    let report = restore(reader, &options, watch.monitor(), context.cancel.clone()).await?;
+    before.target_held = Some(held);
+    if held && !args.delete {
+        watch.monitor().phase("what else the target holds");
+        before.target_others = count_others(context, reader, &options).await;
+    }
+    Ok(report)
 }
 
 /// Body of `summary`.
@@ -322,19 +367,21 @@ struct Summary<'a> {
     total_duration: f64,
     #[serde(flatten)]
     report: &'a RestoreReport,
+    #[serde(flatten)]
+    before: Before,
 }
 
 fn show(
     out: &Output,
     args: &RestoreArgs,
     snapshot: &Snapshot,
-    report: &RestoreReport,
+    (report, before): (&RestoreReport, Before),
     elapsed: Duration,
 ) -> Result<()> {
     let snapshot_id = snapshot.session.nonce.short();
     if out.is_json() {
         let (dry_run, total_duration) = (args.dry_run, elapsed.as_secs_f64());
-        return out.message("summary", &Summary { snapshot_id, dry_run, total_duration, report });
+        return out.message("summary", &Summary { snapshot_id, dry_run, total_duration, report, before });
     }
     let names = (
         units::count(report.files, "file", "files"),
@@ -350,6 +397,12 @@ fn show(
     let (bytes, written) = (units::size(report.bytes), units::size(report.bytes_written));
     let most = if args.dry_run { "at most " } else { "" };
     out.remark(format_args!("contents   {bytes}, of which {most}{written} written"))?;
+    if before.target_held == Some(true) && !args.delete {
+        out.remark(format_args!(
+            "target     held entries already: {}",
+            others_in_words(before.target_others)
+        ))?;
+    }
     if let Some(room) = report.target_room {
         out.remark(format_args!("target     has room for {}", units::size(room)))?;
     }
@@ -373,4 +426,13 @@ fn show(
     }
     let verb = if args.dry_run { "dry run    nothing was written; snapshot" } else { "restored   snapshot" };
     out.remark(format_args!("{verb} {snapshot_id} to {}", args.target.display()))
+}
+
+fn others_in_words(others: Option<u64>) -> String {
+    match others {
+        None => "those that the snapshot does not have stay, and were not counted".to_owned(),
+        Some(0) => "the snapshot has all of them".to_owned(),
+        Some(1) => "1 that the snapshot does not have stays (--delete removes it)".to_owned(),
+        Some(count) => format!("{count} that the snapshot does not have stay (--delete removes them)"),
+    }
 }

@@ -78,6 +78,10 @@ pub(crate) async fn run(context: &Context, names: &[String]) -> Result<Outcome> 
 
 /// The one that a person means.
 fn find(hidden: &[Hidden], text: &str) -> Result<SessionName> {
+    if text.is_empty() {
+        return Err(Error::invalid("an empty text names nothing to bring back")
+            .with_hint("see what there is: carrack repo revive"));
+    }
     let is_meant =
         |one: &&Hidden| one.session.nonce.to_hex().starts_with(text) || one.session.to_string() == text;
     let mut found = hidden.iter().filter(is_meant);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use carrack_mover::{
     error::Result,
     format::records::{Mark, Snapshot, SourceKind},
-    repo::{Repository, SnapshotFilter, SnapshotList},
+    repo::{PINNED, Repository, SnapshotFilter, SnapshotList, VERIFIED},
 };
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
@@ -182,8 +182,8 @@ impl Marked {
         let with = |word: &'static str| {
             marks.iter().filter(move |mark| mark.session == snapshot.session && mark.word == word)
         };
-        let verified = with("verified").map(|mark| mark.created).max();
-        Self { pinned: with("pinned").next().is_some(), verified }
+        let verified = with(VERIFIED).map(|mark| mark.created).max();
+        Self { pinned: with(PINNED).next().is_some(), verified }
     }
 }
 

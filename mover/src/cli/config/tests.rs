@@ -75,6 +75,13 @@ fn wrong_settings_say_the_next_step() {
 }
 
 #[test]
+fn a_secret_in_an_endpoint_is_not_repeated() {
+    let error = resolve(&["-r", "/r", "--endpoint", "key:secret@minio:9000"], &[]).expect_err("no scheme");
+    let said = format!("{} {}", error.in_one_line(), error.hint().unwrap_or_default());
+    assert!(!said.contains("secret") && !said.contains("key:"), "{said}");
+}
+
+#[test]
 fn store_options_reach_the_store() {
     let args = [
         "-r",

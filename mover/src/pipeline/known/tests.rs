@@ -32,3 +32,14 @@ fn it_never_holds_more_than_its_limit_and_keeps_what_is_used() {
     assert!(known.get(&id(99_999)).is_some());
     assert!(known.get(&id(5)).is_none());
 }
+
+#[test]
+fn a_generation_is_full_at_its_limit() {
+    let (mut shard, place) = (Shard::default(), Place { frame: Frame::pending(), offset: 0, length: 1 });
+    for (key, expected) in [(1, (1, 0)), (2, (2, 0)), (3, (3, 0)), (4, (1, 3)), (5, (2, 3))] {
+        shard.insert(key, place.clone(), 3);
+        assert_eq!((shard.young.len(), shard.old.len()), expected, "{key}");
+    }
+    assert_eq!(KnownChunks::new(ENTRY_BYTES * 2 * SHARDS * 100).young_limit, 100);
+    assert_eq!(KnownChunks::new(0).young_limit, 64);
+}

@@ -16,6 +16,9 @@ use crate::{
     store::{ByteRange, Put, list_all},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Deletes that are under way at once.
 const PARALLEL_DELETES: usize = 16;
 
@@ -33,6 +36,11 @@ impl Doomed {
 
     pub(super) fn len(&self) -> usize {
         self.packs.len() + self.relocations.len()
+    }
+
+    /// Packs, each once however often it was sent.
+    pub(super) fn pack_count(&self) -> u64 {
+        self.packs.chunk_by(|one, next| one.pack == next.pack).count() as u64
     }
 }
 

@@ -14,6 +14,9 @@ use crate::{
     repo::Repository,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Packs that are asked for at once.
 const PARALLEL_LOOKS: usize = 16;
 

@@ -210,7 +210,7 @@ impl Repository {
             report.swept = self.sweep_unsigned().await?;
         }
         cancel.check()?;
-        self.merge_index(&segments, |pack| table.get(pack).is_some()).await?;
+        self.merge_index(&segments, |pack| table.get(pack).is_some(), cancel).await?;
         // Last of all: who looks whether the keys changed is not to be told so by us.
         self.drop_void_keys().await?;
         self.store().flush().await?;
@@ -256,7 +256,7 @@ impl Repository {
                 for (collection, doomed) in condemned {
                     self.create_final(collection, Doomed::default(), problems).await?;
                     self.drop_list(collection).await?;
-                    report.postponed += doomed.packs.len() as u64;
+                    report.postponed += doomed.pack_count();
                 }
                 return Ok(());
             }
@@ -265,10 +265,10 @@ impl Repository {
             let mut needed = PackTable::of(names.map(|sending| sending.pack));
             let marked = self.mark(&mut needed, watch).await?;
             for (collection, mut doomed) in condemned {
-                let named = doomed.packs.len();
+                let named = doomed.pack_count();
                 doomed.packs.retain(|sending| !needed.needs(sending.pack));
                 doomed.relocations.retain(|repack| !marked.relocations_needed.contains(repack));
-                report.taken_back += (named - doomed.packs.len()) as u64;
+                report.taken_back += named - doomed.pack_count();
                 let done = self.finish(collection, doomed.clone(), table, watch, report, problems).await?;
                 if !done {
                     waiting.push(doomed);
@@ -278,7 +278,7 @@ impl Repository {
                 return Ok(());
             }
         }
-        report.postponed += waiting.iter().map(|doomed| doomed.packs.len() as u64).sum::<u64>();
+        report.postponed += waiting.iter().map(Doomed::pack_count).sum::<u64>();
         Ok(())
     }
 
@@ -298,7 +298,7 @@ impl Repository {
         let there = self.is_condemned(collection).await?;
         if there {
             self.carry_out(&decided, watch).await?;
-            report.deleted += decided.packs.len() as u64;
+            report.deleted += decided.pack_count();
             let packs = decided.packs.chunk_by(|one, next| one.pack == next.pack);
             let rows = packs.filter_map(|sendings| table.get(sendings[0].pack));
             report.deleted_bytes += rows.map(|row| row.bytes).sum::<u64>();

@@ -16,6 +16,9 @@ use crate::{
     store::{Put, list_all},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// First and longest pause between two looks at a session that has not ended.
 const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -173,7 +176,7 @@ impl Repository {
     /// a session that was shut out or gave up, is such a tombstone already.
     async fn clean_up_one(&self, session: SessionName) -> Result<bool> {
         let (forgotten, _) = self.marks("forgotten/", &session.to_string()).await?;
-        if forgotten.is_empty() && !matches!(self.end(session).await?, Some(End::Fenced)) {
+        if forgotten.is_empty() && !matches!(self.end(session).await?, Some(End::Fenced { .. })) {
             return Ok(false);
         }
         let existed = self.exists(&session.session_object()).await?;

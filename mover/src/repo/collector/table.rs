@@ -156,6 +156,10 @@ impl PackRow {
 mod tests {
     use super::*;
 
+    fn pack(number: u8) -> PackId {
+        PackId([number; 16])
+    }
+
     fn row(length: u32) -> PackRow {
         PackRow { pack: PackId::default(), bytes: length.into(), length, attempts: 1, needed: [0; 2] }
     }
@@ -174,6 +178,79 @@ mod tests {
             row.need(offset, stored);
             assert!(row.is_needed() && row.needed_bytes() >= u64::from(stored), "{row:?}");
         }
+    }
+
+    #[test]
+    fn what_is_needed_is_counted_by_slots() {
+        // 128 slots of ten bytes each.
+        for (offset, stored, expected) in [
+            (0, 1, 10),
+            (9, 1, 10),
+            (9, 2, 20),
+            (10, 10, 10),
+            (10, 11, 20),
+            (1279, 1, 10),
+            (1200, 1000, 80),
+            (5000, 1, 10),
+            (0, 1280, 1280),
+            (640, 0, 10),
+        ] {
+            let mut row = row(1280);
+            assert!(!row.is_needed());
+            row.need(offset, stored);
+            assert_eq!((row.needed_bytes(), row.is_needed()), (expected, true), "{offset} {stored}");
+        }
+        let mut odd = row(1281);
+        odd.need(0, 12);
+        assert_eq!(odd.needed_bytes(), 22, "a slot is rounded up");
+        let mut short = row(100);
+        short.need(0, 100);
+        assert_eq!((short.needed_bytes(), short.unused_bytes()), (100, 0));
+    }
+
+    #[test]
+    fn a_footer_is_no_waste() {
+        let small = row(80_000);
+        assert_eq!(small.unused_bytes(), 80_000 - 10_000 - 4096);
+        assert_eq!(row(16 << 20).unused_bytes(), (16 << 20) - (512 << 10));
+        assert_eq!(row(4000).unused_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn all_sendings_of_a_pack_are_one_row() {
+        let store = store::mem::MemStore::new();
+        let put = |number, attempt, length| {
+            let object = PackSending { pack: pack(number), attempt }.object();
+            store.tamper(&object, Some(vec![0; length].into()));
+        };
+        put(7, 0, 30);
+        put(3, 0, 10);
+        put(3, 5, 20);
+        put(3, 2, 20);
+        store.tamper("packs/zz/other", Some("neither name nor number".into()));
+        let mut table = PackTable::list(&store).await.unwrap();
+        let found: Vec<_> = table.rows().iter().map(|row| (row.pack, row.bytes, row.length)).collect();
+        assert_eq!(found, [(pack(3), 50, 20), (pack(7), 30, 30)]);
+        let of = |number, attempt| PackSending { pack: pack(number), attempt };
+        assert_eq!(table.sendings(&[pack(7), pack(9), pack(3)]), [of(7, 0), of(3, 0), of(3, 2), of(3, 5)]);
+
+        assert!(!table.needs(pack(3)) && !table.needs(pack(9)));
+        table.frame(pack(3), 5, 2);
+        table.frame(pack(9), 40, 1);
+        assert!(table.needs(pack(3)) && !table.needs(pack(7)) && !table.needs(pack(9)));
+        assert_eq!(table.unlisted().collect::<Vec<_>>(), [(pack(9), 40)]);
+        for number in 0..UNLISTED_KEPT as u32 + 10 {
+            let mut absent = [8; 16];
+            absent[..4].copy_from_slice(&number.to_le_bytes());
+            table.frame(PackId(absent), 1, 1);
+        }
+        assert_eq!(table.unlisted().count(), UNLISTED_KEPT);
+
+        let mut some = PackTable::of([pack(7), pack(3)]);
+        some.frame(pack(7), 0, 1);
+        some.frame(pack(9), 0, 1);
+        assert!(some.needs(pack(7)) && !some.needs(pack(3)) && !some.needs(pack(9)));
+        assert_eq!(some.unlisted().count(), 0);
     }
 
     #[test]

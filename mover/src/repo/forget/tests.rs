@@ -1,36 +1,24 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::{
-    format::{records::Statistics, session::SessionKind},
-    id::{LineageId, SessionNonce},
+    format::session::SessionKind,
+    id::{LineageId, RandomId, SessionNonce},
+    repo::{
+        mark::testing::{Stage, backup},
+        testing,
+    },
+    store::record::{Operation, RecordStore},
 };
 
 fn snapshot(number: u8, time: &str, tags: &[&str]) -> Snapshot {
-    let started: Timestamp = time.parse().unwrap();
-    Snapshot {
-        version: 1,
-        session: SessionName {
-            kind: SessionKind::Backup,
-            lineage: LineageId([1; 8]),
-            nonce: SessionNonce([number; 16]),
-        },
-        source: SourceKind::Files,
-        host: "h".to_owned(),
-        user: String::new(),
-        paths: vec!["/data".to_owned()],
-        tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
-        started,
-        finished: started,
-        parent: None,
-        grid: 0,
-        change_id: None,
-        root: None,
-        depth: 0,
-        sessions: Vec::new(),
-        statistics: Statistics::default(),
-        problems: Vec::new(),
-        program: String::new(),
-        copied_from: None,
-    }
+    let session = SessionName {
+        kind: SessionKind::Backup,
+        lineage: LineageId([1; 8]),
+        nonce: SessionNonce([number; 16]),
+    };
+    let tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
+    Snapshot { tags, ..testing::snapshot(session, time.parse().unwrap()) }
 }
 
 fn series() -> Vec<Snapshot> {
@@ -63,6 +51,26 @@ fn mark(number: u8, word: &str) -> Mark {
         word: word.to_owned(),
         created: Timestamp::UNIX_EPOCH,
     }
+}
+
+/// When summer time ends, an hour comes twice: two hours with one name.
+#[test]
+fn an_hour_that_comes_twice_is_two_hours() {
+    let zone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+    let snapshots = [snapshot(1, "2026-10-25T00:30:00Z", &[]), snapshot(2, "2026-10-25T01:30:00Z", &[])];
+    let policy = KeepPolicy { hourly: 2, ..KeepPolicy::default() };
+    let of_all = SnapshotFilter::default();
+    let plan = plan_forget(&snapshots, &[], &of_all, &policy, GroupBy::default(), &zone);
+    assert!(plan.forget().is_empty(), "{plan:?}");
+}
+
+#[test]
+fn an_hour_goes_from_its_first_second_to_its_last() {
+    let times = ["02:00:00", "02:10:20", "02:10:50", "02:59:59", "03:00:00"];
+    let of_day = |(number, time)| snapshot(number, &format!("2026-01-01T{time}Z"), &[]);
+    let snapshots: Vec<Snapshot> = (1..=5).zip(times).map(of_day).collect();
+    let policy = KeepPolicy { hourly: 9, ..KeepPolicy::default() };
+    assert_eq!(staying(&plan(&snapshots, &[], &policy, GroupBy::default())), [4, 5]);
 }
 
 #[test]
@@ -144,7 +152,7 @@ fn a_series_of_which_nothing_would_stay_is_named() {
         let plan = plan(&snapshots, marks, &policy, group_by);
         plan.emptied.iter().map(Series::to_string).collect::<Vec<_>>()
     };
-    assert_eq!(emptied(&[], GroupBy::default()), ["host h; paths /data"]);
+    assert_eq!(emptied(&[], GroupBy::default()), ["host host; paths /data"]);
     assert_eq!(emptied(&[mark(1, "pinned")], GroupBy::default()), [""; 0]);
     assert_eq!(emptied(&[], ALL_TOGETHER), [""; 0]);
     assert_eq!(emptied(&[], GroupBy { tags: true, ..ALL_TOGETHER }), ["no tags"]);
@@ -158,4 +166,47 @@ fn an_image_and_a_file_of_the_same_path_are_two_series() {
     let filter = SnapshotFilter::default();
     let plan = plan_forget(&snapshots, &[], &filter, &policy, GroupBy::default(), &TimeZone::UTC);
     assert_eq!(plan.forget(), []);
+}
+
+/// Whether a name is this one with a random part behind it, so that nobody can take it before.
+fn is_random(name: &str, begin: &str) -> bool {
+    name.strip_prefix(begin).and_then(RandomId::from_hex).is_some()
+}
+
+#[tokio::test]
+async fn marks_of_one_word_are_taken_off_and_others_stay() {
+    let stage = Stage::new().await;
+    let repository = &stage.repository;
+    let [session, other] = [backup(repository, &[]).await.session, backup(repository, &[]).await.session];
+    for (session, word) in [(session, PINNED), (session, PINNED), (session, VERIFIED), (other, PINNED)] {
+        repository.mark_snapshot(session, word).await.unwrap();
+    }
+    let marks = repository.snapshots().await.unwrap();
+    assert!(marks.is_marked(session, PINNED) && marks.is_marked(session, VERIFIED));
+    for count in [2, 0] {
+        assert_eq!(repository.unmark_snapshot(session, PINNED).await.unwrap(), count);
+    }
+    let mut names = stage.names("marks/").await;
+    names.sort_by_key(|name| name.contains(VERIFIED));
+    assert_eq!(names.len(), 2);
+    assert!(is_random(&names[0], &format!("marks/{other}.{PINNED}.")), "{names:?}");
+    assert!(is_random(&names[1], &format!("marks/{session}.{VERIFIED}.")), "{names:?}");
+    assert_eq!(repository.unmark_snapshot(session, VERIFIED).await.unwrap(), 1);
+}
+
+/// FORGET: a marker is put, and nothing is deleted.
+#[tokio::test]
+async fn what_is_forgotten_is_out_of_view_and_stays_until_a_prune() {
+    let stage = Stage::new().await;
+    let [gone, stays] = [backup(&stage.repository, &[]).await, backup(&stage.repository, &[]).await];
+    let before = stage.names("").await;
+    let calls = Arc::new(RecordStore::new(stage.store.clone()));
+    let repository = stage.through(calls.clone()).await;
+    repository.forget(&[gone.session]).await.unwrap();
+    assert_eq!(calls.take().last().unwrap().operation, Operation::Flush, "what is said is durable");
+    assert_eq!(repository.visible("b").await.unwrap(), [stays.session]);
+    let markers = stage.names("forgotten/").await;
+    assert!(markers.len() == 1 && is_random(&markers[0], &format!("forgotten/{}.", gone.session)));
+    stage.store.tamper(&markers[0], None);
+    assert_eq!(stage.names("").await, before);
 }

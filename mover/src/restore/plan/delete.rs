@@ -5,13 +5,16 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use super::{Planner, relative, report};
+use super::{Planner, directories::directories_to, relative, report};
 use crate::{
-    error::{ErrorKind, Result},
+    error::{Error, ErrorKind, Result},
     format::{metadata::Kind, order::split_path},
     sys::names::{Cursor, Room, temporary},
     target::MADE_BY_THE_FILE_SYSTEM,
 };
+
+#[cfg(test)]
+mod tests;
 
 /// The names of one directory of the target, and those of directories that wait, take this part of the memory each.
 const NAMES_SHARE: u64 = 48;
@@ -105,9 +108,25 @@ impl Planner<'_> {
         Ok(())
     }
 
+    /// Empties a directory that is empty in the snapshot, which one that something was mounted at is as well: another
+    /// file system there is not what was backed up as nothing.
     fn remove_all_in(&mut self, directory: &[u8]) {
-        self.others.listing = Some(self.list(directory));
-        self.remove_before(None);
+        let listing = self.list(directory);
+        if !self.used().is_some_and(|tree| tree.is_mounted(directory)) {
+            self.others.listing = Some(listing);
+            return self.remove_before(None);
+        }
+        let Some(mut names) = listing.present else { return };
+        let would_go = |name: Vec<u8>| {
+            name != MADE_BY_THE_FILE_SYSTEM && self.options.selection.wants(&join(directory, &name))
+        };
+        if std::iter::from_fn(|| names.next_before(None).unwrap_or_default()).any(would_go) {
+            let error = Error::conflict(
+                "another file system is mounted there, and what is in it stays, although the directory is empty in the \
+                 snapshot: unmount it and restore again, or restore by itself what belongs into it",
+            );
+            report(&*self.shared.monitor, directory, &error);
+        }
     }
 
     fn list(&self, directory: &[u8]) -> Listing {
@@ -120,11 +139,17 @@ impl Planner<'_> {
             match tree.names(directory, &self.others.room) {
                 Ok(names) => listing.present = Some(Cursor::new(names)),
                 // One that patterns left out, or that could not be made, which was said.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) if error.kind() == ErrorKind::NotFound || self.is_something_else(directory) => {}
                 Err(error) => report(&*self.shared.monitor, directory, &error),
             }
         }
         listing
+    }
+
+    /// Whether the target has something else than a directory in its place, or on the way to it.
+    fn is_something_else(&self, directory: &[u8]) -> bool {
+        let mut on_the_way = directories_to(directory).map(|above| self.present(above));
+        on_the_way.any(|present| present.is_some_and(|(kind, _)| kind != Kind::Directory))
     }
 
     /// Removes what comes before this name; without one, all that is left, and the listing is over.
@@ -137,7 +162,7 @@ impl Planner<'_> {
                 Ok(Some(other)) => self.remove_other(&join(&listing.directory, &other)),
                 Ok(None) => break,
                 Err(error) => {
-                    let error = crate::error::Error::io(error, "cannot read the sorted names back");
+                    let error = Error::io(error, "cannot read the sorted names back");
                     report(&*self.shared.monitor, &listing.directory, &error);
                     listing.present = None;
                 }
@@ -147,7 +172,7 @@ impl Planner<'_> {
     }
 
     fn remove_other(&mut self, path: &[u8]) {
-        // What the patterns do not select is not this restore's to remove.
+        // What the patterns do not select is not this restore's to remove. The tree asks them of what is below.
         if !self.options.selection.wants(path) {
             return;
         }

@@ -14,6 +14,9 @@ use crate::{
     restore::{RestoreOptions, TargetAttributes, execute::Shared, plan::DIRECTORY_SHARE, select::relative},
 };
 
+#[cfg(test)]
+mod tests;
+
 impl Planner<'_> {
     /// The chosen directory is the target itself. Its attributes are the target's unless somebody uses that already:
     /// whoever restores into a directory with contents did not ask for another owner or mode of it.
@@ -80,7 +83,7 @@ impl Planner<'_> {
 }
 
 /// The directories on the way to a directory and itself, from the top.
-fn directories_to(directory: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+pub(super) fn directories_to(directory: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     let ends = (0..directory.len()).filter(|&at| directory[at] == b'/');
     ends.chain((!directory.is_empty()).then_some(directory.len())).map(|end| &directory[..end])
 }

@@ -2,13 +2,13 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Planner, report};
+use super::{Planner, looks_right, report};
 use crate::{
     format::{
         entry::Entry,
         metadata::{Kind, Metadata},
     },
-    target::directory_in_the_way,
+    target::{directory_in_the_way, protected_in_the_way},
 };
 
 impl Planner<'_> {
@@ -20,6 +20,11 @@ impl Planner<'_> {
             return false;
         }
         let monitor = &*self.shared.monitor;
+        // What cannot be looked at is met again below.
+        if tree.keeps_something(path).unwrap_or_default() {
+            report(monitor, path, &protected_in_the_way(path));
+            return true;
+        }
         let counted = if self.options.delete {
             let tell = |below: &[u8]| {
                 if below != path {
@@ -44,10 +49,7 @@ impl Planner<'_> {
     /// Counts what would be written of a file: all that it holds, unless it is there with the same size and time. Holes
     /// are never written.
     pub(super) async fn count_file(&self, path: &[u8], entry: &Entry, present: Option<&(Kind, Metadata)>) {
-        // One with further names is made anew, because writing to it would change what they name.
-        let same = matches!(present, Some((Kind::File, old))
-            if old.links == 1 && old.size == entry.metadata.size && old.mtime == entry.metadata.mtime);
-        if same {
+        if matches!(present, Some((Kind::File, old)) if looks_right(old, &entry.metadata)) {
             return;
         }
         match self.shared.reader.runs(&entry.content).chunk_bytes().await {

@@ -13,7 +13,7 @@ fn link(path: &str) -> Entry {
     entry(path, Kind::Symlink { target: b"nowhere".to_vec() }, Content::default(), 0)
 }
 
-fn of_entries(entries: Vec<Entry>) -> Sample {
+pub(super) fn of_entries(entries: Vec<Entry>) -> Sample {
     let writer = Writer::new();
     let packs = Arc::clone(&writer.packs);
     Sample { reader: writer.finish(entries, 8), packs, files: Contents::new() }
@@ -104,6 +104,7 @@ async fn a_directory_with_contents_in_the_way_of_a_file_stays_without_delete() {
         let (report, problems) = run(&sample, &RestoreOptions { dry_run, ..options.clone() }).await;
         assert_eq!((report.deleted, problems.len()), (0, 1), "{problems:?}");
         assert_eq!(problems[0].what, "empty");
+        assert!(problems[0].message.ends_with("or restore with --delete)"), "{problems:?}");
         assert_eq!(fs::read(target.path().join("empty/mine/file")).unwrap(), b"mine");
     }
     for dry_run in [true, false] {
@@ -199,4 +200,33 @@ async fn of_an_empty_directory_nothing_stays_but_what_the_file_system_has_made()
     fs::write(target.path().join("lost+found"), "mine").unwrap();
     run(&sample, &RestoreOptions { delete: true, ..RestoreOptions::to(target.path()) }).await;
     assert_eq!(names(target.path()), BTreeSet::from(["d".to_owned()]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_names_what_goes_with_a_directory_in_the_way() {
+    let (sample, target) = (sample(), directory());
+    fs::create_dir_all(target.path().join("empty/mine")).unwrap();
+    fs::write(target.path().join("empty/mine/file"), "mine").unwrap();
+    fs::create_dir(target.path().join("link")).unwrap();
+    let monitor = Arc::new(CollectMonitor::default());
+    let watched = Arc::clone(&monitor) as Arc<dyn Monitor>;
+    let options = RestoreOptions { delete: true, dry_run: true, ..RestoreOptions::to(target.path()) };
+    let report = restore(&sample.reader, &options, watched, Cancel::default()).await.unwrap();
+    let mut removals = monitor.removals();
+    removals.sort();
+    assert_eq!(removals, ["empty/mine", "empty/mine/file"]);
+    assert_eq!((report.deleted, monitor.problems()), (2, vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_directory_in_the_way_is_nobodys_loss() {
+    let (sample, target) = (sample(), directory());
+    fs::create_dir(target.path().join("empty")).unwrap();
+    fs::create_dir(target.path().join("link")).unwrap();
+    for dry_run in [true, false] {
+        let options = RestoreOptions { dry_run, ..RestoreOptions::to(target.path()) };
+        let (report, problems) = run(&sample, &options).await;
+        assert_eq!((report.deleted, problems), (0, vec![]), "{dry_run}");
+    }
+    assert_restored(target.path(), &sample.files);
 }

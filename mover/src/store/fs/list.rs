@@ -5,7 +5,8 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{self, AtFlags, FileType};
+use jiff::Timestamp;
+use rustix::fs::{self, AtFlags, FileType, Stat};
 use rustix::io::Errno;
 
 use super::{Inner, TEMPORARY, open_folder};
@@ -29,6 +30,11 @@ struct Entry {
     /// The full name; with a slash at the end for a folder, which is its place in the order.
     name: String,
     folder: bool,
+}
+
+fn modified(stat: &Stat) -> Option<Timestamp> {
+    let nanoseconds = i32::try_from(stat.st_mtime_nsec).ok()?;
+    Timestamp::new(stat.st_mtime, nanoseconds).ok()
 }
 
 impl Inner {
@@ -65,7 +71,8 @@ impl Inner {
                 match fs::statat(folder, leaf, AtFlags::SYMLINK_NOFOLLOW) {
                     Ok(stat) => {
                         let size = u64::try_from(stat.st_size).expect("a file has no negative size");
-                        walk.objects.push(Listed { name: entry.name, size });
+                        let modified = modified(&stat);
+                        walk.objects.push(Listed { name: entry.name, size, modified });
                     }
                     // Deleted since the folder was read.
                     Err(Errno::NOENT) => {}
@@ -89,6 +96,10 @@ impl Inner {
                 continue;
             };
             if matches!(leaf, "." | "..") || (path.is_empty() && leaf == TEMPORARY) {
+                continue;
+            }
+            // Of a folder of thousands a single object may be asked for.
+            if !walk.may_want(path, leaf) {
                 continue;
             }
             let mut name = format!("{path}{leaf}");
@@ -118,6 +129,11 @@ impl Inner {
 }
 
 impl Walk<'_> {
+    /// Whether something of this name in a folder that is wanted, be it a folder itself, may be wanted too.
+    fn may_want(&self, path: &str, leaf: &str) -> bool {
+        self.prefix.get(path.len()..).is_none_or(|rest| leaf.starts_with(rest) || rest.starts_with(leaf))
+    }
+
     fn wants(&self, name: &str, folder: bool) -> bool {
         if folder {
             let under = name.starts_with(self.prefix) || self.prefix.starts_with(name);

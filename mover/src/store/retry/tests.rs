@@ -2,9 +2,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{BUDGET, Retry};
-use crate::clock::{Clock, World};
-use crate::error::ErrorKind;
+use super::{BUDGET, FIRST_DELAY, MAX_RETRY_AFTER, Retry, ServiceReply};
+use crate::clock::{Clock, Entropy, World, testing::Asleep};
+use crate::error::{Error, ErrorKind};
 use crate::monitor::{Wait, WaitMonitor};
 use crate::store::faulty::{Faults, FaultyStore};
 use crate::store::mem::MemStore;
@@ -129,4 +129,98 @@ async fn a_store_that_stays_away_is_told_of_once() {
     }
     let waits = heard.0.lock().unwrap().clone();
     assert_eq!(waits.iter().map(|wait| wait.tries_left).collect::<Vec<_>>(), [None]);
+}
+
+/// Dice that fall as they are told, over and over.
+#[derive(Debug)]
+struct Dice(Mutex<std::iter::Cycle<std::vec::IntoIter<u32>>>);
+
+impl Entropy for Dice {
+    fn fill(&self, buf: &mut [u8]) {
+        buf.copy_from_slice(&self.0.lock().unwrap().next().unwrap().to_le_bytes());
+    }
+}
+
+/// Over a store that never answers.
+fn with_dice(dice: &[u32]) -> (Retry, Arc<Asleep>) {
+    let away = Faults { error_before: 1.0, ..Faults::default() };
+    let store = Arc::new(FaultyStore::new(Arc::new(MemStore::new()), away));
+    let clock = Arc::new(Asleep::default());
+    let dice: Vec<u32> = dice.to_vec();
+    let entropy = Arc::new(Dice(Mutex::new(dice.into_iter().cycle())));
+    let options =
+        StoreOptions { max_retries: 9, max_retry_delay: Duration::from_secs(5), ..StoreOptions::default() };
+    (Retry::new(store, &options, World { clock: clock.clone(), entropy }), clock)
+}
+
+/// The pauses of one request that gets no answer; `asked`: what the service says of how long to wait.
+fn pauses(dice: &[u32], asked: Option<Duration>) -> Vec<Duration> {
+    let (retry, _) = with_dice(dice);
+    let reply = ServiceReply { status: 503, retry_after: asked, ..ServiceReply::default() };
+    let err = Error::unavailable("away").with_source(reply);
+    let pauses: Vec<Duration> = (0..9).map(|attempt| retry.pause(&err, attempt).unwrap()).collect();
+    assert_eq!(retry.pause(&err, 9), None, "more tries than were allowed");
+    pauses
+}
+
+/// What no pause is longer than.
+fn bounds() -> Vec<Duration> {
+    let longest = Duration::from_secs(5);
+    (0..9).map(|attempt| (FIRST_DELAY * (1 << attempt)).min(longest)).collect()
+}
+
+#[test]
+fn pauses_are_anywhere_below_a_bound_that_doubles() {
+    let bounds = bounds();
+    assert_eq!(bounds[..3], [100, 200, 400].map(Duration::from_millis));
+    assert_eq!(bounds[7..], [5, 5].map(Duration::from_secs));
+    assert_eq!(pauses(&[u32::MAX], None), bounds);
+    assert_eq!(pauses(&[0], None), [Duration::ZERO; 9]);
+    let mut seen = std::collections::BTreeSet::new();
+    let mut dice = 1_u32;
+    for _ in 0..200 {
+        dice = dice.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
+        let pauses = pauses(&[dice], None);
+        assert!(pauses.iter().zip(&bounds).all(|(pause, bound)| pause <= bound), "{pauses:?}");
+        seen.insert(pauses[0]);
+    }
+    assert!(seen.len() > 190, "clients that fail together come again together: {seen:?}");
+    assert!(seen.first().unwrap() < &Duration::from_millis(10), "{seen:?}");
+    assert!(seen.last().unwrap() > &Duration::from_millis(90), "{seen:?}");
+}
+
+#[test]
+fn two_pauses_differ_where_the_dice_do_and_only_there() {
+    let pauses = |dice: &[u32]| pauses(dice, None);
+    assert_eq!(pauses(&[1 << 30]), pauses(&[1 << 30]));
+    assert_ne!(pauses(&[1 << 30]), pauses(&[3 << 30]));
+    // Of one client, one after the other.
+    let turned = pauses(&[1 << 30, 3 << 30]);
+    assert!(turned[7] < Duration::from_millis(3800) && turned[7] > Duration::from_millis(3700), "{turned:?}");
+    assert!(turned[8] < Duration::from_millis(1300) && turned[8] > Duration::from_millis(1200), "{turned:?}");
+    // And with the dice of the system.
+    let retry = Retry::new(Arc::new(MemStore::new()), &StoreOptions::default(), World::system());
+    let err = Error::unavailable("away");
+    assert_ne!(
+        [7; 4].map(|attempt| retry.pause(&err, attempt)),
+        [7; 4].map(|attempt| retry.pause(&err, attempt))
+    );
+}
+
+#[test]
+fn a_service_that_asks_for_a_pause_gets_it() {
+    let seven = Duration::from_secs(7);
+    assert_eq!(pauses(&[0], Some(seven)), [seven; 9]);
+    assert_eq!(
+        pauses(&[u32::MAX], Some(Duration::from_millis(300)))[..3],
+        [300, 300, 400].map(Duration::from_millis)
+    );
+    assert_eq!(pauses(&[0], Some(Duration::from_secs(86_400))), [MAX_RETRY_AFTER; 9]);
+}
+
+#[tokio::test]
+async fn the_pauses_are_slept() {
+    let (retry, clock) = with_dice(&[u32::MAX]);
+    retry.get("x", ByteRange::All).await.unwrap_err();
+    assert_eq!(clock.monotonic(), bounds().iter().sum::<Duration>());
 }

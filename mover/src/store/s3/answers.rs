@@ -130,11 +130,7 @@ fn by_words(message: &str) -> Option<Meaning> {
 fn by_status(status: u16, code: &str, facts: &Facts) -> Option<Meaning> {
     Some(match (status, code) {
         (301 | 302 | 303 | 307 | 308, _) => elsewhere("", facts),
-        (407, _) => meaning(
-            Denied,
-            "the proxy wants a login",
-            "give user and password in HTTPS_PROXY, or list the endpoint in NO_PROXY",
-        ),
+        (407, _) => proxy_wants_login(),
         (413, _) => too_large(),
         (507, _) => full(),
         (405 | 501, _) => meaning(
@@ -163,6 +159,15 @@ fn by_status(status: u16, code: &str, facts: &Facts) -> Option<Meaning> {
         ),
         _ => return None,
     })
+}
+
+/// A proxy says so in place of the service, or before there is a way to it.
+pub(super) fn proxy_wants_login() -> Meaning {
+    meaning(
+        Denied,
+        "the proxy wants a login",
+        "give user and password in HTTPS_PROXY (HTTP_PROXY for an endpoint without TLS), or list the endpoint in NO_PROXY",
+    )
 }
 
 fn unknown_key() -> Meaning {

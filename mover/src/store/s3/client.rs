@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use aws_config::{BehaviorVersion, Region};
+use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
 use aws_sdk_s3::config::retry::RetryConfig;
@@ -17,6 +17,7 @@ use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector};
+use aws_types::service_config::ServiceConfigKey;
 
 use super::profile;
 use crate::error::{Error, Result};
@@ -60,17 +61,31 @@ pub(super) async fn connect(options: &StoreOptions) -> Result<Connection> {
         loader = loader.endpoint_url(endpoint);
     }
     let shared = loader.load().await;
-    let endpoint = shared.endpoint_url().map(str::to_owned);
+    let endpoint = match &options.endpoint {
+        Some(endpoint) => Some(endpoint.clone()),
+        None => configured_endpoint(&shared)?,
+    };
     let region = shared.region().map_or_else(|| DEFAULT_REGION.to_owned(), ToString::to_string);
-    let config = aws_sdk_s3::config::Builder::from(&shared)
+    let mut config = aws_sdk_s3::config::Builder::from(&shared)
         .region(Region::new(region.clone()))
         .force_path_style(options.path_style.unwrap_or(endpoint.is_some()))
         // The SDK's default checksum trailers are refused by several services.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-        .interceptor(NoWebPages)
-        .build();
-    Ok(Connection { client: Client::from_conf(config), endpoint, region })
+        .interceptor(NoWebPages);
+    config.set_endpoint_url(endpoint.clone());
+    Ok(Connection { client: Client::from_conf(config.build()), endpoint, region })
+}
+
+/// The endpoint that the environment or a profile names for S3, in the SDK's own order: what a section `[services …]` says
+/// of S3 goes before what is said of all services. The SDK would find it, too, but not tell.
+fn configured_endpoint(shared: &SdkConfig) -> Result<Option<String>> {
+    let key = ServiceConfigKey::builder().service_id("S3").env("AWS_ENDPOINT_URL").profile("endpoint_url");
+    let key = key.build().expect("a key of three parts is whole");
+    let of_service = shared.service_config().and_then(|config| config.load_config(key));
+    let endpoint = of_service.or_else(|| shared.endpoint_url().map(str::to_owned));
+    endpoint.as_deref().map(check_endpoint).transpose()?;
+    Ok(endpoint)
 }
 
 /// Refuses pages for people: a portal or login page answers 200 to whatever is asked, a delete included.
@@ -131,4 +146,36 @@ fn http_client(ca_file: Option<&Path>) -> Result<SharedHttpClient> {
             builder.tls_context(tls.clone()).build()
         },
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    #[expect(deprecated, reason = "the new path is in a crate that is not for direct use")]
+    use aws_config::profile::profile_file::{ProfileFileKind, ProfileFiles};
+
+    use super::*;
+
+    #[expect(deprecated, reason = "the new path is in a crate that is not for direct use")]
+    async fn configured(file: &str) -> Result<Option<String>> {
+        let files = ProfileFiles::builder().with_contents(ProfileFileKind::Config, file).build();
+        let loader = aws_config::defaults(BehaviorVersion::latest()).no_credentials().profile_files(files);
+        configured_endpoint(&loader.region(Region::from_static("r")).load().await)
+    }
+
+    #[tokio::test]
+    async fn a_profile_names_an_endpoint_for_all_services_or_for_this_one() {
+        let general = "[default]\nendpoint_url = http://all:1\n";
+        let special = "services = here\n[services here]\ns3 =\n  endpoint_url = http://s3:2\n";
+        for (file, endpoint) in [
+            ("[default]\n".to_owned(), None),
+            (general.to_owned(), Some("http://all:1")),
+            (format!("[default]\n{special}"), Some("http://s3:2")),
+            (format!("{general}{special}"), Some("http://s3:2")),
+            (format!("[default]\nignore_configured_endpoint_urls = true\n{special}"), None),
+        ] {
+            assert_eq!(configured(&file).await.unwrap().as_deref(), endpoint, "{file}");
+        }
+        let error = configured(&general.replace("all", "key:secret@all")).await.unwrap_err();
+        assert!(!error.in_one_line().contains("secret"), "{error}");
+    }
 }

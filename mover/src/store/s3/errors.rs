@@ -12,13 +12,25 @@ use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::ServiceReply;
-use super::answers::{Facts, meaning_of};
+use super::answers::{Facts, Meaning, meaning_of, proxy_wants_login};
 use super::plain::Plain;
 use crate::error::Error;
 
 /// The next step where nobody answers at all.
 const UNREACHABLE: &str =
     "check that the service runs, the endpoint's address and port, firewalls and HTTPS_PROXY";
+/// The next step where a proxy stands between, and does not do what proxies are for.
+const PROXY: &str = "check HTTPS_PROXY and what the proxy lets through, or list the endpoint in NO_PROXY";
+/// Words of a service of credentials that is in trouble itself, and may say yes another time.
+const TROUBLE: [&str; 7] = [
+    "idpcommunicationerror",
+    "throttl",
+    "unavailable",
+    "internal",
+    "limitexceeded",
+    "slowdown",
+    "notinitialized",
+];
 /// The next step after any loss of contact.
 const LOST: &str = "run it again; if it stays so, check the network, what lies in it, and the service's log";
 
@@ -92,6 +104,9 @@ impl Call<'_> {
         E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
     {
         if let Some(response) = err.raw_response() {
+            if response.status().is_success() && broke_off(&err) {
+                return self.broken(&err);
+            }
             let header = |name: &str| response.headers().get(name).map(str::to_owned);
             let reply = ServiceReply {
                 status: response.status().as_u16(),
@@ -129,6 +144,9 @@ impl Call<'_> {
             return self.no_credentials(err);
         }
         let text = chain.iter().map(ToString::to_string).collect::<Vec<_>>().join(": ").to_lowercase();
+        if let Some((_, what)) = text.split_once("tunnel error: ") {
+            return self.no_tunnel(what);
+        }
         let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
         if has(&["corrupt message", "invalidcontenttype"]) {
             return Error::invalid(format!("{self}: the service does not speak TLS on that port"))
@@ -160,7 +178,36 @@ impl Call<'_> {
         self.lost("the connection was lost before an answer came")
     }
 
+    /// The proxy was asked for a way to the service, and gave none.
+    fn no_tunnel(&self, what: &str) -> Error {
+        if what.starts_with("proxy authorization required") {
+            return self.meant(proxy_wants_login());
+        }
+        let what = match what.starts_with("failed to create underlying connection") {
+            true => "the proxy cannot be reached",
+            false => "the proxy makes no connection to the service",
+        };
+        Error::unavailable(format!("{self}: {what}")).with_hint(PROXY)
+    }
+
     fn no_credentials(&self, err: &CredentialsError) -> Error {
+        if err.source().is_some_and(|cause| cause.is::<std::io::Error>()) {
+            return Error::denied(format!("{self}: the file of the web identity cannot be read")).with_hint(
+                "check AWS_WEB_IDENTITY_TOKEN_FILE (or web_identity_token_file of the profile), and that this user may \
+                 read that file",
+            );
+        }
+        if is_refusal(err) {
+            return Error::denied(format!("{self}: whoever gives out credentials refuses them")).with_hint(
+                "the cause below says why; check the role (AWS_ROLE_ARN), whom it trusts, and whether the web identity \
+                 token has expired",
+            );
+        }
+        if err.source().is_some_and(|cause| cause.to_string().starts_with("ARN ")) {
+            return Error::denied(format!("{self}: the source of the credentials gives what cannot be used")).with_hint(
+                "a service other than AWS must answer as AWS does, with the ARN of the role that was assumed",
+            );
+        }
         match err {
             CredentialsError::ProviderTimedOut(_) | CredentialsError::ProviderError(_) => {
                 Error::unavailable(format!("{self}: the source of the credentials gives none")).with_hint(
@@ -175,12 +222,39 @@ impl Call<'_> {
 
     /// The service answered, but not with a success.
     fn refused(&self, reply: ServiceReply, facts: &Facts) -> Error {
-        let meaning = meaning_of(&reply, facts);
-        let error = Error::new(meaning.kind, format!("{self}: {}", meaning.what));
-        let error = match meaning.hint {
-            Some(hint) => error.with_hint(hint),
-            None => error,
-        };
+        let error = self.meant(meaning_of(&reply, facts));
         error.with_source(reply)
     }
+
+    fn meant(&self, meaning: Meaning) -> Error {
+        let error = Error::new(meaning.kind, format!("{self}: {}", meaning.what));
+        match meaning.hint {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        }
+    }
 }
+
+/// Whether a service of credentials was reached and said no, for a reason that stays. Its types are those of another
+/// client, so its words must do: what it answers stands behind the layer that is called a service error, and an answer
+/// without a code is that of somebody else.
+fn is_refusal(err: &CredentialsError) -> bool {
+    let chain =
+        std::iter::successors(err.source(), |&err| err.source()).map(|err| err.to_string().to_lowercase());
+    let Some(answer) = chain.skip_while(|text| text != "service error").nth(1) else { return false };
+    let code = answer.split(':').next().unwrap_or_default();
+    code != "unhandled error" && !TROUBLE.iter().any(|word| code.contains(word))
+}
+
+/// Whether an answer that said yes ended before it was whole, as when the service is killed: not what a web page does.
+fn broke_off(err: &(dyn StdError + 'static)) -> bool {
+    const WORDS: [&str; 5] =
+        ["error reading a body", "connection", "incomplete message", "end of file", "broken pipe"];
+    std::iter::successors(Some(err), |&err| err.source()).any(|err| {
+        let text = err.to_string().to_lowercase();
+        WORDS.iter().any(|word| text.contains(word))
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -74,25 +74,10 @@ fn tidy(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[derive(Debug)]
-    struct Link(&'static str, Option<Box<Self>>);
-
-    impl fmt::Display for Link {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str(self.0)
-        }
-    }
-
-    impl StdError for Link {
-        fn source(&self) -> Option<&(dyn StdError + 'static)> {
-            self.1.as_deref().map(|next| next as &(dyn StdError + 'static))
-        }
-    }
+    use crate::store::s3::testing::chain;
 
     fn plain(texts: &[&'static str]) -> String {
-        let chain = texts.iter().rev().fold(None, |next, text| Some(Box::new(Link(text, next))));
-        Plain::of(&*chain.expect("there is at least one text")).to_string()
+        Plain::of(&chain(texts)).to_string()
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::{BATCH, Cursor, Listed, Room};
+use super::{BATCH, Collected, Cursor, Listed, Room};
 use crate::sys::directory::open_trusted_directory;
 
 fn open(path: &Path) -> std::os::fd::OwnedFd {
@@ -106,5 +106,26 @@ fn a_cursor_takes_what_comes_before_and_passes_by_what_is_the_same() {
         }
         let only_there = |(at, name): (usize, &Vec<u8>)| (at % 3 != 0).then(|| name.clone());
         assert_eq!(taken, there.iter().enumerate().filter_map(only_there).collect::<Vec<_>>());
+    }
+}
+
+/// A directory that is changed while it is listed may show a name twice, and so do some file systems.
+#[test]
+fn a_name_that_comes_twice_is_there_once() {
+    let temporary = tempfile::tempdir().unwrap();
+    let name = |number: u32| CString::new(format!("{}{number}", "n".repeat(60))).unwrap();
+    let mut wanted: Vec<Vec<u8>> = (0..3000).map(|number| name(number).into_bytes()).collect();
+    wanted.sort();
+    for bytes in [0, usize::MAX >> 1] {
+        let room = Room::new(bytes, temporary.path().into());
+        let mut collected = Collected::new(&room);
+        // Beside each other, and far from each other.
+        for number in (0..3000).chain(0..3000).chain([0, 0]) {
+            collected.push(&name(number)).unwrap();
+            collected.push(&name(number / 2)).unwrap();
+        }
+        let listed = collected.finish().unwrap();
+        assert_eq!(matches!(listed, Listed::There(_)), bytes == 0);
+        assert_eq!(read(&listed), wanted);
     }
 }

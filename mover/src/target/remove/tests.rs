@@ -141,3 +141,50 @@ fn a_directory_that_is_filled_meanwhile_does_not_hold_it_for_ever() {
         }
     }
 }
+
+/// Protects whatever has this name.
+#[derive(Debug)]
+struct Named(&'static str);
+
+impl Protection for Named {
+    fn protects(&self, path: &[u8]) -> bool {
+        split_path(path).1 == self.0.as_bytes()
+    }
+}
+
+#[test]
+fn what_is_protected_stays_with_the_directories_that_it_is_in() {
+    for waiting in [0, 100, WAITING] {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().join("top");
+        populate(&top);
+        // More directories that stay than any further pass may meet names.
+        for number in 0..600 {
+            let directory = top.join(format!("stays-{number}/deep/er"));
+            fs::create_dir_all(&directory).unwrap();
+            fs::hard_link(top.join("first"), directory.join("kept")).unwrap();
+            fs::hard_link(top.join("first"), directory.join("goes")).unwrap();
+            fs::create_dir(top.join(format!("stays-{number}/goes"))).unwrap();
+        }
+        let mut target = open(dir.path());
+        target.protect(Box::new(Named("kept")));
+        assert!(target.keeps_something(b"top").unwrap());
+        assert!(!target.keeps_something(b"top/directory-7").unwrap());
+        let gone = 1501 + 60 * 6 + 600 * 2;
+        let mut listed = Vec::new();
+        assert_eq!(target.list(b"top", |path| listed.push(path.to_vec())).unwrap(), gone, "{waiting}");
+        assert_eq!(target.bottom_up(b"top", false, waiting).unwrap(), gone, "{waiting}");
+        assert!(listed.iter().all(|path| !path.ends_with(b"/kept") && !path.ends_with(b"/er")));
+        assert_eq!(listed.len() as u64, gone);
+        assert_eq!(target.bottom_up(b"top", true, waiting).unwrap(), gone, "{waiting}");
+        for number in 0..600 {
+            let stays = top.join(format!("stays-{number}"));
+            assert!(stays.join("deep/er/kept").is_file(), "{number}");
+            assert_eq!(fs::read_dir(&stays).unwrap().count(), 1);
+            assert_eq!(fs::read_dir(stays.join("deep/er")).unwrap().count(), 1);
+        }
+        assert_eq!(fs::read_dir(&top).unwrap().count(), 600);
+        // Whoever restores once more finds nothing to remove.
+        assert_eq!(target.remove(b"top").unwrap(), 0);
+    }
+}

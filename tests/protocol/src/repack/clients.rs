@@ -47,7 +47,9 @@ pub(super) fn write(model: &Repack, state: &State, out: &mut Vec<Step<State>>) {
             "W2 read the lists"
         }
         2 => {
-            w.moves = if model.rules.on(Rule::W5) { state.moves(model) } else { [NOWHERE; 2] };
+            w.moves = if model.rules.on(Rule::W5) { state.seen_moves(model) } else { [NOWHERE; 2] };
+            // Nothing that others wrote is used.
+            w.absent |= if state.is_harmed() && model.rules.on(Rule::DOUBT) { 0x3F } else { 0 };
             "W5 read the relocations"
         }
         3 => {
@@ -102,8 +104,11 @@ pub(super) fn repack(model: &Repack, state: &State, who: usize, out: &mut Vec<St
         3 => {
             let named = (0..4).find(|place| r.places & 1 << place != 0);
             let (from, through) =
-                named.map_or((NOWHERE, 0), |named| resolve(state.moves(model), named, false));
-            let usable = from != NOWHERE && from != who as u8 + 1 && r.absent & (1 << from | through) == 0;
+                named.map_or((NOWHERE, 0), |named| resolve(state.seen_moves(model), named, false));
+            let usable = !state.stops(model)
+                && from != NOWHERE
+                && from != who as u8 + 1
+                && r.absent & (1 << from | through) == 0;
             let at = if usable { r.at } else { DONE };
             *r = Repacker { at, from, ..Repacker::default() };
             "mark: read the relocations, choose what to move"
@@ -181,10 +186,21 @@ pub(super) fn restore(model: &Repack, state: &State, out: &mut Vec<Step<State>>)
             "get the pack"
         }
         2 | 4 => {
-            r.now = resolve(state.moves(model), r.place, false).0;
+            r.now = resolve(state.seen_moves(model), r.place, false).0;
             "read the relocations"
         }
         _ => return,
     };
     out.push(Step { who: "restore", number: 0, what, next });
+}
+
+/// The first relocation cannot be seen for a while.
+pub(super) fn harm(state: &State, out: &mut Vec<Step<State>>) {
+    let counts = state.sessions & 4 != 0 && state.ends[2] & THERE != 0;
+    let (who, what) = match state.harmed {
+        0 if counts => ("store", "loses or spoils the first relocation"),
+        1 => ("person", "puts the first relocation right"),
+        _ => return,
+    };
+    out.push(Step { who, number: 2, what, next: State { harmed: state.harmed + 1, ..*state } });
 }

@@ -19,6 +19,11 @@ pub(super) fn steps(model: &Repack, state: &State, who: usize, out: &mut Vec<Ste
     let at = c.at;
     c.at += 1;
     let what = match at {
+        // Its list stays, if there is one.
+        2 | 7 if state.stops(model) => {
+            *c = Collector { at: DONE, ..Collector::default() };
+            "LOSS/DOUBT: a relocation is harmed, stop"
+        }
         0 => {
             c.packs = state.packs;
             "C1 list packs"
@@ -117,7 +122,7 @@ fn open(model: &Repack, state: &State) -> u8 {
 
 /// Packs and relocations that these places are found through, and all relocations that count.
 fn needed(model: &Repack, state: &State, places: u8, who: usize) -> (u8, u8) {
-    let moves = state.moves(model);
+    let moves = state.seen_moves(model);
     let last = who == 1 && !model.rules.on(Rule::R2);
     let mut needed = 0;
     for place in (0..4).filter(|place| places & 1 << place != 0) {

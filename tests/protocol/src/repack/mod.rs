@@ -45,6 +45,19 @@ pub struct Repack {
     pub void: bool,
     /// Somebody with a mover's rights begins a repack, and forges ends of those that have none.
     pub forge: bool,
+    /// What may befall the first relocation for a while.
+    pub harm: Harm,
+}
+
+/// What keeps a relocation from being seen until a person puts it right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Harm {
+    /// Nothing.
+    None,
+    /// Its end cannot be read or believed.
+    Doubt,
+    /// Its session object is lost.
+    Loss,
 }
 
 /// Where each relocation leads from, if it is visible.
@@ -65,6 +78,8 @@ pub struct State {
     repackers: [Repacker; 2],
     collectors: [Collector; 2],
     restorer: Restorer,
+    /// Whether the first relocation is harmed: 0 not yet, 1 now, 2 no more.
+    harmed: u8,
     success: bool,
     failed: bool,
 }
@@ -74,6 +89,23 @@ impl State {
     fn place(&self, session: usize) -> Option<u8> {
         let visible = self.sessions & !self.markers & 1 << session != 0;
         (visible && self.ends[session] & THERE != 0).then(|| self.ends[session] & !THERE)
+    }
+
+    /// Whether the first relocation is there and cannot be seen.
+    fn is_harmed(&self) -> bool {
+        self.harmed == 1
+    }
+
+    /// Whether that stops whoever marks.
+    fn stops(&self, model: &Repack) -> bool {
+        let rule = if model.harm == Harm::Loss { Rule::LOSS } else { Rule::DOUBT };
+        self.is_harmed() && model.rules.on(rule)
+    }
+
+    /// Relocations that are seen to count.
+    fn seen_moves(&self, model: &Repack) -> Moves {
+        let [first, second] = self.moves(model);
+        [if self.is_harmed() { NOWHERE } else { first }, second]
     }
 
     /// Relocations that count.
@@ -119,6 +151,7 @@ impl Model for Repack {
             repackers: [Repacker::default(); 2],
             collectors: [Collector::default(); 2],
             restorer: Restorer::default(),
+            harmed: 0,
             success: false,
             failed: false,
         }
@@ -136,6 +169,9 @@ impl Model for Repack {
         }
         if self.forge {
             clients::forge(self, state, out);
+        }
+        if self.harm != Harm::None {
+            clients::harm(state, out);
         }
         if self.void {
             collector::make_void(state, out);

@@ -77,7 +77,7 @@ impl Test<'_> {
         repository["metadata"] = json!({ "name": "main" });
         repository["status"] = Value::Null;
         repository["spec"]["location"]["limits"] =
-            json!({ "uploadBytesPerSecond": 3_000_000, "downloadBytesPerSecond": 3_000_000 });
+            json!({ "uploadBytesPerSecond": 1_500_000, "downloadBytesPerSecond": 1_500_000 });
         self.here.apply(&[repository])
     }
 
@@ -102,7 +102,7 @@ impl Test<'_> {
 
     fn away_in(&self, request: Request, phase: &str, name: &str) -> Result<Ends> {
         self.make(request, name)?;
-        self.here.wait_for_phase(request.kind, "shop", name, &[phase], 90)?;
+        self.here.wait_for_phase(request.kind, "shop", name, &[phase], 120)?;
         self.server.set(Fault::Away);
         sleep(OUTAGE);
         self.server.set(Fault::None);

@@ -112,7 +112,9 @@ pub(super) fn backup(
                     .with_hint("ask for them of a device only"));
             }
             words.push("--one-file-system".to_owned());
-            words.extend(exclude.iter().map(|pattern| format!("--exclude={}", rooted(pattern, root))));
+            for pattern in exclude {
+                words.push(format!("--exclude={}", rooted(pattern, root)?));
+            }
             let left_out = left_out.map(|path| literal(&path.display().to_string()));
             words.extend(left_out.map(|pattern| format!("--exclude={pattern}")));
             words.extend(["--".to_owned(), root.clone()]);
@@ -191,11 +193,16 @@ pub(super) fn forget(snapshot: &str) -> Vec<String> {
 }
 
 /// A pattern of a volume that is mounted at `root`. It begins there with a slash in front, and is meant at any depth
-/// below it without; the place itself is not to match, which may be called as something in it.
-fn rooted(pattern: &str, root: &str) -> String {
+/// below it without; the place itself is not to match, which may be called as something in it. A pattern that names
+/// nothing in the volume would be the volume itself, and the backup an empty one.
+fn rooted(pattern: &str, root: &str) -> Result<String> {
     let (sign, rest) = pattern.strip_prefix('!').map_or(("", pattern), |rest| ("!", rest));
+    if rest.split('/').all(|name| matches!(name, "" | "." | "**")) {
+        return Err(Error::invalid(format!("pattern {pattern:?} names nothing in the volume"))
+            .with_hint("leave the pattern out, or name what is in the volume: /* is all of it"));
+    }
     let between = if rest.starts_with('/') { "" } else { "/**/" };
-    format!("{sign}{}{between}{rest}", literal(root.trim_end_matches('/')))
+    Ok(format!("{sign}{}{between}{rest}", literal(root.trim_end_matches('/'))))
 }
 
 /// A path as a pattern that matches it and nothing else.

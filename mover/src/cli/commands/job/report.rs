@@ -47,7 +47,7 @@ impl Report {
         };
         let report = Arc::new(Self { file, output: output.clone(), is_written: Mutex::default() });
         let (last, record) = (Arc::clone(&report), Arc::clone(record));
-        exit::before_ending_at_once(move |code, why| last.write(ended_at_once(code, why, &record)));
+        exit::before_ending_at_once(move |error| last.write(failed(error, None, &record)));
         Ok(report)
     }
 
@@ -80,48 +80,50 @@ fn empty(file: &Path, create: bool) -> io::Result<()> {
 
 /// The result of work that has come to its end, or failed.
 pub(super) fn result(done: &Result<Outcome>, output: Option<CameOut>, record: &Record) -> JobResult {
+    match done {
+        Ok(outcome) => ended(*outcome, output, record),
+        Err(error) => failed(error, output, record),
+    }
+}
+
+fn ended(outcome: Outcome, output: Option<CameOut>, record: &Record) -> JobResult {
     let (problems, first_problems) = record.problems();
-    let mut result = JobResult {
+    let (is, message) = match outcome {
+        Outcome::Done => (Ended::Completed, String::new()),
+        Outcome::Partial => {
+            (Ended::Partial, format!("done, but for {}", units::count(problems, "problem", "problems")))
+        }
+        Outcome::Damaged => {
+            (Ended::Partial, "done, and the check has found damage in the repository".to_owned())
+        }
+    };
+    let damage = Error::corrupt("");
+    let next = (outcome == Outcome::Damaged).then(|| exit::next_step(&damage)).flatten();
+    JobResult {
         version: VERSION,
-        outcome: Ended::Completed,
-        exit_code: exit::DONE,
-        message: String::new(),
-        next: None,
+        outcome: is,
+        exit_code: outcome.code(),
+        message,
+        next: next.map(str::to_owned),
         problems,
         first_problems,
         output,
-    };
-    match done {
-        Ok(outcome) => {
-            result.exit_code = outcome.code();
-            (result.outcome, result.message) = match outcome {
-                Outcome::Done => (Ended::Completed, String::new()),
-                Outcome::Partial => {
-                    let count = units::count(problems, "problem", "problems");
-                    (Ended::Partial, format!("done, but for {count}"))
-                }
-                Outcome::Damaged => {
-                    (Ended::Partial, "done, and the check has found damage in the repository".to_owned())
-                }
-            };
-            let damage = Error::corrupt("");
-            let next = (*outcome == Outcome::Damaged).then(|| exit::next_step(&damage)).flatten();
-            result.next = next.map(str::to_owned);
-        }
-        Err(error) => {
-            let stopped = error.kind() == ErrorKind::Cancelled;
-            result.outcome = if stopped { Ended::Cancelled } else { Ended::Failed };
-            result.exit_code = exit::code(error);
-            let because = json::causes(error);
-            result.message = std::iter::once(error.to_string()).chain(because).collect::<Vec<_>>().join(": ");
-            result.next = exit::next_step(error).map(str::to_owned);
-        }
     }
-    result
 }
 
-/// The result of work that was given up in the middle: on request, or by a defect of this program.
-fn ended_at_once(code: u8, why: &str, record: &Record) -> JobResult {
-    let kind = if code == exit::STOPPED { ErrorKind::Cancelled } else { ErrorKind::Internal };
-    JobResult { exit_code: code, ..result(&Err(Error::new(kind, why)), None, record) }
+/// The result of work that failed, was stopped, or was given up in the middle.
+fn failed(error: &Error, output: Option<CameOut>, record: &Record) -> JobResult {
+    let (problems, first_problems) = record.problems();
+    let stopped = error.kind() == ErrorKind::Cancelled;
+    let because = json::causes(error);
+    JobResult {
+        version: VERSION,
+        outcome: if stopped { Ended::Cancelled } else { Ended::Failed },
+        exit_code: exit::code(error),
+        message: std::iter::once(error.to_string()).chain(because).collect::<Vec<_>>().join(": "),
+        next: exit::next_step(error).map(str::to_owned),
+        problems,
+        first_problems,
+        output,
+    }
 }

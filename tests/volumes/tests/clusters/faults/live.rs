@@ -12,7 +12,7 @@ impl Test<'_> {
         self.here.shell(
             "shop",
             "plain",
-            "head -c 3000000 /dev/urandom > /data/random; echo as it was > /data/small; sync",
+            "head -c 12000000 /dev/urandom > /data/random; echo as it was > /data/small; sync",
         )?;
         self.backup("live", "live", "plain")?;
         self.is_live("live")?;
@@ -44,7 +44,7 @@ impl Test<'_> {
                 "spec": { "storageClassName": "", "volumeName": "on-the-node", "accessModes": ["ReadWriteOnce"],
                     "resources": { "requests": { "storage": "10Mi" } } } }),
         ])?;
-        self.here.wait_for_phase("pvc", "shop", "local", &["Bound"], 30)?;
+        self.here.wait_for_phase("pvc", "shop", "local", &["Bound"], 90)?;
         self.backup("local", "live", "local")?;
         self.is_live("local")?;
         self.restore_in_place("local", "local", "live", "Merge")?;
@@ -53,6 +53,42 @@ impl Test<'_> {
         ensure!(words == "on the node\n", "{words:?}");
         self.here.0.kubectl(&["delete", "pvc", "local", "-n", "shop", "--timeout=60s"])?;
         self.here.0.kubectl(&["delete", "pv", "on-the-node", "--timeout=60s"]).map(drop)
+    }
+
+    /// A claim of another namespace names the volume as its own: nothing of it is read or written.
+    pub(super) fn thief(&self) -> Result<()> {
+        self.here.shell("shop", "plain", "echo unharmed > /data/small; sync")?;
+        let robbed = self.here.get("pvc", "shop", "plain")?.context("the claim")?;
+        let volume = robbed["spec"]["volumeName"].as_str().context("its volume")?;
+        let snapshot =
+            &self.here.get("datamoverbackup", "shop", "live")?.context("a backup")?["status"]["snapshotID"];
+        let metadata = json!({ "name": "plain", "namespace": "thief" });
+        self.here.apply(&[
+            json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "thief" } }),
+            json!({ "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata,
+                "spec": { "storageClassName": "carrack-nosnapshots", "volumeName": volume, "accessModes": ["ReadWriteOnce"],
+                    "resources": { "requests": { "storage": "400Mi" } } } }),
+            json!({ "apiVersion": "carrack.dev/v1alpha1", "kind": "DataMoverBackup", "metadata": metadata,
+                "spec": { "type": "PVC", "sourceClaimRef": { "name": "plain" }, "dataMoverType": "live" } }),
+            json!({ "apiVersion": "carrack.dev/v1alpha1", "kind": "DataMoverRestore", "metadata": metadata,
+                "spec": { "destinationClaimRef": { "name": "plain" }, "source": { "snapshotID": snapshot },
+                    "dataMoverType": "live", "existingVolume": "Replace" } }),
+        ])?;
+        for kind in ["datamoverbackup", "datamoverrestore"] {
+            until(&format!("{kind} thief/plain is told that the volume is not its own"), 60, || {
+                let status = self.here.get(kind, "thief", "plain")?.context("it is there")?["status"].clone();
+                let said = status["message"].as_str().unwrap_or_default();
+                Ok(status["phase"] == "Pending" && said.contains("not bound to it"))
+            })?;
+            self.stop(kind, "thief", "plain")?;
+            let ends = self.here.ends(kind, "thief", "plain", 120)?;
+            ensure!(ends.text("phase") == "Canceled" && ends.status["node"].is_null(), "{}", ends.status);
+        }
+        let small = self.here.shell("shop", "plain", "cat /data/small")?;
+        ensure!(small == "unharmed\n", "{small:?}");
+        let claimed = self.here.get("pv", "", volume)?.context("the volume")?["spec"]["claimRef"].clone();
+        ensure!(claimed["uid"] == robbed["metadata"]["uid"], "{claimed}");
+        self.here.0.kubectl(&["delete", "namespace", "thief", "--timeout=120s"]).map(drop)
     }
 
     /// A device has no files of which each is whole.
@@ -84,7 +120,7 @@ impl Test<'_> {
         self.waits_for("datamoverrestore", "stopped", "used by plain")?;
         self.delete_pod("plain")?;
         self.phase("datamoverrestore", "stopped", &["Running"])?;
-        self.stop("datamoverrestore", "stopped")?;
+        self.stop("datamoverrestore", "shop", "stopped")?;
         let ends = self.ends("datamoverrestore", "stopped", "Canceled")?;
         ensure!(ends.text("message").contains("holds a part of it"), "{}", ends.status);
 
@@ -106,6 +142,38 @@ impl Test<'_> {
             "sha256sum /data/random; cat /data/small; ls /data | grep -v lost",
         )?;
         ensure!(replaced == format!("{before}as it was\nrandom\nsmall\n"), "{replaced:?}");
+        Ok(())
+    }
+
+    /// Asked for in the same moment, and done one after the other.
+    pub(super) fn two_into_one_volume(&self) -> Result<()> {
+        let before = self.here.shell("shop", "plain", "sha256sum /data/random")?;
+        self.here.shell("shop", "plain", "head -c 12000000 /dev/urandom > /data/random; sync")?;
+        self.delete_pod("plain")?;
+        let names = ["one", "other"];
+        self.restore_in_place(names[0], "plain", SLOW, "Merge")?;
+        self.restore_in_place(names[1], "plain", SLOW, "Replace")?;
+        let (mut together, mut waited) = (false, false);
+        until("both are done", 120, || {
+            let status = |name| -> Result<Value> {
+                Ok(self.here.get("datamoverrestore", "shop", name)?.context("it is there")?["status"].clone())
+            };
+            let found = [status(names[0])?, status(names[1])?];
+            together |= found.iter().all(|status| status["phase"] == "Running");
+            waited |= found.iter().any(|status| {
+                let said = status["message"].as_str().unwrap_or_default();
+                status["phase"] == "Pending" && said.contains("restored into by DataMoverRestore shop/")
+            });
+            Ok(found.iter().all(|status| status["phase"] == "Completed"))
+        })?;
+        ensure!(!together, "two movers had the volume");
+        ensure!(waited, "nobody was told why it waits");
+        for name in names {
+            self.ends("datamoverrestore", name, "Completed")?;
+        }
+        self.here.use_claim("shop", "plain", false)?;
+        let after = self.here.shell("shop", "plain", "sha256sum /data/random")?;
+        ensure!(after == before, "{after:?}");
         Ok(())
     }
 
@@ -135,7 +203,7 @@ impl Test<'_> {
         self.phase("datamoverbackup", "before", &["Running"])?;
         self.backup("behind", "single", "data")?;
         let mut together = false;
-        until("the second waits for a node", 30, || {
+        until("the second waits for a node", 90, || {
             let status =
                 self.here.get("datamoverbackup", "shop", "behind")?.context("it is there")?["status"].clone();
             Ok(status["message"].as_str().is_some_and(|text| text.contains("node")))

@@ -47,12 +47,14 @@ impl Test<'_> {
             "head -c 12000000 /dev/urandom > /data/random; echo kept > /data/small; sync",
         )?;
         type Scenario<'a> = (&'static str, fn(&Test<'a>) -> Result<()>);
-        let scenarios: [Scenario<'_>; 22] = [
+        let scenarios: [Scenario<'_>; 25] = [
             ("the type of somebody else", Self::foreign),
             ("no class for snapshots", Self::no_snapshot_class),
             ("a claim that is not there", Self::no_claim),
             ("a volume without snapshots is read itself", Self::without_snapshots),
+            ("a claim names the volume of another one", Self::thief),
             ("a restore goes into a volume that is there", Self::restore_into_a_volume),
+            ("two restores go into one volume", Self::two_into_one_volume),
             ("one mover on each node", Self::one_on_each_node),
             ("a backup is deleted with its snapshot", Self::deleted_with_snapshot),
             ("the controller is killed in each phase of a backup", Self::backup_survives_the_controller),
@@ -67,6 +69,7 @@ impl Test<'_> {
             ("too little memory", Self::out_of_memory),
             ("a wrong key", Self::wrong_key),
             ("credentials are revoked", Self::credentials_revoked),
+            ("the claim of a full volume is refused", Self::claim_refused),
             ("the claim is deleted under way", Self::claim_deleted),
             ("the namespace is deleted under way", Self::namespace_deleted),
             ("the node is gone", Self::node_gone),
@@ -89,10 +92,10 @@ impl Test<'_> {
         let mut repository = self.here.get("clusterrepository", "", "main")?.context("the repository")?;
         repository["metadata"] = json!({ "name": SLOW });
         repository["spec"]["location"]["limits"] =
-            json!({ "uploadBytesPerSecond": 3_000_000, "downloadBytesPerSecond": 3_000_000 });
+            json!({ "uploadBytesPerSecond": 1_500_000, "downloadBytesPerSecond": 1_500_000 });
         repository["status"] = Value::Null;
         self.here.apply(&[repository, mover_type(SLOW, SLOW, "256Mi")])?;
-        self.here.0.wait_for("clusterrepository/slow", "condition=Ready", 60)
+        self.here.0.wait_for("clusterrepository/slow", "condition=Ready", 180)
     }
 
     fn backup(&self, name: &str, mover_type: &str, claim: &str) -> Result<()> {
@@ -108,7 +111,7 @@ impl Test<'_> {
     }
 
     fn phase(&self, kind: &str, name: &str, phases: &[&str]) -> Result<Ends> {
-        self.here.wait_for_phase(kind, "shop", name, phases, 90)
+        self.here.wait_for_phase(kind, "shop", name, phases, 120)
     }
 
     fn ends(&self, kind: &str, name: &str, phase: &str) -> Result<Ends> {
@@ -126,9 +129,9 @@ impl Test<'_> {
         })
     }
 
-    fn stop(&self, kind: &str, name: &str) -> Result<()> {
+    fn stop(&self, kind: &str, namespace: &str, name: &str) -> Result<()> {
         let patch = r#"{"spec":{"cancel":true}}"#;
-        self.here.0.kubectl(&["patch", kind, "-n", "shop", name, "--type=merge", "-p", patch]).map(drop)
+        self.here.0.kubectl(&["patch", kind, "-n", namespace, name, "--type=merge", "-p", patch]).map(drop)
     }
 }
 

@@ -44,7 +44,7 @@ impl Test<'_> {
         self.here.apply(&[json!({ "apiVersion": "carrack.dev/v1alpha1", "kind": "DataMoverBackup",
             "metadata": { "name": "stranger", "namespace": "default" },
             "spec": { "type": "PVC", "sourceClaimRef": { "name": "data", "namespace": "shop" } } })])?;
-        let ends = self.here.ends("datamoverbackup", "default", "stranger", 60)?;
+        let ends = self.here.ends("datamoverbackup", "default", "stranger", 120)?;
         ensure!(
             ends.reason() == "Invalid" && ends.text("message").contains("namespace shop"),
             "{}",
@@ -52,7 +52,7 @@ impl Test<'_> {
         );
         self.backup("nothing", "standard", "nothing")?;
         self.waits_for("datamoverbackup", "nothing", "shop/nothing")?;
-        self.stop("datamoverbackup", "nothing")?;
+        self.stop("datamoverbackup", "shop", "nothing")?;
         self.ends("datamoverbackup", "nothing", "Canceled").map(drop)
     }
 
@@ -71,7 +71,7 @@ impl Test<'_> {
             Ok(status["conditions"][0]["reason"] == "Denied")
         })?;
         self.waits_for("datamoverbackup", "locked", "password")?;
-        self.stop("datamoverbackup", "locked")?;
+        self.stop("datamoverbackup", "shop", "locked")?;
         self.ends("datamoverbackup", "locked", "Canceled")?;
         self.here.0.kubectl(&["delete", "clusterrepository", "locked", "--timeout=60s"]).map(drop)
     }

@@ -38,6 +38,42 @@ impl Test<'_> {
         self.here.0.kubectl(&["delete", "namespace", "gone", "--timeout=120s"]).map(drop)
     }
 
+    /// A quota has no room for the claim. The restore says so and keeps what it has filled; when it is stopped, that goes.
+    pub(super) fn claim_refused(&self) -> Result<()> {
+        self.backup("generous", "standard", "data")?;
+        let ends = self.ends("datamoverbackup", "generous", "Completed")?;
+        self.here.apply(&[
+            json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "poor" } }),
+            json!({ "apiVersion": "v1", "kind": "ResourceQuota", "metadata": { "name": "none", "namespace": "poor" },
+                "spec": { "hard": { "persistentvolumeclaims": "0" } } }),
+        ])?;
+        until("the quota counts", 60, || {
+            let quota = self.here.get("resourcequota", "poor", "none")?.context("it is there")?;
+            Ok(quota["status"]["hard"]["persistentvolumeclaims"] == "0")
+        })?;
+        self.here.apply(&[json!({ "apiVersion": "carrack.dev/v1alpha1", "kind": "DataMoverRestore",
+            "metadata": { "name": "refused", "namespace": "poor" },
+            "spec": { "destinationClaimRef": { "name": "data" }, "source": { "snapshotID": ends.status["snapshotID"] },
+                "dataMoverType": "standard", "newVolume": { "storageClassName": "carrack-btrfs",
+                    "resources": { "requests": { "storage": "400Mi" } } } } })])?;
+        let status = || -> Result<Value> {
+            let restore = self.here.get("datamoverrestore", "poor", "refused")?.context("it is there")?;
+            Ok(restore["status"].clone())
+        };
+        until("the restore says that its claim is refused", 90, || {
+            let status = status()?;
+            let said = status["message"].as_str().unwrap_or_default();
+            Ok(status["phase"] == "Binding" && said.contains("exceeded quota"))
+        })?;
+        let volume = status()?["volumeName"].as_str().context("the full volume")?.to_owned();
+        self.here.get("pv", "", &volume)?.context("it is kept")?;
+        self.stop("datamoverrestore", "poor", "refused")?;
+        let ends = self.here.ends("datamoverrestore", "poor", "refused", 120)?;
+        ensure!(ends.text("phase") == "Canceled", "{}", ends.status);
+        until("its volume is gone", 60, || Ok(self.here.get("pv", "", &volume)?.is_none()))?;
+        self.here.0.kubectl(&["delete", "namespace", "poor", "--timeout=120s"]).map(drop)
+    }
+
     /// What the snapshot holds is backed up, though the claim and its volume are gone.
     pub(super) fn claim_deleted(&self) -> Result<()> {
         self.here.workload("shop", "brief", "carrack-xfs", false)?;
@@ -45,12 +81,11 @@ impl Test<'_> {
         self.here.slow_storage(true)?;
         self.backup("orphan", "standard", "brief")?;
         self.phase("datamoverbackup", "orphan", &["Snapshotting"])?;
-        until("the snapshot is there", 30, || {
-            Ok(self
-                .here
-                .0
-                .kubectl(&["get", "volumesnapshots", "-n", "shop", "-o", "name"])?
-                .contains("backup-"))
+        // Bound: before that, whoever takes snapshots does not take one of a claim that is being deleted.
+        let path = "jsonpath={range .items[*]}{.metadata.name} {.status.boundVolumeSnapshotContentName}{\"\\n\"}{end}";
+        until("the snapshot is there", 60, || {
+            let found = self.here.0.kubectl(&["get", "volumesnapshots", "-n", "shop", "-o", path])?;
+            Ok(found.lines().any(|line| line.starts_with("backup-") && line.contains(" snapcontent-")))
         })?;
         self.here.0.kubectl(&["delete", "pod", "brief", "-n", "shop", "--grace-period=0", "--force"])?;
         self.here.0.kubectl(&["delete", "pvc", "brief", "-n", "shop", "--timeout=90s"])?;

@@ -25,14 +25,14 @@ pub(super) fn database(bed: &Bed, here: Kubernetes<'_>, there: Kubernetes<'_>) -
     }
     here.apply(&[claim("orders", "carrack-btrfs")])?;
     let start = format!(
-        "sqlite3 /data/shop.db 'PRAGMA journal_mode=WAL; CREATE TABLE orders(id INTEGER PRIMARY KEY, note TEXT)'; {WRITES}"
+        "sqlite3 -cmd '.timeout 5000' /data/shop.db 'PRAGMA journal_mode=WAL; CREATE TABLE IF NOT EXISTS orders(id INTEGER PRIMARY KEY, note TEXT)'; {WRITES}"
     );
     here.apply(&[pod("shop", "orders", &start)])?;
     here.wait_for_phase("pod", "shop", "orders", &["Running"], 90)?;
     until("orders come in", 60, || Ok(rows(here, "shop").unwrap_or(0) > 20))?;
     let before = rows(here, "shop")?;
     here.back_up("shop", "orders", "orders")?;
-    here.wait_for_phase("datamoverbackup", "shop", "orders", &["Preparing", "Running", "Completed"], 60)?;
+    here.wait_for_phase("datamoverbackup", "shop", "orders", &["Preparing", "Running", "Completed"], 120)?;
     let after = rows(here, "shop")?;
     let ends = here.ends("datamoverbackup", "shop", "orders", 120)?;
     ensure!(ends.text("phase") == "Completed", "{}", ends.status);
@@ -73,11 +73,11 @@ pub(super) fn together(one: &Carrack<'_>, two: &Carrack<'_>) -> Result<()> {
     for (cluster, namespace) in sides {
         slow_way(cluster)?;
         cluster.workload(namespace, "busy", "carrack-btrfs", false)?;
-        cluster.shell(namespace, "busy", "head -c 36000000 /dev/urandom > /data/random; sync")?;
+        cluster.shell(namespace, "busy", "head -c 72000000 /dev/urandom > /data/random; sync")?;
         // What is to be forgotten meanwhile.
         cluster.back_up(namespace, "earlier", "busy")?;
         cluster.ends("datamoverbackup", namespace, "earlier", 120)?;
-        cluster.shell(namespace, "busy", "head -c 36000000 /dev/urandom > /data/random; sync")?;
+        cluster.shell(namespace, "busy", "head -c 72000000 /dev/urandom > /data/random; sync")?;
     }
     wait_for_second(40)?;
     for (cluster, namespace) in sides {
@@ -88,11 +88,11 @@ pub(super) fn together(one: &Carrack<'_>, two: &Carrack<'_>) -> Result<()> {
     let here = one.kubernetes();
     let patch = r#"{"spec":{"maintenance":{"schedule":"* * * * *","keep":{"last":1},"checkPercent":100}}}"#;
     here.0.kubectl(&["patch", "clusterrepository", "main", "--type=merge", "-p", patch])?;
-    until("maintenance runs beside both backups", 90, || {
+    until("maintenance runs beside both backups", 180, || {
         let path = "jsonpath={.items[*].status.phase}";
         let label = "carrack.dev/task=maintain";
         let maintains = here.0.kubectl(&["get", "pods", "-n", NAMESPACE, "-l", label, "-o", path])?;
-        let mut beside = maintains == "Running";
+        let mut beside = maintains.split(' ').any(|phase| phase == "Running");
         for (cluster, namespace) in sides {
             let backup = cluster.get("datamoverbackup", namespace, "meanwhile")?.context("the backup")?;
             beside &= backup["status"]["phase"] == "Running";
@@ -106,7 +106,7 @@ pub(super) fn together(one: &Carrack<'_>, two: &Carrack<'_>) -> Result<()> {
     let patch = r#"{"spec":{"maintenance":{"suspend":true}}}"#;
     here.0.kubectl(&["patch", "clusterrepository", "main", "--type=merge", "-p", patch])?;
     for (cluster, namespace) in sides {
-        let ends = cluster.ends("datamoverbackup", namespace, "meanwhile", 180)?;
+        let ends = cluster.ends("datamoverbackup", namespace, "meanwhile", 300)?;
         ensure!(ends.text("phase") == "Completed", "{}", ends.status);
     }
     for (cluster, namespace) in sides {
@@ -126,7 +126,7 @@ fn slow_way(cluster: Kubernetes<'_>) -> Result<()> {
         json!({ "apiVersion": "carrack.dev/v1alpha1", "kind": "DataMoverType", "metadata": { "name": SLOW },
             "spec": { "provisioner": "carrack.dev/mover", "repository": { "name": SLOW } } }),
     ])?;
-    cluster.0.wait_for("clusterrepository/slow", "condition=Ready", 60)
+    cluster.0.wait_for("clusterrepository/slow", "condition=Ready", 180)
 }
 
 /// The last backup of each side restores, byte for byte.

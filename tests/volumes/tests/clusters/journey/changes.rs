@@ -41,8 +41,10 @@ impl Volume<'_> {
         let status = self.read("blocks-2")?.status;
         let listed = status["changedBlocks"]["bytes"].as_i64().unwrap_or(-1);
         ensure!((2 * MIB..4 * MIB).contains(&listed) && status["readBytes"] == listed, "{status}");
-        let second = self.bases()?;
-        ensure!(second.len() == 1 && second != first, "{first:?} {second:?}");
+        until("the base before is gone, and one is there", 60, || {
+            let second = self.bases()?;
+            Ok(second.len() == 1 && second != first)
+        })?;
 
         // Nothing is written: nothing is read.
         let status = self.read("blocks-3")?.status;
@@ -113,7 +115,7 @@ impl Volume<'_> {
         ])?;
         let status = self.ends("datamoverbackup", "never")?.status;
         ensure!(status["changedBlocks"].is_null(), "{status}");
-        until("the snapshot that stayed is gone", 30, || Ok(self.bases()?.is_empty()))?;
+        until("the snapshot that stayed is gone", 60, || Ok(self.bases()?.is_empty()))?;
 
         self.unknown("once-more", "")?;
         ensure!(self.bases()?.len() == 1);

@@ -49,7 +49,7 @@ fn files(here: Kubernetes<'_>, there: Kubernetes<'_>) -> Result<()> {
     let before = Contents::of(&source)?;
     here.back_up("shop", "first", "data")?;
     // What is written from now on is not in the snapshot; it may begin a moment before, so it is waited for.
-    here.wait_for_phase("datamoverbackup", "shop", "first", &["Preparing", "Running", "Completed"], 60)?;
+    here.wait_for_phase("datamoverbackup", "shop", "first", &["Preparing", "Running", "Completed"], 120)?;
     here.shell("shop", "data", "echo later > /data/later; rm /data/many/file-9")?;
     let ends = here.ends("datamoverbackup", "shop", "first", 120)?;
     ensure!(ends.text("phase") == "Completed", "{}", ends.status);

@@ -191,5 +191,16 @@ fn how_the_repository_is_reached() {
 #[test]
 fn a_path_is_no_pattern() {
     assert_eq!(literal("/a*b/[c]\\d"), "/a\\*b/\\[c\\]\\\\d");
-    assert_eq!(rooted("/x", "/"), "/x");
+    assert_eq!(rooted("/x", "/").unwrap(), "/x");
+}
+
+#[test]
+fn a_pattern_is_not_the_whole_volume() {
+    for pattern in ["", "/", ".", "./", "**", "/**", "/./**/", "!", "!/**"] {
+        let task = BackupTask { exclude: vec![pattern.into()], ..of(source(directory())) };
+        let error = backup(&task, None, None).unwrap_err();
+        assert!(error.to_string().contains(&format!("{pattern:?}")) && error.hint().is_some(), "{error}");
+    }
+    assert_eq!(rooted("/*", "/data").unwrap(), "/data/*");
+    assert_eq!(rooted("./a/**", "/data").unwrap(), "/data/**/./a/**");
 }

@@ -34,11 +34,20 @@ fn every_end_has_a_result() {
 fn a_panic_and_a_stop_leave_a_result_too() {
     let record = Record::default();
     record.problem("/data/a", "cannot be read");
-    let panicked = ended_at_once(exit::INTERNAL, "internal error at a.rs:1: why", &record);
+    let panicked = failed(&Error::internal("internal error at a.rs:1: why"), None, &record);
     assert_eq!((panicked.outcome, panicked.exit_code, panicked.problems), (Ended::Failed, 70, 1));
     assert!(panicked.message.contains("a.rs:1") && panicked.next.is_some());
-    let stopped = ended_at_once(exit::STOPPED, "stopped", &record);
+    let stopped = failed(&Error::cancelled("stopped"), None, &record);
     assert_eq!((stopped.outcome, stopped.exit_code), (Ended::Cancelled, 130));
+}
+
+#[test]
+fn a_source_that_is_waited_for_no_longer_is_no_defect() {
+    let silent =
+        Error::unavailable("/data/a has not been read for 9 s").with_hint("see what is mounted there");
+    let result = failed(&silent, None, &Record::default());
+    assert_eq!((result.outcome, result.exit_code), (Ended::Failed, 12));
+    assert_eq!(result.next.as_deref(), Some("see what is mounted there"));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::SnapshotReader;
 use crate::{
     error::{Error, Result},
     format::{
@@ -11,8 +12,10 @@ use crate::{
     },
     id::ChunkId,
     limits,
-    reader::SnapshotReader,
 };
+
+#[cfg(test)]
+mod tests;
 
 /// The runs of one content, as far as they had to be opened.
 struct Runs<'a> {
@@ -23,7 +26,7 @@ struct Runs<'a> {
 }
 
 /// Compares chunk by chunk; pages that both have at the same place are not opened. Where chunks lie does not count.
-pub(super) async fn same_contents(
+pub(crate) async fn same_contents(
     old_reader: &SnapshotReader,
     new_reader: &SnapshotReader,
     old: &Content,

@@ -1,148 +1,21 @@
-//! A stolen mover: somebody with real credentials of the bucket that may create, get and list but not delete, and with
-//! a mover's keys. Whatever he does, what was backed up before is listed and comes back, and maintenance goes on, or
-//! says what to do. What he still can do stands in `docs/threat-model.md`.
-//!
-//! Needs the program beside the tests: `cargo build -p carrack-mover` first.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+//! What nobody signed who may, and what is no object of ours at all.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use carrack_mover::{
-    clock::World,
     error::ErrorKind,
     format::{
         frame::Suite,
         records::{self, Mark, RecordKind, Snapshot},
-        session::{SessionKeyInfo, SessionKind, SessionName, SessionObject},
+        session::{SessionKind, SessionName},
     },
-    id::{LineageId, SessionNonce},
-    keys::{Keys, SigningKey, WriterBundle},
-    repo::Repository,
+    id::LineageId,
+    keys::SigningKey,
     secret::Key,
 };
-use carrack_tests::{
-    bucket::{Bucket, careless_policy, mover_policy},
-    minio::BUCKET,
-    program::Printed,
-    stage::{PREFIX, Stage},
-};
+use carrack_tests::stage::Stage;
 
-/// The thief with what he stole from `db1`.
-struct Thief {
-    bucket: Bucket,
-    bundle: WriterBundle,
-    bundle_file: PathBuf,
-    signing: SigningKey,
-}
-
-impl Thief {
-    /// With the rights of the operator guide, or with a policy that is too wide.
-    fn of(stage: &Stage, careless: bool) -> Self {
-        let policy = if careless { careless_policy(BUCKET, PREFIX) } else { mover_policy(BUCKET, PREFIX) };
-        let bucket = Bucket::of(&stage.server, &policy, &stage.path("stolen"), PREFIX).unwrap();
-        let (bundle_file, bundle) = stage.bundle("db1").unwrap();
-        Self { bucket, bundle, bundle_file, signing: SigningKey::new(&Key::new([7; 32])).unwrap() }
-    }
-
-    fn engine(&self, stage: &Stage) -> Repository {
-        stage.owner.run(stage.engine(&self.bucket, Some(&self.bundle))).unwrap()
-    }
-
-    /// A session object as an honest writer would put it, for any name.
-    fn session(&self, session: SessionName, started: jiff::Timestamp) -> Vec<u8> {
-        let keys = Keys::from_bundle(&self.bundle).unwrap();
-        let generation = self.bundle.generation;
-        let data = keys.seal_data_key(generation, session, &Key::new([8; 32]), &World::system()).unwrap();
-        let suite = Suite::ChaCha20Poly1305;
-        let key = SessionKeyInfo { session, generation, suite, sealed_data_key: data };
-        let object = SessionObject { version: 1, key, signing_public: self.signing.public(), started };
-        records::encode_record(RecordKind::Session, &records::to_json(&object).unwrap())
-    }
-
-    /// A record signed with a key of his own.
-    fn signed(&self, name: &str, kind: RecordKind, json: &[u8]) -> Vec<u8> {
-        let mut body = self.signing.sign(name, json);
-        body.extend_from_slice(json);
-        records::encode_record(kind, &body)
-    }
-}
-
-fn name(kind: SessionKind, lineage: LineageId, number: u64) -> SessionName {
-    let mut nonce = [0; 16];
-    nonce[..8].copy_from_slice(&number.to_le_bytes());
-    nonce[8..].fill(0xee);
-    SessionName { kind, lineage, nonce: SessionNonce(nonce) }
-}
-
-fn now() -> jiff::Timestamp {
-    jiff::Timestamp::now()
-}
-
-/// What a run printed names this.
-fn names(printed: &Printed, word: &str) {
-    let said = printed.out.contains(word) || printed.err.contains(word);
-    assert!(said, "nothing says {word:?}:\n{}\n{}", printed.out, printed.err);
-}
-
-/// The lineage of a host, as its snapshots' names have it.
-fn lineage_of(stage: &Stage, host: &str) -> LineageId {
-    let path = stage.source(host).display().to_string();
-    let repository = stage.owner.run(stage.engine(&stage.owner, None)).unwrap();
-    repository.lineage(host, &[path.into_bytes()])
-}
-
-#[test]
-fn it_opens_nothing_that_others_wrote_and_deletes_and_replaces_nothing() {
-    let stage = Stage::set().unwrap();
-    let thief = Thief::of(&stage, false);
-    let target = stage.path("loot").display().to_string();
-    // By the program: neither data, nor other sources' trees, nor what only maintenance may.
-    let plan = format!("latest:{}/secret plan", stage.source("db1").display());
-    for arguments in [
-        &["restore", "latest", "--target", &target][..],
-        &["cat", "file", &plan],
-        &["check", "--read-data"],
-        &["prune"],
-        &["forget", "--keep-last", "1"],
-        &["key", "rotate"],
-        &["key", "remove", "--unproven"],
-    ] {
-        stage.run_as(&thief.bucket, &thief.bundle_file, arguments, 13);
-    }
-    // By the engine, with every key of the bundle: the data keys of all sessions, his own older ones included, and the
-    // trees and records of the other source stay shut.
-    let (keys, mail) = (Keys::from_bundle(&thief.bundle).unwrap(), lineage_of(&stage, "mail"));
-    let engine = thief.engine(&stage);
-    for session in stage.ends().unwrap() {
-        let session: SessionName = session.parse().unwrap();
-        let object = thief.bucket.get(&session.session_object()).unwrap();
-        let body = records::decode_kind("session", &object, RecordKind::Session).unwrap();
-        let object: SessionObject = records::from_json("session", body).unwrap();
-        let opened = keys.open_data_key(0, session, &object.key.sealed_data_key);
-        assert_eq!(opened.unwrap_err().kind(), ErrorKind::Denied);
-        let record = stage.owner.run(engine.snapshot(session));
-        assert_eq!(record.is_err(), session.lineage == mail, "{session}");
-        assert_eq!(keys.session_metadata_key(0, session).is_err(), session.lineage == mail);
-    }
-    assert!(
-        keys.sign_maintenance("forgotten/x", b"").is_err() && keys.sign_foundation("format", b"").is_err()
-    );
-
-    let before = stage.owner.list("").unwrap();
-    for (object, _) in &before {
-        assert_eq!(thief.bucket.delete(object).unwrap_err().to_string(), "AccessDenied", "{object}");
-        let replaced = thief.bucket.create(object, b"mine").unwrap_err().to_string();
-        assert!(["AccessDenied", "PreconditionFailed"].contains(&replaced.as_str()), "{object}: {replaced}");
-    }
-    for forbidden in
-        ["format", "keys/x", "gc/x.condemned", "forgotten/x", "marks/x", "damaged/x", "sessions/r0"]
-    {
-        let refused = thief.bucket.put(forbidden, b"mine").unwrap_err().to_string();
-        assert_eq!(refused, "AccessDenied", "{forbidden}");
-    }
-    assert_eq!(stage.owner.list("").unwrap(), before);
-    stage.all_come_back().unwrap();
-}
+use crate::{Thief, lineage_of, name, names, now};
 
 /// With a policy that is too wide, what only maintenance may write counts as absent.
 #[test]
@@ -412,52 +285,4 @@ fn a_flood_of_garbage_does_not_stop_maintenance() {
     stage.run(&["prune"], 0);
     stage.run(&["check", "--read-data"], 0);
     stage.all_come_back().unwrap();
-}
-
-/// False snapshots that count in retention: of his own source only, and not against what was verified.
-#[test]
-fn false_snapshots_push_out_no_verified_one_and_none_of_other_sources() {
-    let stage = Stage::set().unwrap();
-    let thief = Thief::of(&stage, false);
-    stage.run(&["check", "--read-data"], 0);
-    let engine = thief.engine(&stage);
-    let genuine: SessionName = stage
-        .ends()
-        .unwrap()
-        .iter()
-        .find(|name| name.contains(&thief.bundle.lineage.to_hex()))
-        .unwrap()
-        .parse()
-        .unwrap();
-    let record = stage.owner.run(engine.snapshot(genuine)).unwrap();
-    let commit = |host: &str, paths: Vec<String>| {
-        let lineage = thief.bundle.lineage;
-        let session = stage.owner.run(engine.begin(SessionKind::Backup, lineage, Suite::Aes256Gcm)).unwrap();
-        let started = now() + jiff::SignedDuration::from_hours(1);
-        let false_record =
-            Snapshot { session: session.name(), host: host.to_owned(), paths, started, ..record.clone() };
-        stage.owner.run(session.commit(&false_record)).unwrap();
-        session.name()
-    };
-    let path = |host: &str| vec![stage.source(host).display().to_string()];
-    let borrowed: Vec<SessionName> = (0..3).map(|_| commit("mail", path("mail"))).collect();
-    for _ in 0..3 {
-        commit("db1", path("db1"));
-    }
-
-    let listed = stage.run(&["snapshots"], 3);
-    borrowed.iter().for_each(|session| names(&listed, &session.nonce.short()));
-    let forgotten = stage.run(&["forget", "--keep-last", "1"], 3);
-    names(&forgotten, "last verified");
-    names(&stage.run(&["prune"], 14), "carrack forget --unreadable");
-    stage.run(&["forget", "--unreadable"], 0);
-    stage.run(&["prune"], 0);
-    // Of `mail` its one snapshot, of `db1` the last verified one beside the thief's.
-    let left = stage.ends().unwrap();
-    assert!(left.iter().any(|name| name.contains(&lineage_of(&stage, "mail").to_hex())), "{left:?}");
-    let printed = stage.run(&["snapshots", "--json", "--host", "db1"], 0);
-    let verified =
-        Stage::messages(&printed, "snapshot").into_iter().filter(|snapshot| snapshot["verified"].is_string());
-    assert_eq!(verified.count(), 1);
-    stage.run(&["check", "--read-data"], 0);
 }

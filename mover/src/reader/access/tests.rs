@@ -1,0 +1,122 @@
+use super::*;
+use crate::{
+    clock::World,
+    format::{frame::Suite, records::Moved, session::SessionKind},
+    id::LineageId,
+    pipeline::{frames::Framer, testing::Stage},
+    reader::testing::noise,
+    repo::{CreateOptions, Unlock},
+    secret::Key,
+    store::{Capabilities, ObjectStore, Page, Put, mem::MemStore},
+};
+
+fn moved(old: u8, new: u8) -> Moved {
+    Moved { old_pack: PackId([old; 16]), old_offset: 1, new_pack: PackId([new; 16]), new_offset: 2 }
+}
+
+/// A repack that says so; its name.
+async fn relocate(repository: &Repository, rows: &[Moved]) -> SessionName {
+    let (kind, suite) = (SessionKind::Repack, Suite::ChaCha20Poly1305);
+    let session = repository.begin(kind, LineageId::default(), suite).await.unwrap();
+    session.commit_relocations(rows).await.unwrap();
+    session.name()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn relocations_are_read_once_and_anew_when_somebody_asks() {
+    let stage = Stage::new().await;
+    let access = RepositoryAccess::new(stage.repository.clone());
+    let (first, second) = ((PackId([1; 16]), 1), (PackId([3; 16]), 1));
+    let repack = relocate(&stage.repository, &[moved(1, 2)]).await;
+    let ask = async |(pack, offset), again| access.resolve(pack, offset, again).await.unwrap();
+    assert_eq!(ask(first, false).await, Some((PackId([2; 16]), 2)));
+    assert_eq!(ask((first.0, 7), false).await, None);
+    relocate(&stage.repository, &[moved(3, 4)]).await;
+    assert_eq!(ask(second, false).await, None, "what was read is remembered");
+    assert_eq!(ask(second, true).await, Some((PackId([4; 16]), 2)));
+    assert_eq!(ask(second, false).await, Some((PackId([4; 16]), 2)), "and so is what was read then");
+
+    assert!(access.is_visible(repack).await.unwrap());
+    assert!(!access.is_visible(stage.shared.bridge.session().name()).await.unwrap(), "it has not ended");
+    // One that cannot be read may be the one that knew the way.
+    let object = repack.end_object();
+    let mut bytes = stage.store.get(&object, ByteRange::All).await.unwrap().to_vec();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    stage.store.tamper(&object, Some(bytes.into()));
+    assert_eq!(access.resolve(first.0, 1, true).await.unwrap_err().kind(), ErrorKind::Denied);
+    assert_eq!(ask(second, false).await, Some((PackId([4; 16]), 2)), "what is known is known");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packs_are_read_under_each_of_their_names_with_the_keys_beside() {
+    let stage = Stage::new().await;
+    let access = RepositoryAccess::new(stage.repository.clone());
+    let slab = noise(1, 10_000);
+    let mut framer = Framer::new(Arc::clone(&stage.shared));
+    framer.chunk(&slab, 0, 10_000).unwrap();
+    framer.flush(&slab).unwrap();
+    stage.shared.packer.flush().unwrap();
+    stage.shared.bridge.settle().unwrap();
+    let place = stage.frames().await[0].place;
+    let range = ByteRange::Slice { offset: 0, length: place.stored.into() };
+    let bytes = access.read_pack(place.pack, range).await.unwrap();
+    assert_eq!(bytes.len(), place.stored as usize);
+    assert_eq!(access.read_sending(place.pack, 0, range).await.unwrap(), bytes);
+    assert_eq!(access.read_sending(place.pack, 1, range).await.unwrap_err().kind(), ErrorKind::NotFound);
+    let beside = access.keys_beside(&place).await.unwrap();
+    assert_eq!(beside, [stage.shared.bridge.session().key_info().clone()]);
+
+    // It was moved meanwhile: the keys lie beside it there.
+    let here = Moved { new_pack: place.pack, new_offset: place.offset, ..moved(9, 0) };
+    relocate(&stage.repository, &[here]).await;
+    let before = FramePlace { pack: PackId([9; 16]), offset: 1, ..place };
+    assert_eq!(access.keys_beside(&before).await.unwrap(), beside);
+    let nowhere = FramePlace { pack: PackId([8; 16]), ..place };
+    assert_eq!(access.keys_beside(&nowhere).await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+/// Objects in memory, as if they were far away.
+#[derive(Debug)]
+struct FarAway(MemStore);
+
+#[async_trait]
+impl ObjectStore for FarAway {
+    async fn put_if_absent(&self, name: &str, body: Bytes) -> Result<Put> {
+        self.0.put_if_absent(name, body).await
+    }
+
+    async fn get(&self, name: &str, range: ByteRange) -> Result<Bytes> {
+        self.0.get(name, range).await
+    }
+
+    async fn list(&self, prefix: &str, token: Option<String>) -> Result<Page> {
+        self.0.list(prefix, token).await
+    }
+
+    async fn delete(&self, name: &str) -> Result<bool> {
+        self.0.delete(name).await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.0.flush().await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { local: false, preferred_parallel_puts: 8, preferred_parallel_gets: 12 }
+    }
+
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+}
+
+#[tokio::test]
+async fn a_store_says_how_it_is_read_best() {
+    let here = RepositoryAccess::new(Stage::new().await.repository.clone());
+    assert!(here.is_local() && here.parallel_reads() == 4);
+    let (store, unlock) = (Arc::new(FarAway(MemStore::new())), Unlock::Secret(Key::new([5; 32])));
+    let there = Repository::create(store, World::system(), &unlock, &CreateOptions::default()).await.unwrap();
+    let there = RepositoryAccess::new(there);
+    assert!(!there.is_local() && there.parallel_reads() == 12);
+}
