@@ -69,7 +69,16 @@ pub fn mount(
         trim(&session, &view);
         thread::sleep(TICK);
     }
-    session.join().map_err(failed)
+    ended(session.join(), &place).map_err(failed)
+}
+
+/// How the session of a mount ended. A thread that takes a request at the moment of an unmount is told of an abort; the
+/// same is said of a connection that somebody broke off, which stays in view and answers nobody.
+fn ended(joined: io::Result<()>, place: &MountPlace) -> io::Result<()> {
+    match joined {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionAborted && !place.is_mounted() => Ok(()),
+        other => other,
+    }
 }
 
 /// Whether there is an empty directory to mount on: what lies in it would be hidden.
@@ -154,5 +163,22 @@ fn trim(session: &BackgroundSession, view: &View) {
         if let Err(error) = notifier.inval_entry(INodeNo(parent), OsStr::from_bytes(&name)) {
             tracing::trace!(%error, "the kernel had forgotten a name already");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_abort_is_an_end_only_where_nothing_is_mounted_any_more() {
+        let aborted = || Err(io::ErrorKind::ConnectionAborted.into());
+        let here = tempfile::tempdir().expect("makes");
+        let there = MountPlace::of(here.path()).expect("is there");
+        assert!(ended(aborted(), &there).is_err());
+        assert!(ended(Ok(()), &there).is_ok());
+        drop(here);
+        assert!(ended(aborted(), &there).is_ok());
+        assert!(ended(Err(io::ErrorKind::PermissionDenied.into()), &there).is_err());
     }
 }
