@@ -14,7 +14,7 @@ use crate::{
     store::list_all,
 };
 
-/// One pack: 48 bytes, so the 330 000 packs of 10 TiB take 16 MB.
+/// One pack: 40 bytes, so the 330 000 packs of 10 TiB take 13 MB.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pack {
     pub id: PackId,

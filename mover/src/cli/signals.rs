@@ -1,8 +1,8 @@
 //! Stopping: the first signal asks, the second one ends the program at once.
 //!
 //! Work that looks at the request by itself (backup, restore, check, prune, changes of the index, copy, mount) stops at
-//! a safe point; all else ends at once: it changes nothing, or one object after the other, each whole. Nothing is lost either way: what was stored is
-//! found again by the next run, and a snapshot exists only once it is whole.
+//! a safe point; all else ends at once: it changes nothing, or one object after the other, each whole. Nothing is lost
+//! either way: what was stored is found again by the next run, and a snapshot exists only once it is whole.
 
 use std::sync::atomic::Ordering;
 

@@ -385,7 +385,7 @@ impl Planner<'_> {
     async fn flush(&mut self) -> Result<()> {
         let batch = mem::take(&mut self.batch);
         let most = usize::try_from(self.options.memory_bytes / BATCH_SHARE).unwrap_or(usize::MAX);
-        self.batch_limit = (self.batch_limit * 2).clamp(FILE_BYTES, most);
+        self.batch_limit = (self.batch_limit * 2).min(most).max(FILE_BYTES);
         match self.batches.send(batch).await {
             Ok(()) => self.shared.check(),
             Err(_) => self.shared.check().and(Err(Error::internal("nobody executes the restore"))),
