@@ -48,13 +48,19 @@ const DEATHS: [&str; 15] = [
     "looker put marks",
 ];
 
+/// Seeds in which segments of the index are joined.
+const JOINING: u64 = 12;
+/// What must have happened to joined ones in those: put beside what they join, read in its place, and merged away.
+const JOINED: [&str; 4] =
+    ["writer put index", "writer get index", "collector get index", "collector delete index"];
+
 fn honest(setting: Setting) -> Outcome {
     let outcome = setting.run().expect("the simulation runs");
-    let seed = setting.seed;
+    let (seed, news) = (setting.seed, if setting.news { "--news " } else { "" });
     assert!(
         outcome.violation.is_none(),
         "seed {seed}: {}\n\n{setting:?}; again, with the faults of the seed: \
-         cargo run --locked -p carrack-tests --bin simulate {seed}",
+         cargo run --locked -p carrack-tests --bin simulate -- {news}{seed}",
         outcome.violation.unwrap_or_default()
     );
     outcome
@@ -102,6 +108,17 @@ fn clients_die_at_every_kind_of_call_and_nothing_is_lost() {
     assert!(missing.is_empty(), "nobody died at {missing:?}, but at {:?}", sum.deaths);
 }
 
+/// Elsewhere a prune comes before there are enough small segments, or nothing is new any more.
+#[test]
+fn segments_are_joined_and_merged_and_nothing_is_lost() {
+    let mut sum = Figures::default();
+    for seed in 0..JOINING {
+        sum.add(&honest(Setting::of_news(seed)).figures);
+    }
+    let missing: Vec<_> = JOINED.iter().filter(|call| !sum.joined.contains_key(**call)).collect();
+    assert!(missing.is_empty(), "of joined segments there was no {missing:?}, but {:?}", sum.joined);
+}
+
 /// On a machine with much else to do a thread may seem to wait that does not, and a run goes another way: seen once in some
 /// hundred. So a seed has more than one try, but two of its runs must be the same.
 #[test]
@@ -122,7 +139,7 @@ fn a_seed_goes_the_same_way_again() {
 /// The simulation must see it when the store breaks a promise, or a rule of the protocol is lost on the way to it.
 fn is_noticed(broken: Broken, faults: Faults, hours: u64) {
     let violation = |seed, broken| {
-        let setting = Setting { seed, faults: Some(faults), broken, hours };
+        let setting = Setting { faults: Some(faults), broken, hours, ..Setting::of_seed(seed) };
         setting.run().expect("the simulation runs").violation
     };
     let seed = (0..TRIED).find(|seed| violation(*seed, broken).is_some());

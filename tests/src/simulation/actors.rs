@@ -234,18 +234,21 @@ impl Actor {
         format!("host-{}", self.client)
     }
 
-    /// Backs its source up, again and again, while it changes.
-    pub async fn write(&mut self, rounds: u64) -> Result<()> {
+    /// Backs its source up, again and again, while it changes; if there is news, with something that nobody has stored yet.
+    pub async fn write(&mut self, rounds: u64, news: bool) -> Result<()> {
         let place = self.place.clone();
         let failed = |error| Error::io(error, "the source cannot be changed");
         let mut source = Source::new(&place).map_err(failed)?;
-        for _ in 0..rounds {
+        for round in 0..rounds {
             self.rest(8).await;
             if self.net.is_stopping() {
                 break;
             }
             let at = Duration::from_secs(BEGINNING.unsigned_abs()) + self.net.now();
             source.change(&mut self.rng, at).map_err(failed)?;
+            if news {
+                source.add_news(self.client as u64 * rounds + round, at).map_err(failed)?;
+            }
             self.model.source(self.client, &source.root, &source.tree);
             self.back_up(&source).await;
         }

@@ -139,6 +139,8 @@ pub struct Figures {
     pub crashes: u64,
     /// At which calls they died, such as `writer put packs`, and how often.
     pub deaths: BTreeMap<String, u64>,
+    /// What the store did with joined segments, and for whom, such as `writer put index`, and how often.
+    pub joined: BTreeMap<String, u64>,
 }
 
 impl Figures {
@@ -167,8 +169,10 @@ impl Figures {
             (&mut self.crashes, other.crashes),
         ];
         pairs.into_iter().for_each(|(sum, more)| *sum += more);
-        for (call, times) in &other.deaths {
-            *self.deaths.entry(call.clone()).or_default() += times;
+        for (sums, more) in [(&mut self.deaths, &other.deaths), (&mut self.joined, &other.joined)] {
+            for (call, times) in more {
+                *sums.entry(call.clone()).or_default() += times;
+            }
         }
     }
 }

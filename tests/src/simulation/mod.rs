@@ -53,6 +53,8 @@ pub struct Setting {
     pub broken: Broken,
     /// Hours at most from one prune to the next of the same collector, and from one forget to the next.
     pub hours: u64,
+    /// Each backup has something that nobody stored before, so each leaves a segment of the index.
+    pub news: bool,
 }
 
 /// What came of it.
@@ -81,7 +83,12 @@ const CLIENTS: usize = 9;
 impl Setting {
     /// An honest store, and faults by the seed.
     pub fn of_seed(seed: u64) -> Self {
-        Self { seed, faults: None, broken: Broken::Nothing, hours: 20 }
+        Self { seed, faults: None, broken: Broken::Nothing, hours: 20, news: false }
+    }
+
+    /// The same, and there is news, and prunes are so rare that small segments of the index become many: writers join them.
+    pub fn of_news(seed: u64) -> Self {
+        Self { hours: 60, news: true, ..Self::of_seed(seed) }
     }
 
     /// Lives through it.
@@ -229,7 +236,7 @@ async fn lives(
     let mut lives = tokio::task::JoinSet::new();
     for mut writer in writers {
         lives.spawn_local(async move {
-            let done = writer.write(rounds).await;
+            let done = writer.write(rounds, setting.news).await;
             if let Err(error) = done {
                 writer.model.blame(error.in_one_line());
             }

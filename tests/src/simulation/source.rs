@@ -27,7 +27,7 @@ pub const FOLDER: &str = "below";
 
 /// Contents of more than a frame, of which a source has a few: so a pack can be needed in part.
 const LARGE: u64 = 6;
-/// All contents that there are: so few that what nobody needs any more is often wanted again, and found by a hint.
+/// All contents that there are but for news: so few that what nobody needs any more is often wanted again, and found by a hint.
 const CONTENTS: u64 = 18;
 
 /// The content of this number.
@@ -83,6 +83,11 @@ impl Source {
             }
         }
         Ok(())
+    }
+
+    /// Puts a content into it that only this number has.
+    pub fn add_news(&mut self, number: u64, at: Duration) -> io::Result<()> {
+        self.write("news", CONTENTS + number, at)
     }
 
     fn write(&mut self, name: &str, number: u64, at: Duration) -> io::Result<()> {

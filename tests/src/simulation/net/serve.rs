@@ -142,6 +142,9 @@ impl State {
 
     /// What the store does.
     pub(super) fn apply(&mut self, request: Request, who: Option<Who>) -> (Result<Reply>, Vec<Change>) {
+        if let Some(who) = who {
+            self.count_joined(&request, who);
+        }
         let body = match &request {
             Request::Put(_, body) => Some(body.clone()),
             Request::Get(..) | Request::List(..) | Request::Delete(_) => None,
@@ -152,6 +155,13 @@ impl State {
             self.since.push_back((seen_at, name.clone(), body.clone()));
         }
         (reply, changes)
+    }
+
+    fn count_joined(&mut self, request: &Request, who: Who) {
+        if request.name().ends_with(".joined") {
+            let call = format!("{} {}", self.clients[who.client].part, request.sort());
+            *self.figures.joined.entry(call).or_default() += 1;
+        }
     }
 
     fn carry_out(&mut self, request: Request, who: Option<Who>) -> (Result<Reply>, Vec<Change>) {
