@@ -1,6 +1,6 @@
 //! Verbs that change a repository, killed at each of their steps, in a directory and in a bucket.
 
-use std::time::Instant;
+use std::{fs, time::Instant};
 
 use anyhow::{Context as _, Result};
 use carrack_tests::{
@@ -8,6 +8,7 @@ use carrack_tests::{
     gate::{End, Gate, Steps},
     images::in_private_mounts,
     minio::MinioServer,
+    trees::noise,
 };
 
 use crate::{
@@ -33,6 +34,39 @@ const THIRD: (&str, Option<&str>, &[&str]) =
 
 const ADD: (&str, Option<&str>, &[&str]) =
     ("repository", None, &["key", "add", "--new-key-file", "{world}second"]);
+
+/// A backup that finds so many small segments of the index that it joins them.
+const JOINING: &str = "joining backup";
+/// Backups before it that leave one each: the fewest that are joined.
+const PARTS: usize = 12;
+
+/// What comes before it. The small ones are forgotten again: what is judged are snapshots of the source.
+fn before_joining() -> Before<'static> {
+    const FORGET: (&str, Option<&str>, &[&str]) =
+        ("repository", None, &["forget", "--keep-tag", "none", "--allow-forget-all"]);
+    let backup = |number: usize| -> &'static [&'static str] {
+        let path: &'static str = format!("{{world}}part {number}").leak();
+        vec!["backup", path].leak()
+    };
+    let small = (0..PARTS).map(|number| ("repository", None, backup(number)));
+    [INIT].into_iter().chain(small).chain([FORGET]).collect::<Vec<_>>().leak()
+}
+
+/// The world of a case.
+fn world_of(name: &str) -> World {
+    let world = World::new();
+    let parts = if name == JOINING { PARTS } else { 0 };
+    for number in 0..parts {
+        // What is much shorter is in no index.
+        fs::write(world.path(&format!("part {number}")), noise(100 + number as u64, 5000)).expect("writes");
+    }
+    world
+}
+
+/// Fails if a run that is to join segments has joined none: then it is a backup as any other.
+fn joins_if_it_is_to(name: &str, left: &[String]) {
+    assert!(name != JOINING || left.iter().any(|object| object.ends_with(".joined")), "{name}: {left:?}");
+}
 
 /// Runs what comes before, and completes the case with the ids of the snapshots in the order in which they were made,
 /// and of the key that was added.
@@ -98,6 +132,7 @@ pub(crate) fn planned(name: &str) -> Planned {
             case.kept = ids.to_vec();
             case.stored = Some("v2");
         }),
+        JOINING => plan(before_joining(), FIRST.2, |case, _| case.stored = Some("v1")),
         "image backup" => {
             plan(&[INIT], &["backup", "--tag", "image", "--device", "{world}image"], |case, _| {
                 case.stored = Some("image");
@@ -152,7 +187,7 @@ pub(crate) fn conclude(case: &Case, tried: usize, failed: &[anyhow::Error]) {
 
 fn local(name: &str) {
     in_private_mounts(|| {
-        let world = World::new();
+        let world = world_of(name);
         let place = world.path("place");
         let Planned { before, complete, mut case } = planned(name);
         let ground = Local::new(State::default(), &place);
@@ -163,6 +198,7 @@ fn local(name: &str) {
         let ground = Local::new(base.clone(), &place);
         let ran = ground.disk().run(&mut case.command(&world, &ground), None).expect("runs");
         ended(&ran.output, &[0], name).expect("it succeeds undisturbed");
+        joins_if_it_is_to(name, &ground.names(case.repository));
         drop(ground);
         let (mut tried, mut killed, mut failed) = (0, 0, Vec::new());
         for step in chosen(ran.steps, SHARE_LOCAL) {
@@ -225,7 +261,7 @@ fn bucket(names: &[&str]) {
 }
 
 async fn one_in_bucket(server: &MinioServer, gate: &Gate, name: &str) -> Vec<anyhow::Error> {
-    let world = World::new();
+    let world = world_of(name);
     let Planned { before, complete, mut case } = planned(name);
     let prefix = |word: &str| format!("{}-{word}", name.replace(' ', "-"));
     let ground = Bucket::new(server, server.url(), prefix("base"), &Objects::new()).await;
@@ -235,6 +271,7 @@ async fn one_in_bucket(server: &MinioServer, gate: &Gate, name: &str) -> Vec<any
     let ground = Bucket::new(server, gate.url(), prefix("whole"), &base).await;
     let ran = gate.run(&mut case.command(&world, &ground), Steps::Changes, None).expect("runs");
     ended(&ran.output, &[0], name).expect("it succeeds undisturbed");
+    joins_if_it_is_to(name, &ground.objects().await.into_keys().collect::<Vec<_>>());
     let mut failed = Vec::new();
     let steps = chosen(ran.steps, SHARE_BUCKET);
     let ends: Vec<End> = match is_whole_matrix() {
@@ -297,6 +334,11 @@ fn next_backup() {
 }
 
 #[test]
+fn joining_backup() {
+    local(JOINING);
+}
+
+#[test]
 fn image_backup() {
     local("image backup");
 }
@@ -338,7 +380,7 @@ fn copy() {
 
 #[test]
 fn in_a_bucket_backups() {
-    bucket(&["init", "first backup", "next backup", "image backup", "copy"]);
+    bucket(&["init", "first backup", "next backup", JOINING, "image backup", "copy"]);
 }
 
 #[test]
