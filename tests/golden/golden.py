@@ -22,6 +22,8 @@ SOURCES = pathlib.Path("/tmp/carrack-golden")
 # Bytes of the image, most of them zeros; each block of the grid is different, so its list of chunks has pages.
 IMAGE_BYTES, IMAGE_BLOCK = 96 << 20, 64 << 10
 MAGIC = b"CRKR"
+# Kinds of objects that the format knows: of records by number, and what has none, or one for two.
+KINDS = set(range(1, 15)) | {"pack", "attempt", "joined"}
 # What golden repositories are, file by file, as `sha256sum` writes it: each is written down when it is made, and never again.
 SUMS = HERE / "SHA256SUMS"
 
@@ -45,13 +47,14 @@ def summary(messages):
 
 
 def objects(repository):
-    """Name and kind of every object; packs have no kind, their attempts are told apart."""
+    """Name and kind of every object; packs have no kind, their attempts are told apart, and joined segments from others."""
     for path in sorted(repository.rglob("*")):
         name = str(path.relative_to(repository))
         # What a killed writer left there is no object; it is swept after a day.
         if path.is_file() and not name.startswith("tmp/"):
             head = path.read_bytes()[:6]
             kind = head[5] if head[:4] == MAGIC else "attempt" if "." in path.name else "pack"
+            kind = "joined" if name.endswith(".joined") else kind
             yield name, kind
 
 
@@ -154,6 +157,15 @@ def make_churn(kept=None):
             path.write_bytes(noise(number, 12_000))
         else:
             path.unlink(missing_ok=True)
+    age(top)
+    return top
+
+
+def make_small(number):
+    """One file, other each time, and just long enough that an index names it."""
+    top = SOURCES / "small"
+    top.mkdir(exist_ok=True)
+    (top / "file").write_bytes(noise(2000 + number, 5_000))
     age(top)
     return top
 

@@ -6,10 +6,10 @@
 PYTHON is the reader's environment (.cache/reader/bin/python), CARRACK the program (default: target/release/carrack).
 Needs root, and a file system below tests/golden that keeps the flag *immutable* (ext4, xfs, btrfs).
 
-The repository has an object of every kind that the format knows, in the states that a life leaves behind: keys of several
-generations, both ciphers, relocations in chains, a collection that was stopped before its final and one that was stopped
-after it, sessions that were shut out, that gave up, that never ended. What each snapshot holds was written down from the
-source, not from the repository.
+The repository has an object of every kind that the format knows (golden.KINDS; without one it is not kept), in the states that
+a life leaves behind: keys of several generations, both ciphers, relocations in chains, a collection that was stopped before its
+final and one that was stopped after it, sessions that were shut out, that gave up, that never ended, segments of the index and
+one that joins them. What each snapshot holds was written down from the source, not from the repository.
 """
 
 import os
@@ -25,6 +25,8 @@ import golden
 from golden import HERE, SOURCES, run, summary
 
 PROGRAM = pathlib.Path(os.environ.get("CARRACK", HERE.parent.parent / "target/release/carrack")).resolve()
+# Backups after which one must have joined what the others left, whatever was there before: twelve segments are enough.
+SMALL_BACKUPS = 16
 
 
 class Maker:
@@ -189,6 +191,14 @@ class Maker:
         at.parent.mkdir(exist_ok=True)
         at.write_bytes(kept)
 
+    def joined(self):
+        """Small backups, the last of which puts a segment with the rows of the others beside its own."""
+        for number in range(SMALL_BACKUPS):
+            self.backup(golden.make_small(number), "--tag", "small")
+            if self.names("index/*.joined"):
+                return
+        sys.exit(f"golden: {SMALL_BACKUPS} small backups joined nothing")
+
 
 def pack_name(value):
     return value["pack"] if isinstance(value, dict) else value
@@ -212,6 +222,8 @@ def main(name):
         maker.marks()
         maker.stop_backup(signal.SIGKILL, "killed")
         maker.collections()
+        # After the last prune, which would have merged them.
+        maker.joined()
         # After them, so that what its checkpoint names is not condemned.
         maker.stop_backup(signal.SIGINT, "interrupted")
         visible = {row["session"] for row in maker.run("snapshots") if row["message_type"] == "snapshot"}
@@ -220,9 +232,12 @@ def main(name):
                 manifest.unlink()
     finally:
         shutil.rmtree(SOURCES, ignore_errors=True)
+    kinds = {kind for _, kind in golden.objects(maker.repository)}
+    if missing := golden.KINDS - kinds:
+        shutil.rmtree(maker.home)
+        sys.exit(f"golden: it has no object of the kinds {sorted(missing, key=str)}, so it is not kept")
     golden.write_sums(name)
-    kinds = sorted({kind for _, kind in golden.objects(maker.repository)}, key=str)
-    print(f"golden: {len(visible)} snapshots, objects of the kinds {kinds}")
+    print(f"golden: {len(visible)} snapshots, objects of the kinds {sorted(kinds, key=str)}")
 
 
 if __name__ == "__main__":

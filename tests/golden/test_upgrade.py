@@ -24,7 +24,6 @@ PROGRAM = pathlib.Path(os.environ.get("CARRACK", HERE.parent.parent / "target/de
 # The first one was made before manifests were; the reader's tests compare it with its listing.
 OLDEST = HERE / "v1"
 FOLDERS = [folder for folder in sorted(HERE.glob("v*/")) if folder != OLDEST]
-RECORD_KINDS = set(range(1, 15))
 NEWER = 2
 
 
@@ -91,7 +90,7 @@ class Upgrade(Case):
         self.assertTrue(FOLDERS, "there is no golden repository with manifests")
         for folder in FOLDERS:
             kinds = {kind for _, kind in golden.objects(folder / "repository")}
-            self.assertEqual(kinds, RECORD_KINDS | {"pack", "attempt"}, folder)
+            self.assertEqual(kinds, golden.KINDS, folder)
 
     def test_all_of_it_is_read(self):
         for folder in FOLDERS:
@@ -143,6 +142,20 @@ class Upgrade(Case):
                     if snapshot["session"] in before:
                         self.compare(snapshot)
 
+    def test_a_joined_segment_leads_to_what_those_that_it_joins_have(self):
+        for folder in FOLDERS:
+            with self.subTest(folder.name):
+                stored = [self.stored_again(folder, keeps) for keeps in (".joined", "nothing")]
+                self.assertEqual(stored, [0, 5_000])
+
+    def stored_again(self, folder, keeps):
+        """Bytes that another host stores of what one of the small backups stored, with no segments but such ones."""
+        self.take(folder)
+        for path in self.repository.glob("index/s-*"):
+            if not path.name.endswith(keeps):
+                path.unlink()
+        return summary(self.run_it("backup", golden.make_small(0), "--host", "another"))["data_added"]
+
     def goes_on(self, host):
         """From the checkpoint of a backup that was stopped."""
         words = ("--host", host, "--ignore-ctime", "--ignore-inode")
@@ -187,7 +200,7 @@ class Upgrade(Case):
                 self.run_it("check", "--read-data")
                 left = {kind for _, kind in golden.objects(self.repository)}
                 # Fences and ends of those that gave up, 6 and 13, stay for 30 days after their sessions.
-                self.assertFalse({7, 8, 9} & left, f"something stays for ever: {left}")
+                self.assertFalse({7, 8, 9, "joined"} & left, f"something stays for ever: {left}")
                 snapshots = self.snapshots()
                 self.assertGreaterEqual(len(snapshots), 6)
                 for snapshot in snapshots:
@@ -311,6 +324,22 @@ class Unknown(Case):
                 record[4] = NEWER
                 path.chmod(0o600)
                 path.write_bytes(record)
+
+    def test_objects_of_unknown_names_are_passed_over(self):
+        """A folder of its own is nobody's business. What lies among the hints helps nobody: a check that reads hints names it,
+        and where segments lie the next merge takes it away."""
+        beside, hint, segment = "later/thing", "index/later", f"index/s-{'0' * 32}.later"
+        for name in (beside, hint, segment):
+            path = self.repository / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(golden.MAGIC + b"\x01\x0f\0\0of a kind that there is not")
+        self.reads()
+        self.run_it("backup", self.source)
+        said = json.dumps(self.run_it("check", "--sizes", "--no-mark", codes=(14,)))
+        self.assertEqual([name in said for name in (beside, hint, segment)], [False, True, True], said)
+        # There is a joined segment, so segments are merged.
+        self.run_it("prune", "--fence-after", "1s", "--wait", "0")
+        self.assertEqual(self.names() & {beside, hint, segment}, {beside, hint})
 
     def test_newer_packs_are_called_so(self):
         for path in self.repository.glob("packs/*/*"):
