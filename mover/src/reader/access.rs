@@ -122,7 +122,14 @@ impl Access for RepositoryAccess {
 
     async fn keys_beside(&self, place: &FramePlace) -> Result<Vec<SessionKeyInfo>> {
         let footer = match self.repository.footer(place.pack).await {
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {
+            // The name of what a prune has moved is free, and a trailer is not sealed: whoever takes the name may claim any
+            // keys and any version.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Denied | ErrorKind::Invalid
+                ) =>
+            {
                 let moved = self.resolve(place.pack, place.offset, false).await?;
                 let (pack, _) = moved.ok_or(error)?;
                 self.repository.footer(pack).await?

@@ -1,8 +1,13 @@
 use super::*;
 use crate::{
     clock::World,
-    format::{frame::Suite, records::Moved, session::SessionKind},
-    id::LineageId,
+    format::{
+        frame::Suite,
+        pack::{Trailer, pack_object},
+        records::Moved,
+        session::SessionKind,
+    },
+    id::{LineageId, SessionNonce},
     pipeline::{frames::Framer, testing::Stage},
     reader::testing::noise,
     repo::{CreateOptions, Unlock},
@@ -74,6 +79,19 @@ async fn packs_are_read_under_each_of_their_names_with_the_keys_beside() {
     assert_eq!(access.keys_beside(&before).await.unwrap(), beside);
     let nowhere = FramePlace { pack: PackId([8; 16]), ..place };
     assert_eq!(access.keys_beside(&nowhere).await.unwrap_err().kind(), ErrorKind::NotFound);
+
+    // What somebody puts under the old name may claim keys that nobody holds, and a version that there is not.
+    let session = SessionName { nonce: SessionNonce([9; 16]), ..place.session };
+    let (footer_length, generation, suite) = (8, 7, Suite::Aes256Gcm);
+    let trailer = Trailer { footer_length, counter: 0, generation, suite, session }.to_bytes();
+    let mut newer = trailer;
+    newer[56] = 2;
+    for (trailer, kind) in [(trailer, ErrorKind::Denied), (newer, ErrorKind::Invalid)] {
+        let squat = [&[0_u8; 8][..], &trailer[..]].concat();
+        stage.store.tamper(&pack_object(before.pack, 0), Some(squat.into()));
+        assert_eq!(stage.repository.footer(before.pack).await.unwrap_err().kind(), kind);
+        assert_eq!(access.keys_beside(&before).await.unwrap(), beside);
+    }
 }
 
 /// Objects in memory, as if they were far away.
