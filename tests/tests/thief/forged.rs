@@ -13,9 +13,9 @@ use carrack_mover::{
     keys::SigningKey,
     secret::Key,
 };
-use carrack_tests::stage::Stage;
+use carrack_tests::{program::Printed, stage::Stage};
 
-use crate::{Thief, lineage_of, name, names, now};
+use crate::{Thief, added, backed_up, lineage_of, name, names, now};
 
 /// With a policy that is too wide, what only maintenance may write counts as absent.
 #[test]
@@ -151,6 +151,11 @@ fn forged_ends_stop_maintenance_until_all_of_them_are_given_up_at_once() {
     stage.all_come_back().unwrap();
 }
 
+/// Whether a backup relied on nothing that was there.
+fn is_all_new(printed: &Printed) -> bool {
+    added(printed) >= printed.message("summary")["total_bytes_processed"].as_u64().unwrap()
+}
+
 /// A policy that is too wide lets him end a repack. What it says is not believed; and who restores is not stopped.
 #[test]
 fn forged_relocations_stop_neither_restores_nor_backups() {
@@ -163,17 +168,96 @@ fn forged_relocations_stop_neither_restores_nor_backups() {
     stage.all_come_back().unwrap();
     // A writer cannot know what it missed, so it relies on nothing that is there; and it says so.
     stage.change("mail", 5).unwrap();
-    let source = stage.source("mail").display().to_string();
-    let printed = stage.run(&["backup", "--json", "--host", "mail", &source], 3);
+    let printed = backed_up(&mut stage, "mail", 3);
     names(&printed, &session.end_object());
-    let summary = printed.message("summary");
-    assert!(summary["data_added"].as_u64() >= summary["total_bytes_processed"].as_u64(), "{summary}");
-    stage.keep(summary["session"].as_str().unwrap(), "mail").unwrap();
+    assert!(is_all_new(&printed), "{}", printed.out);
     names(&stage.run(&["check"], 14), &session.end_object());
     let stopped = stage.run(&["prune"], 13);
     names(&stopped, &format!("carrack forget {session}"));
     stage.run(&["forget", "--unreadable"], 0);
     stage.run(&["prune"], 0);
+    stage.run(&["check", "--read-data"], 0);
+    stage.all_come_back().unwrap();
+}
+
+/// Lists and finals of everything that is stored, signed by him: a list with its final, and one of each alone.
+fn forge_lists(stage: &Stage, thief: &Thief) -> [(String, Vec<u8>); 4] {
+    let packs = stage.owner.names("packs/").unwrap();
+    let packs: Vec<&str> = packs.iter().filter_map(|pack| pack.get(9..)).collect();
+    let repack = name(SessionKind::Repack, LineageId::default(), 1).to_string();
+    [("6", "condemned"), ("6", "final"), ("7", "condemned"), ("8", "final")].map(|(digit, word)| {
+        let id = digit.repeat(32);
+        let object = format!("gc/{id}.{word}");
+        let kind = if word == "final" { RecordKind::Final } else { RecordKind::Condemned };
+        let list = serde_json::json!({
+            "collection": id, "created": now(), "packs": packs, "relocations": [repack],
+        });
+        (object.clone(), thief.signed(&object, kind, list.to_string().as_bytes()))
+    })
+}
+
+/// With a policy that is too wide: a list may be signed with a key that a writer does not know yet, so writers obey it.
+#[test]
+fn backups_obey_forged_lists_and_have_everything_all_the_same() {
+    let mut stage = Stage::set().unwrap();
+    let thief = Thief::of(&stage, true);
+    let forged = forge_lists(&stage, &thief);
+    thief.bucket.flood(forged.clone()).unwrap();
+    // One by who holds all keys, and one by a mover, who could not tell a true list.
+    stage.change("mail", 4).unwrap();
+    let printed = backed_up(&mut stage, "mail", 0);
+    assert!(is_all_new(&printed), "{}", printed.out);
+    stage.change("db1", 5).unwrap();
+    let source = stage.source("db1").display().to_string();
+    let backup = ["backup", "--json", "--host", "db1", &source];
+    let printed = stage.run_as(&thief.bucket, &thief.bundle_file, &backup, 0);
+    assert!(is_all_new(&printed), "{}", printed.out);
+    stage.keep(printed.message("summary")["session"].as_str().unwrap(), "db1").unwrap();
+    stage.all_come_back().unwrap();
+    let (checked, pruned) = (stage.run(&["check"], 3), stage.run(&["prune"], 3));
+    for (object, _) in &forged {
+        names(&checked, object);
+        names(&pruned, object);
+    }
+    assert!(stage.owner.names("gc/").unwrap().is_empty());
+    stage.run(&["check", "--read-data"], 0);
+    // Nothing is condemned any more.
+    stage.change("mail", 6).unwrap();
+    let printed = backed_up(&mut stage, "mail", 0);
+    assert!(!is_all_new(&printed), "{}", printed.out);
+    stage.all_come_back().unwrap();
+}
+
+/// What such a list may name nobody knows, so nothing is relied on; and the backup says so.
+#[test]
+fn backups_rely_on_nothing_beside_lists_that_cannot_be_read() {
+    let mut stage = Stage::set().unwrap();
+    let thief = Thief::of(&stage, true);
+    let object = |digit: &str| format!("gc/{}.condemned", digit.repeat(32));
+    let list = serde_json::json!({
+        "collection": "6".repeat(32), "created": now(), "packs": [], "relocations": [],
+    });
+    let list = list.to_string();
+    let forged = [
+        (object("1"), b"rubbish".to_vec()),
+        (object("2"), thief.signed(&object("2"), RecordKind::Condemned, list.as_bytes())),
+        (object("6"), thief.signed(&object("6"), RecordKind::Final, list.as_bytes())),
+    ];
+    thief.bucket.flood(forged.clone()).unwrap();
+    stage.change("mail", 4).unwrap();
+    let printed = backed_up(&mut stage, "mail", 3);
+    assert!(is_all_new(&printed), "{}", printed.out);
+    stage.all_come_back().unwrap();
+    let (checked, pruned) = (stage.run(&["check"], 3), stage.run(&["prune"], 3));
+    for (object, _) in &forged {
+        names(&printed, object);
+        names(&checked, object);
+        names(&pruned, object);
+    }
+    assert!(stage.owner.names("gc/").unwrap().is_empty());
+    stage.change("mail", 5).unwrap();
+    let printed = backed_up(&mut stage, "mail", 0);
+    assert!(!is_all_new(&printed), "{}", printed.out);
     stage.run(&["check", "--read-data"], 0);
     stage.all_come_back().unwrap();
 }

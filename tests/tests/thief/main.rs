@@ -6,7 +6,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod forged;
+mod joined;
 mod lies;
+mod moved;
 mod overwrites;
 mod reach;
 mod versions;
@@ -87,6 +89,19 @@ fn now() -> jiff::Timestamp {
 fn names(printed: &Printed, word: &str) {
     let said = printed.out.contains(word) || printed.err.contains(word);
     assert!(said, "nothing says {word:?}:\n{}\n{}", printed.out, printed.err);
+}
+
+/// Backs a host up, which must end with this code, and keeps a copy of what that must hold.
+fn backed_up(stage: &mut Stage, host: &str, code: i32) -> Printed {
+    let source = stage.source(host).display().to_string();
+    let printed = stage.run(&["backup", "--json", "--host", host, &source], code);
+    stage.keep(printed.message("summary")["session"].as_str().unwrap(), host).unwrap();
+    printed
+}
+
+/// Bytes of contents that a backup stored anew.
+fn added(printed: &Printed) -> u64 {
+    printed.message("summary")["data_added"].as_u64().unwrap()
 }
 
 /// The lineage of a host, as its snapshots' names have it.
