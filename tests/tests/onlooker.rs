@@ -34,6 +34,13 @@ const WORDS: [&str; 9] = [
     "dump.sql",
     "correct",
 ];
+/// What all images begin with, by the seed of its noise and its bytes; and the same of what follows it in each. Of the first
+/// one only the beginning is left.
+const IMAGE: u64 = 300;
+const HALF: usize = 512 << 10;
+const IMAGES: [(u64, usize); 2] = [(301, 8 * HALF), (302, HALF)];
+/// Segments of few rows that a backup joins.
+const JOINED: u64 = 12;
 /// Bytes of a pack that say in clear what the format says they do.
 const TRAILER: usize = 64;
 /// Bytes of equal content that would be found as equal bytes.
@@ -41,15 +48,47 @@ const WINDOW: usize = 16;
 
 type Objects = BTreeMap<String, Vec<u8>>;
 
-/// A repository with some history: two backups of a tree, one of them again without a change, a stream, a mark, a
-/// snapshot that was forgotten and freed, and a second password. Then a note of damage, a prune that ended between its
-/// decision and its deletes, a backup that was killed, and a prune that was killed before its decision.
+/// A repository with some history: two backups of a tree, one of them again without a change, an image of which a prune
+/// has moved what is left, a stream, a mark, a snapshot that was forgotten and freed, and a second password. Then a note of
+/// damage, segments that were joined, a prune that ended between its decision and its deletes, a backup that was killed, and
+/// a prune that was killed before its decision.
 fn repository(host: &str) -> (Stage, Objects) {
     let mut stage = Stage::empty(BUCKET, |_| Ok(())).unwrap();
     stage.change(host, 1).unwrap();
     let first = stage.backup(host).unwrap();
     stage.change(host, 2).unwrap();
     let twice = [(); 2].map(|()| stage.backup(host).unwrap());
+    let images = IMAGES.map(|contents| image(&stage, contents));
+    stream(&stage, &noise(77, 500_000));
+    stage.run(&["forget", "--pin", "latest"], 0);
+    stage.run(&["forget", &first, &images[0]], 0);
+    stage.run(&["prune", "--max-unused", "0"], 0);
+    stage.run(&["check", "--read-data"], 0);
+    let file = stage.path("password");
+    fs::write(&file, "another\n").unwrap();
+    stage.run(&["key", "add", "--new-password-file", file.to_str().unwrap()], 0);
+
+    note_damage(&stage);
+    stage.change(host, 3).unwrap();
+    stage.backup(host).unwrap();
+    // Each leaves a segment, and one of them joins those that there are.
+    (0..=JOINED).for_each(|number| stream(&stage, &noise(400 + number, 10_000)));
+    twice.iter().for_each(|snapshot| drop(stage.run(&["forget", snapshot], 0)));
+    twice.iter().chain([&first]).for_each(|snapshot| stage.give_up(snapshot));
+    cut_prune_off(&stage);
+    kill_backup(&stage);
+    kill_prune(&stage);
+    stage.all_come_back().unwrap();
+    let objects = seen(&stage);
+    assert!(objects.contains_key(&format!("snapshots/{}", images[1])), "no image is in the scene");
+    let is_relocations =
+        |(name, bytes): (&String, &Vec<u8>)| name.starts_with("snapshots/r") && bytes[5] == 5;
+    assert!(objects.iter().any(is_relocations), "no repack that has moved anything is in the scene");
+    (stage, objects)
+}
+
+/// Backs a stream up.
+fn stream(stage: &Stage, contents: &[u8]) {
     let stream = [
         "backup",
         "--host",
@@ -61,27 +100,18 @@ fn repository(host: &str) -> (Stage, Objects) {
         "dump.sql",
     ];
     let mut child = stage.command(&stream).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(&noise(77, 500_000)).unwrap();
+    child.stdin.take().unwrap().write_all(contents).unwrap();
     assert!(child.wait().unwrap().success());
-    stage.run(&["forget", "--pin", "latest"], 0);
-    stage.run(&["forget", &first], 0);
-    stage.run(&["prune", "--max-unused", "0"], 0);
-    stage.run(&["check", "--read-data"], 0);
-    let file = stage.path("password");
-    fs::write(&file, "another\n").unwrap();
-    stage.run(&["key", "add", "--new-password-file", file.to_str().unwrap()], 0);
+}
 
-    note_damage(&stage);
-    stage.change(host, 3).unwrap();
-    stage.backup(host).unwrap();
-    twice.iter().for_each(|snapshot| drop(stage.run(&["forget", snapshot], 0)));
-    twice.iter().chain([&first]).for_each(|snapshot| stage.give_up(snapshot));
-    cut_prune_off(&stage);
-    kill_backup(&stage);
-    kill_prune(&stage);
-    stage.all_come_back().unwrap();
-    let objects = seen(&stage);
-    (stage, objects)
+/// Backs an image up that begins with the same half megabyte each time, and has a hole at its end; the snapshot's name.
+fn image(stage: &Stage, rest: (u64, usize)) -> String {
+    let image = stage.path("secret plan of a disk");
+    let mut contents = [noise(IMAGE, HALF), noise(rest.0, rest.1)].concat();
+    contents.resize(10 * HALF, 0);
+    fs::write(&image, contents).unwrap();
+    let backup = ["backup", "--json", "--host", "the-same-host", "--device", image.to_str().unwrap()];
+    stage.run(&backup, 0).message("summary")["session"].as_str().unwrap().to_owned()
 }
 
 /// A check finds a pack that is damaged for a while, and notes it.
@@ -93,7 +123,8 @@ fn note_damage(stage: &Stage) {
     stage.owner.put(&pack, &whole).unwrap();
 }
 
-/// A prune that decides what goes, and may not delete it.
+/// A prune that decides what goes, and may not delete it. It moves nothing: frames that were moved and not deleted yet are
+/// there twice.
 fn cut_prune_off(stage: &Stage) {
     let bucket = format!("arn:aws:s3:::{BUCKET}");
     let policy = json!({ "Version": "2012-10-17", "Statement": [
@@ -101,7 +132,7 @@ fn cut_prune_off(stage: &Stage) {
         { "Effect": "Deny", "Action": "s3:DeleteObject", "Resource": format!("{bucket}/{PREFIX}/packs/*") },
     ] });
     let weak = Bucket::of(&stage.server, &policy, &stage.path("weak"), PREFIX).unwrap();
-    let mut command = stage.command(&["prune"]);
+    let mut command = stage.command(&["prune", "--max-unused", "unlimited"]);
     ended(command.env("AWS_SHARED_CREDENTIALS_FILE", weak.credentials_file()), 13);
 }
 
@@ -129,7 +160,8 @@ fn kill_prune(stage: &Stage) {
         names.iter().filter(|name| name.ends_with(".condemned")).count()
     };
     let before = lists();
-    let mut running = Running::start(&mut stage.command(&["prune", "--wait", "10s"]));
+    let prune = ["prune", "--max-unused", "unlimited", "--wait", "10s"];
+    let mut running = Running::start(&mut stage.command(&prune));
     wait_until(|| lists() > before).unwrap();
     running.kill().unwrap();
     assert!(!running.wait().unwrap().success(), "it was done before it was killed");
@@ -149,8 +181,10 @@ fn seen(stage: &Stage) -> Objects {
     for kind in [
         "format",
         "keys/",
-        "sessions/",
-        "snapshots/",
+        "sessions/b",
+        "sessions/r",
+        "snapshots/b",
+        "snapshots/r",
         "packs/",
         "index/s-",
         "index/c",
@@ -161,7 +195,7 @@ fn seen(stage: &Stage) -> Objects {
     ] {
         assert!(names.iter().any(|name| name.starts_with(kind)), "{kind} is not in the scene: {names:?}");
     }
-    for kind in [".condemned", ".final"] {
+    for kind in [".condemned", ".final", ".joined"] {
         assert!(names.iter().any(|name| name.ends_with(kind)), "{kind} is not in the scene: {names:?}");
     }
     names.into_iter().map(|name| (name.clone(), onlooker.get(&name).unwrap())).collect()
@@ -297,7 +331,9 @@ fn a_reader_of_the_bucket_learns_sizes_within_the_padding_and_nothing_else() {
     }
     // The contents themselves: the same stream is in both, and the same random file.
     let [one, other] = repositories.each_ref().map(|(_, objects)| windows(objects));
-    for contents in [noise(77, 500_000), noise(1, 300_000), noise(2, 300_000)] {
+    let [_, (rest, length)] = IMAGES;
+    let image = [noise(IMAGE, HALF), noise(rest, length)].concat();
+    for contents in [noise(77, 500_000), noise(1, 300_000), noise(2, 300_000), image] {
         for piece in contents.chunks_exact(WINDOW) {
             let piece: [u8; WINDOW] = piece.try_into().unwrap();
             assert!(!one.contains(&piece) && !other.contains(&piece), "contents are there as they are");
