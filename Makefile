@@ -12,7 +12,7 @@ TEST_TREE ?= /usr/include
 unexport CARGO_TARGET_DIR
 
 .PHONY: help build demo test setup-test fmt lint program unit reader deny advisories demo-small upgrade judges judges-short \
-  soak soak-short bench bench-volumes fuzz mutants mutants-short coverage image cluster cluster-down chart csi clean
+  soak soak-short bench bench-volumes fuzz crash mutants mutants-short coverage image cluster cluster-down chart csi clean
 
 help:
 	@printf '%s\n' 'make build       release build of carrack into target/release' \
@@ -21,7 +21,8 @@ help:
 	  'make bench       micro benchmarks and scenarios beside other tools' \
 	  'make bench-volumes  volumes in two real clusters, beside Velero'"'"'s own data mover, as root' \
 	  'make fuzz        every decoder under libFuzzer (FUZZ_SECONDS for each, 600 if nothing is said)' \
-	  'make mutants     change the engine in thousands of ways, each of which must fail a test (hours; MUTANTS=format/ for a part)' \
+	  'make crash       the program killed, and the power cut, at every step of every verb, as root (CRASH=17 for step 17 alone)' \
+  'make mutants     change the engine in thousands of ways, each of which must fail a test (hours; MUTANTS=format/ for a part)' \
 	  'make coverage    which lines of the engine its own tests and the simulation reach, file by file' \
 	  'make judges      fsx, fio, PostgreSQL, e2fsck, xfs_repair and rsync judge what was restored, for half an hour' \
 	  'make soak        work on two repositories at random for SOAK_HOURS (default 1), with everything that can be killed' \
@@ -122,6 +123,12 @@ bench-volumes:
 fuzz:
 	@tests/setup.sh build
 	tests/fuzz/run.sh
+
+# Every step, where `unit` takes some: twenty minutes. The tests of the whole workspace are asked for, as there: what they use is
+# compiled already.
+CRASH ?= all
+crash: setup-test program
+	CARRACK_CRASH=$(CRASH) cargo test --locked --workspace --test crash -- --nocapture
 
 # All are compiled into one engine, which takes minutes; then each is tried by the tests that come to it. Broken off, it goes on
 # where it was. What is examined and what is explained: tests/mutants.
