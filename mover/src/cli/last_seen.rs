@@ -6,6 +6,7 @@ use std::{
     fs,
     io::Write as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use carrack_mover::{
@@ -19,6 +20,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{config::Environment, context::environment, units};
+
+/// How the name of a file begins that is being written.
+const UNFINISHED: &str = ".new-";
+/// Whoever began one so long ago was killed.
+const UNFINISHED_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// What is kept of one repository.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -100,7 +106,7 @@ impl LastSeen {
         }
     }
 
-    /// Writes it down, in one step. Where that does not work there is nothing to warn of later.
+    /// Writes it down, in one step that no loss of power tears. Where that does not work there is nothing to warn of later.
     pub(crate) fn keep(&self) {
         let Some(file) = &self.file else { return };
         if let Err(error) = self.write(file) {
@@ -115,10 +121,25 @@ impl LastSeen {
         let kept = Kept { newest: self.newest.values().copied().collect() };
         let bytes = serde_json::to_vec(&kept)
             .map_err(|error| Error::internal("what was seen cannot be written").with_source(error))?;
-        let mut new = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
+        sweep(directory);
+        let mut new = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(directory).map_err(failed)?;
         new.write_all(&bytes).map_err(failed)?;
+        // A name can be on the medium before what it leads to: then neither the new nor the old memory were there.
+        new.as_file().sync_all().map_err(failed)?;
         new.persist(file).map_err(|error| failed(error.error))?;
         Ok(())
+    }
+}
+
+/// Takes away what programs have left that were killed while they wrote.
+fn sweep(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let is_unfinished = entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes());
+        let written = entry.metadata().and_then(|metadata| metadata.modified()).ok();
+        let age = written.and_then(|at| at.elapsed().ok());
+        if is_unfinished && age.is_some_and(|age| age >= UNFINISHED_AGE) {
+            fs::remove_file(entry.path()).ok();
+        }
     }
 }
 
@@ -160,6 +181,8 @@ pub(crate) async fn refuse_missing(repository: &Repository, memory: &mut LastSee
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use carrack_mover::{format::session::SessionKind, id::SessionNonce};
 
     use super::*;
@@ -182,5 +205,21 @@ mod tests {
         assert_eq!(last_seen.common_prefix().as_deref(), Some("b12"));
         last_seen.see([seen([0xff; 8])]);
         assert_eq!(last_seen.common_prefix().as_deref(), Some("b"));
+    }
+    #[test]
+    fn what_a_killed_program_has_left_goes_after_a_day() {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, days) in [(".new-old", 2_u32), (".new-young", 0), ("other.json", 2)] {
+            let file = fs::File::create(directory.path().join(name)).unwrap();
+            file.set_modified(SystemTime::now() - days * UNFINISHED_AGE).unwrap();
+        }
+        let file = directory.path().join("own.json");
+        LastSeen { file: Some(file.clone()), newest: BTreeMap::new() }.keep();
+        let names = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(
+            names.collect::<BTreeSet<_>>(),
+            BTreeSet::from([".new-young", "other.json", "own.json"].map(Into::into))
+        );
+        assert_eq!(fs::read(file).unwrap(), br#"{"newest":[]}"#);
     }
 }
