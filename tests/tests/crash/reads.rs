@@ -1,5 +1,5 @@
-//! Verbs that only read, from a real service, killed at each of their requests: the repository is as it was, and the next
-//! run ends as if nothing had been.
+//! Verbs that only read, from a real service, killed before and after each of their requests: the repository is as it was, and
+//! the next run ends as if nothing had been.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use crate::{
     ground::{Bucket, Objects},
     judge,
     mount::{clear, files, watched},
-    world::{World, chosen, ended, is_whole_matrix},
+    world::{World, chosen, ended, ends, in_a_runtime, is_whole_matrix},
 };
 
 fn command(world: &World, ground: &Bucket<'_>, arguments: &[&str]) -> Command {
@@ -28,9 +28,7 @@ fn command(world: &World, ground: &Bucket<'_>, arguments: &[&str]) -> Command {
 
 /// A repository on a service with the newest version of the source and an image, reached through a gate.
 fn on_a_service(work: impl FnOnce(&World, &Gate, &Bucket<'_>) -> Result<()>) {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("starts");
-    runtime.block_on(async {
+    in_a_runtime(async {
         let server = MinioServer::start().expect("starts");
         let gate = Gate::start(server.address()).await.expect("starts");
         let world = World::new();
@@ -51,12 +49,12 @@ fn on_a_service(work: impl FnOnce(&World, &Gate, &Bucket<'_>) -> Result<()>) {
 }
 
 /// Tries each request, for there are few; `attempt` says whether the run was killed there.
-fn at_each(name: &str, requests: u64, mut attempt: impl FnMut(u64) -> Result<bool>) -> Result<()> {
+fn at_each(name: &str, requests: u64, mut attempt: impl FnMut(End) -> Result<bool>) -> Result<()> {
     let (mut tried, mut killed) = (0, 0);
-    for request in chosen(requests, requests) {
+    for end in ends(&chosen(requests, requests), requests) {
         tried += 1;
-        let was_killed = attempt(request)
-            .map_err(|error| error.context(format!("{name}, request {request} of {requests}")))?;
+        let was_killed =
+            attempt(end).map_err(|error| error.context(format!("{name}, {end:?} of {requests} requests")))?;
         killed += u64::from(was_killed);
     }
     println!("{name} from a service: {requests} requests, {killed} of {tried} runs killed");
@@ -72,7 +70,8 @@ fn remove(target: &Path) -> Result<()> {
     }
 }
 
-fn restored(version: &str) {
+/// What is restored; over what, where it is in place.
+fn restored(version: &str, before: Option<&str>, options: &[&str]) {
     on_a_service(|world, gate, ground| {
         let target = world.path("target");
         let shown = target.display().to_string();
@@ -80,17 +79,24 @@ fn restored(version: &str) {
             "image" => "latest".to_owned(),
             _ => format!("latest:{}", world.source().display()),
         };
-        let arguments = ["restore", &what, "--tag", version, "--target", &shown];
-        let run = |end| gate.run(&mut command(world, ground, &arguments), Steps::All, end);
+        let fixed = ["restore", &what, "--tag", version, "--target", &shown];
+        let arguments = [&fixed[..], options].concat();
+        let run = |end| {
+            remove(&target)?;
+            if let Some(before) = before {
+                world.lay_before(before, &target)?;
+            }
+            gate.run(&mut command(world, ground, &arguments), Steps::All, end)
+        };
         let complete = |output: &Output, what: &str| {
             ended(output, &[0], what)?;
             world.compare(version, &target)
         };
         let whole = run(None)?;
         complete(&whole.output, "undisturbed")?;
-        at_each(&format!("restore of {version}"), whole.steps, |request| {
-            remove(&target)?;
-            let ran = run(Some(End::Before(request)))?;
+        let place = if before.is_some() { " in place" } else { "" };
+        at_each(&format!("restore of {version}{place}"), whole.steps, |end| {
+            let ran = run(Some(end))?;
             if !ran.killed {
                 complete(&ran.output, "a run with fewer requests")?;
             }
@@ -103,12 +109,22 @@ fn restored(version: &str) {
 
 #[test]
 fn a_tree_from_a_service() {
-    restored("v3");
+    restored("v3", None, &[]);
+}
+
+#[test]
+fn a_tree_from_a_service_in_place() {
+    restored("v3", Some("v1"), &["--delete"]);
 }
 
 #[test]
 fn an_image_from_a_service() {
-    restored("image");
+    restored("image", None, &[]);
+}
+
+#[test]
+fn an_image_from_a_service_in_place() {
+    restored("image", Some("image"), &[]);
 }
 
 #[test]
@@ -129,8 +145,8 @@ fn a_mount_of_a_service() {
                 anyhow::Ok(ran.steps)
             };
             let requests = shows_all("undisturbed")?;
-            at_each("mount", requests, |request| {
-                let (ran, seen) = run(Some(End::Before(request)))?;
+            at_each("mount", requests, |end| {
+                let (ran, seen) = run(Some(end))?;
                 if !ran.killed {
                     ended(&ran.output, &[0], "a run with fewer requests")?;
                     ensure!(seen? == wanted, "it shows something else");

@@ -1,10 +1,7 @@
 //! Restores that are killed, or lose power, at each change of their target: the next one goes on, and ends as if
 //! nothing had been.
 
-use std::{
-    fs,
-    process::{Command, Output},
-};
+use std::process::{Command, Output};
 
 use anyhow::{Context as _, Result};
 use carrack_tests::{
@@ -12,7 +9,7 @@ use carrack_tests::{
     images::in_private_mounts,
 };
 
-use crate::world::{World, chosen, copy, ended, image, is_whole_matrix};
+use crate::world::{World, chosen, ended, is_whole_matrix};
 
 /// Changes between the first and the last that CI tries.
 const SHARE: u64 = 2;
@@ -64,20 +61,8 @@ impl Restore {
     fn base(&self, world: &World) -> State {
         let place = world.path("place");
         let disk = Disk::mount(State::default(), &place).expect("mounts");
-        match self.before {
-            None => {}
-            Some("image") => {
-                let mut bytes = image();
-                bytes.rotate_left(100_000);
-                fs::write(place.join("target"), bytes).expect("writes");
-            }
-            Some(version) => {
-                copy(&world.version(version), &place.join("target")).expect("copies");
-                if self.options.contains(&"--delete") {
-                    fs::create_dir_all(place.join("target/not/in/it")).expect("makes");
-                    fs::write(place.join("target/not/in/it/file"), b"gone").expect("writes");
-                }
-            }
+        if let Some(before) = self.before {
+            world.lay_before(before, &place.join("target")).expect("lays it out");
         }
         disk.state().settled()
     }

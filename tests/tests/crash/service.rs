@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::{
     ground::{Bucket, Objects},
     judge,
-    world::{World, copy},
+    world::{World, copy, in_a_runtime},
 };
 
 /// Folders in the order in which a backup puts into them.
@@ -91,11 +91,6 @@ impl Site<'_> {
         ensure!(code == 0, "the next backup: {code}\n{text}");
         Ok(())
     }
-}
-
-fn in_a_runtime(work: impl Future<Output = ()>) {
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    runtime.worker_threads(2).enable_all().build().expect("starts").block_on(work);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use carrack_tests::{
+    gate::End,
     place::program,
     trees::{Tree, differences, noise, read},
 };
@@ -72,6 +73,19 @@ impl World {
         copy(&self.version(version), &self.source()).expect("copies");
     }
 
+    /// Puts what is to be replaced where a version is restored to in place: of an image its bytes in other places, of a tree
+    /// another version, and beside it what is in none.
+    pub(crate) fn lay_before(&self, before: &str, target: &Path) -> Result<()> {
+        if before == "image" {
+            let mut bytes = image();
+            bytes.rotate_left(100_000);
+            return Ok(fs::write(target, bytes)?);
+        }
+        copy(&self.version(before), target)?;
+        fs::create_dir_all(target.join("not/in/it"))?;
+        Ok(fs::write(target.join("not/in/it/file"), b"gone")?)
+    }
+
     /// The program, opening with the key of this name. In arguments, `{name}` is a path of this world.
     pub(crate) fn command(&self, key: &str, arguments: &[String]) -> Command {
         let mut command = Command::new(program());
@@ -102,7 +116,7 @@ fn contents(path: &Path) -> Result<Tree> {
 }
 
 /// The contents of the device.
-pub(crate) fn image() -> Vec<u8> {
+fn image() -> Vec<u8> {
     let mut bytes = noise(77, IMAGE_BYTES);
     bytes[200_000..600_000].fill(0);
     bytes
@@ -156,6 +170,15 @@ pub(crate) fn chosen(steps: u64, share: u64) -> Vec<u64> {
     }
 }
 
+/// When a program is killed whose steps are requests: at each of these, before the service sees it and after it has. Where they
+/// are a share, after the last one alone: what comes after one comes before the next.
+pub(crate) fn ends(steps: &[u64], last: u64) -> Vec<End> {
+    match is_whole_matrix() {
+        true => steps.iter().flat_map(|step| [End::Before(*step), End::After(*step)]).collect(),
+        false => steps.iter().map(|step| End::Before(*step)).chain([End::After(last)]).collect(),
+    }
+}
+
 /// Whether every step is tried, and not a share.
 pub(crate) fn is_whole_matrix() -> bool {
     env::var_os("CARRACK_CRASH").is_some()
@@ -168,4 +191,10 @@ pub(crate) fn ended(output: &Output, codes: &[i32], what: &str) -> Result<String
     let code = output.status.code();
     ensure!(code.is_some_and(|code| codes.contains(&code)), "{what}: {}\n{out}{err}", output.status);
     Ok(out)
+}
+
+/// Does what has to wait in a runtime of its own.
+pub(crate) fn in_a_runtime(work: impl Future<Output = ()>) {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.worker_threads(2).enable_all().build().expect("starts").block_on(work);
 }
