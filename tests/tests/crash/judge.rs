@@ -27,6 +27,8 @@ pub(crate) struct Case {
     pub repository: &'static str,
     /// What the program is told; `{repository}` is the address of that one.
     pub arguments: Vec<String>,
+    /// What it must know besides, where it reads from another ground.
+    pub environment: Vec<(String, String)>,
     /// Exit codes of the same run afterwards.
     pub again: &'static [i32],
     /// There is a repository before.
@@ -50,6 +52,7 @@ impl Case {
             name,
             repository: "repository",
             arguments: arguments.iter().map(ToString::to_string).collect(),
+            environment: Vec::new(),
             again: &[0],
             exists: true,
             kept: Vec::new(),
@@ -62,7 +65,9 @@ impl Case {
 
     /// The run itself.
     pub(crate) fn command(&self, world: &World, ground: &dyn Ground) -> Command {
-        run(world, ground, self.repository, "first", &self.arguments)
+        let mut command = run(world, ground, self.repository, "first", &self.arguments);
+        command.envs(self.environment.iter().cloned());
+        command
     }
 }
 

@@ -14,7 +14,7 @@ use carrack_tests::{
 use crate::{
     ground::{Bucket, Ground, Local, Objects},
     judge::{Case, Judge},
-    world::{VERSIONS, World, chosen, ended, is_whole_matrix},
+    world::{VERSIONS, World, chosen, ended, ends, in_a_runtime, is_whole_matrix},
 };
 
 /// Steps between the first and the last that CI tries.
@@ -31,6 +31,9 @@ const SECOND: (&str, Option<&str>, &[&str]) =
     ("repository", Some("v2"), &["backup", "--tag", "v2", "{world}source"]);
 const THIRD: (&str, Option<&str>, &[&str]) =
     ("repository", Some("v3"), &["backup", "--tag", "v3", "{world}source"]);
+
+/// A repository that is copied into.
+const OTHER: (&str, Option<&str>, &[&str]) = ("second", None, &["init"]);
 
 const ADD: (&str, Option<&str>, &[&str]) =
     ("repository", None, &["key", "add", "--new-key-file", "{world}second"]);
@@ -166,7 +169,6 @@ pub(crate) fn planned(name: &str) -> Planned {
         }
         "key rotate" => plan(&[INIT, FIRST, ADD], &["key", "rotate"], keep_all),
         "copy" => {
-            const OTHER: (&str, Option<&str>, &[&str]) = ("second", None, &["init"]);
             let arguments = ["copy", "--from-repo", "{repository}", "--from-key-file", "{world}first"];
             let mut planned =
                 plan(&[INIT, FIRST, SECOND, OTHER], &arguments, |case, _| case.stored = Some("v2"));
@@ -179,50 +181,59 @@ pub(crate) fn planned(name: &str) -> Planned {
     planned
 }
 
+/// A copy of what another place has, which begins with two snapshots there.
+fn copy_from(world: &World, source: &dyn Ground, name: &'static str) -> Planned {
+    prepare(world, source, &[INIT, FIRST, SECOND], &mut Case::new(name, &[]), |_, _| {});
+    let address = source.address("repository");
+    let arguments = ["copy", "--from-repo", &address, "--from-key-file", "{world}first"];
+    let mut case = Case::new(name, &arguments);
+    case.repository = "second";
+    case.environment = source.environment();
+    Planned { before: &[OTHER], complete: |case, _| case.stored = Some("v2"), case }
+}
+
 /// Complains about all that failed.
-pub(crate) fn conclude(case: &Case, tried: usize, failed: &[anyhow::Error]) {
+fn conclude(failed: &[anyhow::Error]) {
     let shown: Vec<String> = failed.iter().take(5).map(|error| format!("{error:#}")).collect();
-    assert!(failed.is_empty(), "{}: {} of {tried} failed\n\n{}", case.name, failed.len(), shown.join("\n\n"));
+    assert!(failed.is_empty(), "{} failed\n\n{}", failed.len(), shown.join("\n\n"));
 }
 
 fn local(name: &str) {
-    in_private_mounts(|| {
-        let world = world_of(name);
-        let place = world.path("place");
-        let Planned { before, complete, mut case } = planned(name);
-        let ground = Local::new(State::default(), &place);
-        prepare(&world, &ground, before, &mut case, complete);
-        let base = ground.disk().state().after_power_loss(None);
-        drop(ground);
+    in_private_mounts(|| on_a_disk(&world_of(name), planned(name)));
+}
 
-        let ground = Local::new(base.clone(), &place);
-        let ran = ground.disk().run(&mut case.command(&world, &ground), None).expect("runs");
-        ended(&ran.output, &[0], name).expect("it succeeds undisturbed");
-        joins_if_it_is_to(name, &ground.names(case.repository));
-        drop(ground);
-        let (mut tried, mut killed, mut failed) = (0, 0, Vec::new());
-        for step in chosen(ran.steps, SHARE_LOCAL) {
-            let (was_killed, crashes) = crash(&world, &base, &case, step).expect("killed, or complete");
-            killed += u64::from(was_killed);
-            for (what, state) in crashes {
-                tried += 1;
-                let mut ground = Local::new(state, &place);
-                let (crashed, reported) = (Instant::now(), !was_killed);
-                let judge = Judge { world: &world, ground: &mut ground, case: &case, crashed, reported };
-                let judged = judge.judge();
-                let names = ground.names(case.repository);
-                failed.extend(judged.err().map(|error| {
-                    error.context(format!(
-                        "{name}, {what} at step {step} of {}; there is {names:?}",
-                        ran.steps
-                    ))
-                }));
-            }
+/// Kills it, and lets the power fail, at steps that it takes on a disk.
+fn on_a_disk(world: &World, Planned { before, complete, mut case }: Planned) {
+    let (place, name) = (world.path("place"), case.name);
+    let ground = Local::new(State::default(), &place);
+    prepare(world, &ground, before, &mut case, complete);
+    let base = ground.disk().state().after_power_loss(None);
+    drop(ground);
+
+    let ground = Local::new(base.clone(), &place);
+    let ran = ground.disk().run(&mut case.command(world, &ground), None).expect("runs");
+    ended(&ran.output, &[0], name).expect("it succeeds undisturbed");
+    joins_if_it_is_to(name, &ground.names(case.repository));
+    drop(ground);
+    let (mut tried, mut killed, mut failed) = (0, 0, Vec::new());
+    for step in chosen(ran.steps, SHARE_LOCAL) {
+        let (was_killed, crashes) = crash(world, &base, &case, step).expect("killed, or complete");
+        killed += u64::from(was_killed);
+        for (what, state) in crashes {
+            tried += 1;
+            let mut ground = Local::new(state, &place);
+            let (crashed, reported) = (Instant::now(), !was_killed);
+            let judge = Judge { world, ground: &mut ground, case: &case, crashed, reported };
+            let judged = judge.judge();
+            let names = ground.names("");
+            failed.extend(judged.err().map(|error| {
+                error.context(format!("{name}, {what} at step {step} of {}; there is {names:?}", ran.steps))
+            }));
         }
-        println!("{name}: {} steps, {tried} crashes of {killed} runs that were killed", ran.steps);
-        assert!(killed > 0 || is_whole_matrix(), "{name}: no run was killed");
-        conclude(&case, tried, &failed);
-    });
+    }
+    println!("{name}: {} steps, {tried} crashes of {killed} runs that were killed", ran.steps);
+    assert!(killed > 0 || is_whole_matrix(), "{name}: no run was killed");
+    conclude(&failed);
 }
 
 /// Kills the run at a step; whether it was, and what is left then, with power and without. A run may have fewer steps
@@ -245,44 +256,39 @@ fn crash(world: &World, base: &State, case: &Case, step: u64) -> Result<(bool, V
 
 /// The same in a bucket of a real server.
 fn bucket(names: &[&str]) {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("starts");
-    runtime.block_on(async {
+    in_a_runtime(async {
         let server = MinioServer::start().expect("starts");
         let gate = Gate::start(server.address()).await.expect("starts");
         let mut failed = Vec::new();
         for name in names {
-            failed.extend(one_in_bucket(&server, &gate, name).await);
+            failed.extend(one_in_bucket(&server, &gate, &world_of(name), planned(name)).await);
         }
-        let shown: Vec<String> =
-            failed.iter().take(5).map(|error: &anyhow::Error| format!("{error:#}")).collect();
-        assert!(failed.is_empty(), "{} failed\n\n{}", failed.len(), shown.join("\n\n"));
+        conclude(&failed);
     });
 }
 
-async fn one_in_bucket(server: &MinioServer, gate: &Gate, name: &str) -> Vec<anyhow::Error> {
-    let world = world_of(name);
-    let Planned { before, complete, mut case } = planned(name);
+async fn one_in_bucket(
+    server: &MinioServer,
+    gate: &Gate,
+    world: &World,
+    Planned { before, complete, mut case }: Planned,
+) -> Vec<anyhow::Error> {
+    let name = case.name;
     let prefix = |word: &str| format!("{}-{word}", name.replace(' ', "-"));
     let ground = Bucket::new(server, server.url(), prefix("base"), &Objects::new()).await;
-    prepare(&world, &ground, before, &mut case, complete);
+    prepare(world, &ground, before, &mut case, complete);
     let base = ground.objects().await;
 
     let ground = Bucket::new(server, gate.url(), prefix("whole"), &base).await;
-    let ran = gate.run(&mut case.command(&world, &ground), Steps::Changes, None).expect("runs");
+    let ran = gate.run(&mut case.command(world, &ground), Steps::Changes, None).expect("runs");
     ended(&ran.output, &[0], name).expect("it succeeds undisturbed");
     joins_if_it_is_to(name, &ground.objects().await.into_keys().collect::<Vec<_>>());
     let mut failed = Vec::new();
-    let steps = chosen(ran.steps, SHARE_BUCKET);
-    let ends: Vec<End> = match is_whole_matrix() {
-        true => steps.iter().flat_map(|step| [End::Before(*step), End::After(*step)]).collect(),
-        // What comes after one request comes before the next.
-        false => steps.iter().map(|step| End::Before(*step)).chain([End::After(ran.steps)]).collect(),
-    };
+    let ends = ends(&chosen(ran.steps, SHARE_BUCKET), ran.steps);
     let mut killed = 0;
     for end in &ends {
         let prefix = prefix(&format!("{end:?}"));
-        match crash_in_bucket(server, gate, (&world, &case), (&base, *end), &prefix).await {
+        match crash_in_bucket(server, gate, (world, &case), (&base, *end), &prefix).await {
             Ok(was_killed) => killed += u64::from(was_killed),
             Err(error) => {
                 failed.push(error.context(format!("{name}, {end:?} of {} requests", ran.steps)));
@@ -376,6 +382,37 @@ fn key_rotate() {
 #[test]
 fn copy() {
     local("copy");
+}
+
+#[test]
+fn copy_from_a_bucket_to_a_directory() {
+    in_private_mounts(|| {
+        let (world, server) = (World::new(), MinioServer::start().expect("starts"));
+        in_a_runtime(async {
+            let source = Bucket::new(&server, server.url(), "source".to_owned(), &Objects::new()).await;
+            let planned = copy_from(&world, &source, "copy from a bucket to a directory");
+            let before = source.objects().await;
+            on_a_disk(&world, planned);
+            assert!(source.objects().await == before, "a copy has changed what it reads");
+        });
+    });
+}
+
+#[test]
+fn copy_from_a_directory_to_a_bucket() {
+    in_private_mounts(|| {
+        let world = World::new();
+        let place = world.path("place");
+        let source = Local::new(State::default(), &place);
+        in_a_runtime(async {
+            let server = MinioServer::start().expect("starts");
+            let gate = Gate::start(server.address()).await.expect("starts");
+            let planned = copy_from(&world, &source, "copy from a directory to a bucket");
+            let before = source.names("repository");
+            conclude(&one_in_bucket(&server, &gate, &world, planned).await);
+            assert_eq!(source.names("repository"), before, "a copy has changed what it reads");
+        });
+    });
 }
 
 #[test]
