@@ -26,7 +26,10 @@ pub(crate) trait Ground {
     fn wait_two_days(&mut self);
 }
 
-/// A disk, mounted where the program finds it.
+/// Where the program keeps what it has seen of repositories, beside these.
+pub(crate) const MEMORY: &str = "memory";
+
+/// A disk, mounted where the program finds it: repositories, and its memory of them.
 #[derive(Debug)]
 pub(crate) struct Local<'a> {
     disk: Option<Disk>,
@@ -55,7 +58,7 @@ impl Ground for Local<'_> {
     }
 
     fn environment(&self) -> Vec<(String, String)> {
-        Vec::new()
+        vec![("CARRACK_STATE_DIR".into(), self.place.join(MEMORY).display().to_string())]
     }
 
     fn names(&self, repository: &str) -> Vec<String> {

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::{
-    ground::Ground,
+    ground::{Ground, MEMORY},
     world::{World, ended},
 };
 
@@ -214,6 +214,10 @@ impl Judge<'_> {
             |name: &str| name == "format" || name.starts_with("keys/") || name.starts_with("snapshots/");
         let left: Vec<&String> = objects.filter(|name| !may_stay(name)).collect();
         ensure!(left.is_empty(), "nobody needs {left:?}");
+        // Whoever remembers takes away what others have left that were killed while they wrote.
+        self.snapshots(self.case.key)?;
+        let memory = self.ground.names(MEMORY);
+        ensure!(memory.iter().all(|name| name.ends_with(".json")), "nobody reads {memory:?}");
         Ok(())
     }
 }

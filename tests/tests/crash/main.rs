@@ -10,6 +10,7 @@
 
 mod ground;
 mod judge;
+mod memory;
 mod mount;
 mod reads;
 mod repository;
