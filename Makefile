@@ -124,8 +124,8 @@ fuzz:
 	@tests/setup.sh build
 	tests/fuzz/run.sh
 
-# Every step, where `unit` takes some: twenty minutes. The tests of the whole workspace are asked for, as there: what they use is
-# compiled already.
+# Every step, where `unit` takes some: more than a quarter of an hour. The whole workspace is asked for, as there: what its tests
+# use is compiled already.
 CRASH ?= all
 crash: setup-test program
 	CARRACK_CRASH=$(CRASH) cargo test --locked --workspace --test crash -- --nocapture

@@ -15,8 +15,9 @@ use carrack_tests::damage::{
         Harm::{Cut, Doubled, Empty, Flipped, Halved, Missing, Replayed, Swapped},
         KINDS,
         Kind::{
-            Checkpoint, Condemned, Damaged, DataPack, Final, Forgotten, Format, Joined, Key, Mark, OtherKey,
-            Relocations, RepackSession, Segment, Session, Snapshot, TreePack,
+            Abandoned, Checkpoint, Condemned, Damaged, DataPack, Fence, Final, FirstSending, Forgotten,
+            Format, ImagePack, ImageTreePack, Joined, Key, Mark, OtherKey, Relocations, RepackSession,
+            SecondSending, Segment, Session, Snapshot, Tombstone, TreePack,
         },
         cells,
     },
@@ -53,16 +54,36 @@ fn seen(cell: &Cell) -> Seen {
         (RepackSession, Flipped("signing_public")) => {
             Seen::Never("relocations are signed with the maintenance key, and not with that of their session")
         }
-        (Session | RepackSession | Snapshot | Relocations, Doubled) => {
+        (Session | RepackSession | Snapshot | Relocations | Fence | Tombstone | Abandoned, Doubled) => {
             Seen::Never("it names another session, and so is nobody's: a prune takes it away")
         }
-        (DataPack | TreePack, Missing | Empty | Halved) => Seen::Structure,
-        (DataPack, Flipped("frame") | Swapped) => Seen::Data,
-        (TreePack, Flipped("frame") | Swapped) => Seen::Structure,
+        (Fence | Abandoned, Missing | Replayed) => {
+            Seen::Never("its session looks as if it were at work: a prune shuts it out")
+        }
+        // Where it was, there is the end again whose session is gone.
+        (Tombstone, Replayed) => Seen::Structure,
+        (Tombstone, _) => Seen::Never(
+            "without a session an end counts only if it opens, and this one is of none that was lost",
+        ),
+        (FirstSending | SecondSending, Missing | Replayed) => {
+            Seen::Never("all sendings of a pack have equal bytes: one is enough")
+        }
+        (SecondSending, Flipped("frame" | "second frame")) => {
+            Seen::Never("of a sending after one that is whole only the footer is read")
+        }
+        (FirstSending, Flipped("frame" | "second frame")) => Seen::Data,
+        (FirstSending | SecondSending, _) => Seen::Sizes,
+        (DataPack | TreePack | ImagePack | ImageTreePack, Missing | Empty | Halved | Cut("second frame")) => {
+            Seen::Structure
+        }
+        (DataPack | ImagePack, Flipped("frame" | "second frame") | Swapped) => Seen::Data,
+        (TreePack | ImageTreePack, Flipped("frame" | "second frame") | Swapped) => Seen::Structure,
         (DataPack | TreePack, Flipped("trailer zero")) => {
             Seen::Never("the format has readers ignore these bytes, which may mean something one day")
         }
-        (DataPack | TreePack, Cut(_) | Flipped(_) | Doubled | Replayed) => Seen::Sizes,
+        (DataPack | TreePack | ImagePack | ImageTreePack, Cut(_) | Flipped(_) | Doubled | Replayed) => {
+            Seen::Sizes
+        }
         (Segment | Joined | Checkpoint, Missing | Replayed) => {
             Seen::Never("hints come and go: without one, work is done again")
         }
@@ -91,16 +112,22 @@ fn pruned(cell: &Cell) -> Pruned {
     match (cell.kind, cell.harm) {
         // In view again, it is in the way of a list that would delete what it needs.
         (Forgotten, Missing | Replayed) => Pruned::Named,
-        (Session | RepackSession | Snapshot | Relocations, Doubled) => {
+        (Session | RepackSession | Snapshot | Relocations | Fence | Tombstone | Abandoned, Doubled) => {
             Pruned::Removed("no session has this one and the other half that makes something visible")
         }
+        (Tombstone, harm) if !matches!(harm, Missing | Replayed) => {
+            Pruned::Removed("no session has it, and nothing opens it")
+        }
+        (FirstSending | SecondSending, _) => {
+            Pruned::Unseen("of data it opens what it moves: this pack is needed whole, and stays")
+        }
         (DataPack | TreePack, Doubled) => Pruned::Removed("no snapshot needs a pack of this name"),
-        (DataPack, Missing | Replayed) => Pruned::Named,
+        (DataPack | ImagePack, Missing | Replayed) => Pruned::Named,
         (DataPack, Swapped) => Pruned::Perhaps("it opens what it moves, and which two these are is drawn"),
-        (DataPack, _) => {
+        (DataPack | ImagePack, _) => {
             Pruned::Unseen("of data it opens what it moves: these packs are needed whole, and stay")
         }
-        (TreePack, Cut(part) | Flipped(part)) if part != "frame" => {
+        (TreePack | ImageTreePack, Cut(part) | Flipped(part)) if !part.ends_with("frame") => {
             Pruned::Unseen("trees say where their pages are: it opens footers only of what it moves")
         }
         (Segment | Joined | Checkpoint, _) => Pruned::Unseen("a hint that does not open is passed over"),
@@ -144,7 +171,7 @@ fn expected(cell: &Cell) -> Expected {
 
 /// A map that says of every file that it needs what was harmed, or of none, would prove nothing.
 fn assert_telling(scene: &Scene, cells: &[Cell]) {
-    for kind in [DataPack, TreePack, Session, Relocations] {
+    for kind in [DataPack, TreePack, ImagePack, ImageTreePack, Session, Relocations] {
         let of_kind = cells.iter().filter(|cell| cell.kind == kind && cell.harm == Missing);
         let (mut touched, mut all) = (0, 0);
         for harmed in of_kind.map(Cell::harmed) {
@@ -154,6 +181,8 @@ fn assert_telling(scene: &Scene, cells: &[Cell]) {
         }
         assert!((1..all).contains(&touched), "{touched} of {all} files need a {kind:?}");
     }
+    let is_between = |cell: &Cell| cell.kind == DataPack && cell.harm == Cut("second frame");
+    assert!(cells.iter().any(is_between), "no pack of data has a second frame");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -8,6 +8,7 @@ use carrack_mover::{
     format::{
         frame::FrameKind,
         pack::{Trailer, parse_pack_object},
+        records::{Fenced, RecordKind, decode_record, from_json, split_signature},
     },
     repo::Repository,
     store::{ByteRange, ObjectStore as _, mem::MemStore},
@@ -35,10 +36,24 @@ pub enum Kind {
     Snapshot,
     /// `snapshots/r…` with relocations.
     Relocations,
+    /// `snapshots/…` of a session that was shut out and is not cleaned up yet.
+    Fence,
+    /// The same of one that is gone.
+    Tombstone,
+    /// `snapshots/…` of a session that gave up.
+    Abandoned,
     /// A pack of data.
     DataPack,
     /// A pack of pages.
     TreePack,
+    /// A pack of data of an image.
+    ImagePack,
+    /// A pack of pages of an image.
+    ImageTreePack,
+    /// The first sending of a pack that was sent twice.
+    FirstSending,
+    /// `packs/….1`, the second one.
+    SecondSending,
     /// `index/s-…`.
     Segment,
     /// `index/s-….joined`.
@@ -58,7 +73,7 @@ pub enum Kind {
 }
 
 /// All of them.
-pub const KINDS: [Kind; 17] = [
+pub const KINDS: [Kind; 24] = [
     Kind::Format,
     Kind::Key,
     Kind::OtherKey,
@@ -66,8 +81,15 @@ pub const KINDS: [Kind; 17] = [
     Kind::RepackSession,
     Kind::Snapshot,
     Kind::Relocations,
+    Kind::Fence,
+    Kind::Tombstone,
+    Kind::Abandoned,
     Kind::DataPack,
     Kind::TreePack,
+    Kind::ImagePack,
+    Kind::ImageTreePack,
+    Kind::FirstSending,
+    Kind::SecondSending,
     Kind::Segment,
     Kind::Joined,
     Kind::Checkpoint,
@@ -77,6 +99,30 @@ pub const KINDS: [Kind; 17] = [
     Kind::Final,
     Kind::Damaged,
 ];
+
+impl Kind {
+    fn is_pack(self) -> bool {
+        matches!(
+            self,
+            Self::DataPack
+                | Self::TreePack
+                | Self::ImagePack
+                | Self::ImageTreePack
+                | Self::FirstSending
+                | Self::SecondSending
+        )
+    }
+
+    /// Whether its structure is that of other kinds, in which every part is harmed: of it a few are.
+    fn is_like_others(self) -> bool {
+        matches!(self, Self::Fence | Self::Tombstone | Self::Abandoned)
+            || self.is_pack() && !matches!(self, Self::DataPack | Self::TreePack)
+    }
+}
+
+/// Those few.
+const FEW_PARTS: [&str; 7] =
+    ["header version", "header kind", "signature", "session", "frame", "footer", "trailer length"];
 
 /// What happens to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -118,8 +164,12 @@ impl Cell {
         self.changes.iter().map(|(name, _)| name.as_str()).collect()
     }
 
-    /// The bytes of objects that are not as they were.
+    /// The bytes of objects that are not as they were; none of a sending beside which another one is whole, for nobody needs
+    /// it.
     pub fn harmed(&self) -> Vec<Stretch> {
+        if matches!(self.kind, Kind::FirstSending | Kind::SecondSending) {
+            return Vec::new();
+        }
         let both = self.before.iter().zip(&self.changes);
         both.filter_map(|((name, before), (_, after))| {
             Stretch::harmed(name, before.as_ref()?, after.as_ref())
@@ -140,25 +190,17 @@ impl Cell {
     }
 }
 
-/// The kind of an object, by its name, and for packs by what is in them.
-async fn kind_of(name: &str, repository: &Repository, own_key: &str) -> Result<Option<Kind>> {
+/// The kind of an object, by its name, and for ends and packs by what is in them.
+async fn kind_of(name: &str, repository: &Repository, scene: &Scene) -> Result<Option<Kind>> {
     let (folder, rest) = name.split_once('/').unwrap_or((name, ""));
     Ok(Some(match folder {
         "format" => Kind::Format,
-        "keys" if name == own_key => Kind::Key,
+        "keys" if name == scene.own_key => Kind::Key,
         "keys" => Kind::OtherKey,
         "sessions" if rest.starts_with('r') => Kind::RepackSession,
         "sessions" => Kind::Session,
-        "snapshots" if rest.starts_with('r') => Kind::Relocations,
-        "snapshots" => Kind::Snapshot,
-        "packs" => {
-            let (pack, _) = parse_pack_object(name).context("the name of a pack")?;
-            let footer = repository.footer(pack).await?.footer;
-            match footer.frames.iter().any(|frame| frame.kind == FrameKind::Data) {
-                true => Kind::DataPack,
-                false => Kind::TreePack,
-            }
-        }
+        "snapshots" => kind_of_end(name, &repository.store().get(name, ByteRange::All).await?)?,
+        "packs" => kind_of_pack(name, repository, scene).await?,
         "index" if rest.ends_with(".joined") => Kind::Joined,
         "index" if rest.starts_with("s-") => Kind::Segment,
         "index" => Kind::Checkpoint,
@@ -171,12 +213,40 @@ async fn kind_of(name: &str, repository: &Repository, own_key: &str) -> Result<O
     }))
 }
 
+fn kind_of_end(name: &str, bytes: &[u8]) -> Result<Kind> {
+    let (kind, body) = decode_record(name, bytes)?;
+    Ok(match kind {
+        RecordKind::Relocation => Kind::Relocations,
+        RecordKind::Abandoned => Kind::Abandoned,
+        RecordKind::Fenced => match from_json::<Fenced>(name, split_signature(name, body)?.1)?.cleaned_up {
+            true => Kind::Tombstone,
+            false => Kind::Fence,
+        },
+        _ => Kind::Snapshot,
+    })
+}
+
+async fn kind_of_pack(name: &str, repository: &Repository, scene: &Scene) -> Result<Kind> {
+    let (pack, attempt) = parse_pack_object(name).context("the name of a pack")?;
+    if pack == scene.twice {
+        return Ok(if attempt == 0 { Kind::FirstSending } else { Kind::SecondSending });
+    }
+    let footer = repository.footer(pack).await?.footer;
+    let has_data = footer.frames.iter().any(|frame| frame.kind == FrameKind::Data);
+    Ok(match (has_data, pack.tag() == scene.image.nonce.tag()) {
+        (true, false) => Kind::DataPack,
+        (false, false) => Kind::TreePack,
+        (true, true) => Kind::ImagePack,
+        (false, true) => Kind::ImageTreePack,
+    })
+}
+
 /// Every object of each kind.
-async fn by_kind(store: &Arc<MemStore>, own_key: &str) -> Result<Vec<(Kind, String)>> {
+async fn by_kind(store: &Arc<MemStore>, scene: &Scene) -> Result<Vec<(Kind, String)>> {
     let repository = open(store, OWN_SECRET, 0).await?;
     let mut found = Vec::new();
     for name in Scene::names(store).await? {
-        found.extend(kind_of(&name, &repository, own_key).await?.map(|kind| (kind, name)));
+        found.extend(kind_of(&name, &repository, scene).await?.map(|kind| (kind, name)));
     }
     Ok(found)
 }
@@ -184,7 +254,7 @@ async fn by_kind(store: &Arc<MemStore>, own_key: &str) -> Result<Vec<(Kind, Stri
 /// Where the parts of an object begin, and a byte in each.
 fn parts(kind: Kind, bytes: &[u8]) -> Vec<(&'static str, usize, usize)> {
     let end = bytes.len();
-    if matches!(kind, Kind::DataPack | Kind::TreePack) {
+    if kind.is_pack() {
         let trailer = end - Trailer::LENGTH;
         let length = u32::from_le_bytes(bytes[trailer..trailer + 4].try_into().unwrap_or_default()) as usize;
         let footer = trailer - length;
@@ -281,6 +351,7 @@ fn fields(bytes: &[u8], from: usize, parts: &mut Vec<(&'static str, usize, usize
 
 struct Maker<'s> {
     scene: &'s Scene,
+    repository: Repository,
     cells: Vec<Cell>,
 }
 
@@ -299,7 +370,10 @@ impl Maker<'_> {
         self.add(kind, Harm::Missing, with(None)).await;
         self.add(kind, Harm::Empty, with(Some(Bytes::new()))).await;
         self.add(kind, Harm::Halved, with(Some(whole.slice(..whole.len() / 2)))).await;
-        for (part, start, byte) in parts(kind, &whole) {
+        let mut parts = parts(kind, &whole);
+        parts.retain(|(part, ..)| !kind.is_like_others() || FEW_PARTS.contains(part));
+        parts.extend(self.second_frame(kind, name).await?);
+        for (part, start, byte) in parts {
             if start > 0 {
                 self.add(kind, Harm::Cut(part), with(Some(whole.slice(..start)))).await;
             }
@@ -313,10 +387,23 @@ impl Maker<'_> {
                 self.add(kind, Harm::Flipped(newer), with(Some(flipped.into()))).await;
             }
         }
-        if let Some(other) = another_name(name) {
+        // One more pack is no other harm for being like these.
+        let is_known = kind.is_pack() && kind.is_like_others();
+        if let Some(other) = another_name(name).filter(|_| !is_known) {
             self.add(kind, Harm::Doubled, vec![(other, Some(whole))]).await;
         }
         Ok(())
+    }
+
+    /// Where the second frame of a pack begins, if it has one: cut there, it ends between two frames.
+    async fn second_frame(&self, kind: Kind, name: &str) -> Result<Option<(&'static str, usize, usize)>> {
+        if !kind.is_pack() {
+            return Ok(None);
+        }
+        let (pack, attempt) = parse_pack_object(name).context("the name of a pack")?;
+        let footer = self.repository.footer_of_sending(pack, attempt).await?.footer;
+        let start = footer.frames.get(1).map(|frame| frame.place.offset as usize);
+        Ok(start.map(|start| ("second frame", start, start + 5)))
     }
 }
 
@@ -335,9 +422,10 @@ fn another_name(name: &str) -> Option<String> {
 /// The cells of all kinds, for the objects that the scene's snapshots need most.
 pub async fn cells(scene: &Scene) -> Result<Vec<Cell>> {
     let store = Arc::new(scene.now.fork());
-    let now = by_kind(&store, &scene.own_key).await?;
-    let older = by_kind(&Arc::new(scene.older.fork()), &scene.own_key).await?;
-    let mut maker = Maker { scene, cells: Vec::new() };
+    let now = by_kind(&store, scene).await?;
+    let older = by_kind(&Arc::new(scene.older.fork()), scene).await?;
+    let repository = open(&store, OWN_SECRET, 0).await?;
+    let mut maker = Maker { scene, repository, cells: Vec::new() };
     for kind in KINDS {
         let names: Vec<&String> = now.iter().filter(|(of, _)| *of == kind).map(|(_, name)| name).collect();
         let chosen = chosen(scene, kind, &names).await?;
@@ -355,7 +443,8 @@ pub async fn cells(scene: &Scene) -> Result<Vec<Cell>> {
         let before: Vec<&String> = older.iter().filter(|(of, _)| *of == kind).map(|(_, name)| name).collect();
         let mut replayed = Vec::new();
         for name in names.iter().filter(|name| !before.contains(*name)) {
-            replayed.push(((*name).clone(), None));
+            // Where a tombstone is now, there was the end itself.
+            replayed.push(((*name).clone(), scene.older.get(name, ByteRange::All).await.ok()));
         }
         for name in before.iter().filter(|name| !names.contains(*name)) {
             replayed.push(((*name).clone(), Some(scene.older.get(name, ByteRange::All).await?)));

@@ -19,7 +19,9 @@ use carrack_mover::{
     clock::{Clock, World},
     error::{Error, Result as EngineResult},
     format::{
-        frame::Suite,
+        frame::{FrameKind, Suite},
+        pack::{pack_object, parse_pack_object},
+        records::{Fenced, RecordKind, encode_record, to_json},
         session::{SessionKind, SessionName},
     },
     id::{ChunkId, LineageId, PackId},
@@ -41,6 +43,9 @@ pub type Tree = BTreeMap<String, Vec<u8>>;
 
 /// Memory that every verb is given: the least.
 pub const MEMORY_BYTES: u64 = 64 << 20;
+
+/// The host of the image, and its name.
+pub const IMAGE: &str = "image";
 
 /// The secret that verbs open the repository with.
 pub const OWN_SECRET: u8 = 5;
@@ -67,6 +72,10 @@ pub struct Scene {
     pub unmarked: SessionName,
     /// A snapshot with a forgotten marker, and what it held.
     pub forgotten: (SessionName, Tree),
+    /// The one of an image.
+    pub image: SessionName,
+    /// A pack that was sent twice.
+    pub twice: PackId,
     /// The object of the key that belongs to [`OWN_SECRET`].
     pub own_key: String,
     /// What every file of these snapshots needs.
@@ -115,7 +124,7 @@ pub async fn create(store: Arc<dyn ObjectStore>, secret: u8) -> EngineResult<Rep
     Repository::create(store, world(0), &unlock(secret), &options).await
 }
 
-/// Backs up a folder as the scene does: unchanged files are believed to be as in the parent.
+/// Backs up a folder, or a file as an image, as the scene does: unchanged files are believed to be as in the parent.
 pub async fn back_up(repository: &Repository, source: &Path, host: &str) -> EngineResult<BackupReport> {
     back_up_with(repository, source, host, limits::CHECKPOINT_INTERVAL).await
 }
@@ -126,14 +135,19 @@ async fn back_up_with(
     host: &str,
     checkpoint_interval: Duration,
 ) -> EngineResult<BackupReport> {
-    let walk = WalkOptions { roots: vec![source.to_owned()], ..WalkOptions::default() };
+    let from = match source.is_file() {
+        true => BackupSource::Block { path: source.to_owned(), changed: None, change_id: None },
+        false => {
+            BackupSource::Files(WalkOptions { roots: vec![source.to_owned()], ..WalkOptions::default() })
+        }
+    };
     let options = BackupOptions {
         host: host.to_owned(),
         memory_bytes: MEMORY_BYTES,
         threads: 1,
         ignore_ctime: true,
         checkpoint_interval,
-        ..BackupOptions::new(BackupSource::Files(walk))
+        ..BackupOptions::new(from)
     };
     backup(repository, options, Arc::new(CollectMonitor::default()), Cancel::default()).await
 }
@@ -190,10 +204,23 @@ pub fn tree_of(folder: &Path) -> Result<Tree> {
     Ok(tree)
 }
 
+/// An image, as a snapshot of it names it.
+fn image_of(file: &Path) -> Result<Tree> {
+    Ok(Tree::from([(IMAGE.to_owned(), fs::read(file)?)]))
+}
+
 impl Scene {
-    /// The folder that is backed up as this host.
+    /// The folder, or image, that is backed up as this host.
     pub fn source(&self, host: &str) -> PathBuf {
         self.directory.path().join(host)
+    }
+
+    /// What a snapshot of this host, made now, must give back.
+    pub fn tree(&self, host: &str) -> Result<Tree> {
+        match host {
+            IMAGE => image_of(&self.source(IMAGE)),
+            _ => tree_of(&self.source(host)),
+        }
     }
 
     /// Makes it: some seconds, once for all cells.
@@ -205,14 +232,7 @@ impl Scene {
         let own_key = own_key.context("a key")?;
         let (own, options) = (unlock(OWN_SECRET), CreateOptions::default());
         let removed = repository.add_key(&own, &unlock(REMOVED_SECRET), &options).await?;
-        let (one, two, gone) =
-            (directory.path().join("one"), directory.path().join("two"), directory.path().join("gone"));
-        [&one, &two, &gone].into_iter().try_for_each(fs::create_dir)?;
-        write_old(&one.join("a dropped"), &noise(1, 1_500_000))?;
-        write_old(&one.join("large"), &noise(2, 1_000_000))?;
-        for index in 0..8 {
-            write_old(&one.join(format!("small {index}")), &noise(10 + index, 9000 * (index as usize + 1)))?;
-        }
+        let [one, two, gone, device] = make_sources(directory.path())?;
         let mut truth = BTreeMap::new();
         let first = session_of(back_up(&repository, &one, "one").await?)?;
         fs::remove_file(one.join("a dropped"))?;
@@ -234,6 +254,9 @@ impl Scene {
         }
         let other = session_of(back_up(&repository, &two, "two").await?)?;
         truth.insert(other, tree_of(&two)?);
+        let twice = send_twice(&store, &repository, other).await?;
+        let image = session_of(back_up(&repository, &device, IMAGE).await?)?;
+        truth.insert(image, image_of(&device)?);
         write_old(&gone.join("gone"), &noise(70, 50_000))?;
         let forgotten = (session_of(back_up(&repository, &gone, "gone").await?)?, tree_of(&gone)?);
         repository.forget(&[forgotten.0]).await?;
@@ -241,6 +264,7 @@ impl Scene {
         mark_all(&repository).await?;
         repository.note_damage(&[PackId([7; 16])].into()).await?;
         leave_segments(&repository).await?;
+        leave_shut_out(&repository).await?;
         write_old(&two.join("other 4"), &noise(80, 20_000))?;
         let unmarked = session_of(back_up(&repository, &two, "two").await?)?;
         truth.insert(unmarked, tree_of(&two)?);
@@ -252,7 +276,20 @@ impl Scene {
         let repository = open(&unforgotten, OWN_SECRET, 0).await?;
         let support = Support::of(&unforgotten, &repository, sessions).await?;
         let now = store.fork();
-        Ok(Self { directory, now, older, truth, moved, last, unmarked, forgotten, own_key, support })
+        Ok(Self {
+            directory,
+            now,
+            older,
+            truth,
+            moved,
+            last,
+            unmarked,
+            forgotten,
+            image,
+            twice,
+            own_key,
+            support,
+        })
     }
 
     /// A prune that was killed when it began to delete, and a backup that was killed at its end.
@@ -280,6 +317,19 @@ impl Scene {
     }
 }
 
+/// What is backed up at first, of two hosts and one whose snapshot is forgotten; and an image.
+fn make_sources(directory: &Path) -> Result<[PathBuf; 4]> {
+    let [one, two, gone, device] = ["one", "two", "gone", IMAGE].map(|name| directory.join(name));
+    [&one, &two, &gone].into_iter().try_for_each(fs::create_dir)?;
+    write_old(&one.join("a dropped"), &noise(1, 1_500_000))?;
+    write_old(&one.join("large"), &noise(2, 1_000_000))?;
+    for index in 0..8 {
+        write_old(&one.join(format!("small {index}")), &noise(10 + index, 9000 * (index as usize + 1)))?;
+    }
+    write_old(&device, &noise(75, 100_000))?;
+    Ok([one, two, gone, device])
+}
+
 /// As many as the next backup joins.
 async fn leave_segments(repository: &Repository) -> Result<()> {
     let session = repository.begin(SessionKind::Backup, LineageId::default(), Suite::Aes256Gcm).await?;
@@ -287,6 +337,32 @@ async fn leave_segments(repository: &Repository) -> Result<()> {
         session.put_segment(&[(ChunkId([number; 32]), session.new_pack())]).await?;
     }
     Ok(session.abandon("it has only left segments").await?)
+}
+
+/// A session that a prune has shut out, and was killed before it cleaned up.
+async fn leave_shut_out(repository: &Repository) -> Result<()> {
+    let session = repository.begin(SessionKind::Backup, LineageId::default(), Suite::Aes256Gcm).await?;
+    let (session, created) = (session.name(), jiff::Timestamp::now());
+    let fence = Fenced { session, created, reason: "it was overdue".to_owned(), cleaned_up: false };
+    let (name, json) = (session.end_object(), to_json(&fence)?);
+    let signed = [repository.keys().sign_maintenance(&name, &json)?, json].concat();
+    repository.store().put_if_absent(&name, encode_record(RecordKind::Fenced, &signed).into()).await?;
+    Ok(())
+}
+
+/// Sends a pack of data of a session once more, as after an answer that was not clear.
+async fn send_twice(store: &MemStore, repository: &Repository, of: SessionName) -> Result<PackId> {
+    for name in Scene::names(store).await? {
+        let parsed = parse_pack_object(&name).filter(|(pack, _)| pack.tag() == of.nonce.tag());
+        let Some((pack, _)) = parsed else { continue };
+        let footer = repository.footer(pack).await?.footer;
+        if footer.frames.iter().any(|frame| frame.kind == FrameKind::Data) {
+            let body = store.get(&name, ByteRange::All).await?;
+            store.put_if_absent(&pack_object(pack, 1), body).await?;
+            return Ok(pack);
+        }
+    }
+    anyhow::bail!("session {of} has no pack of data")
 }
 
 async fn mark_all(repository: &Repository) -> Result<()> {
@@ -298,7 +374,7 @@ async fn mark_all(repository: &Repository) -> Result<()> {
         mark: true,
     };
     let report = check(repository, &options, Arc::new(CollectMonitor::default()), Cancel::default()).await?;
-    anyhow::ensure!(report.is_clean() && report.marked == 3, "the scene is whole: {report:?}");
+    anyhow::ensure!(report.is_clean() && report.marked == 4, "the scene is whole: {report:?}");
     Ok(())
 }
 

@@ -19,7 +19,7 @@ use super::{
     harm::{Cell, Harm, Kind},
     restored::{Restored, is_covered, restored},
     scene::{
-        MEMORY_BYTES, OTHER_SECRET, OWN_SECRET, Scene, Tree, back_up, create, open, planned, prune, tree_of,
+        IMAGE, MEMORY_BYTES, OTHER_SECRET, OWN_SECRET, Scene, Tree, back_up, create, open, planned, prune,
     },
     support::Stretch,
 };
@@ -361,7 +361,11 @@ impl Judge<'_> {
             self.wrong(verb, &format!("check: {}", error.in_one_line()));
             return;
         }
-        for host in ["one", "two"] {
+        let hosts: &[&str] = match self.cell.kind {
+            Kind::ImagePack | Kind::ImageTreePack => &["one", "two", IMAGE],
+            _ => &["one", "two"],
+        };
+        for host in hosts.iter().copied() {
             let source = self.scene.source(host);
             let session = match back_up(&repository, &source, host).await {
                 Ok(report) => report.snapshot.expect("it commits").session,
@@ -370,7 +374,7 @@ impl Judge<'_> {
                     continue;
                 }
             };
-            let truth = tree_of(&source).expect("the source can be read");
+            let truth = self.scene.tree(host).expect("the source can be read");
             let back = match restored(&repository, session, &truth).await {
                 Ok(back) => back,
                 Err(error) => {
