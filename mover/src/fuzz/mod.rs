@@ -1,5 +1,5 @@
-//! One function for each decoder: bytes from anywhere go in, and what must hold of every input is asserted. The same
-//! functions serve libFuzzer and the ordinary tests (`tests/fuzz`).
+//! One function for each decoder, and one for the answers of a service: bytes from anywhere go in, and what must hold of
+//! every input is asserted. The same functions serve libFuzzer and the ordinary tests (`tests/fuzz`).
 
 mod objects;
 mod pages;
@@ -16,6 +16,7 @@ pub struct Target {
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
+    Target { name: "answer", run: crate::store::fuzz_answer },
     Target { name: "bytes", run: text::bytes },
     Target { name: "changed_blocks", run: text::changed_blocks },
     Target { name: "exclude", run: text::exclude },

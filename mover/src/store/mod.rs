@@ -46,6 +46,8 @@ pub use decorate::{Decorator, decorate};
 pub use fs::FsStore;
 pub use open::{open_plain, open_url};
 pub use probe::{PROBES, Probed, probe};
+#[cfg(feature = "testing")]
+pub(crate) use s3::fuzz_answer;
 
 /// The longest object name, in bytes. S3 takes 1 024 including the repository's prefix; a path component on
 /// Linux takes 255.

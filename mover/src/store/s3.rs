@@ -8,6 +8,8 @@ mod answers;
 mod client;
 mod cover;
 mod errors;
+#[cfg(feature = "testing")]
+mod fuzz;
 mod hedge;
 mod lock;
 mod plain;
@@ -30,6 +32,8 @@ use jiff::Timestamp;
 
 use self::cover::Cover;
 use self::errors::Call;
+#[cfg(feature = "testing")]
+pub(crate) use self::fuzz::fuzz_answer;
 use self::hedge::Hedge;
 pub(super) use self::reply::ServiceReply;
 use super::throttle::Throttle;

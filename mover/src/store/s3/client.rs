@@ -66,15 +66,27 @@ pub(super) async fn connect(options: &StoreOptions) -> Result<Connection> {
         None => configured_endpoint(&shared)?,
     };
     let region = shared.region().map_or_else(|| DEFAULT_REGION.to_owned(), ToString::to_string);
-    let mut config = aws_sdk_s3::config::Builder::from(&shared)
-        .region(Region::new(region.clone()))
-        .force_path_style(options.path_style.unwrap_or(endpoint.is_some()))
+    let path_style = options.path_style.unwrap_or(endpoint.is_some());
+    let client = client_of(&shared, &region, endpoint.clone(), path_style);
+    Ok(Connection { client, endpoint, region })
+}
+
+/// The client as this store wants it, by whatever way its requests go.
+pub(super) fn client_of(
+    shared: &SdkConfig,
+    region: &str,
+    endpoint: Option<String>,
+    path_style: bool,
+) -> Client {
+    let mut config = aws_sdk_s3::config::Builder::from(shared)
+        .region(Region::new(region.to_owned()))
+        .force_path_style(path_style)
         // The SDK's default checksum trailers are refused by several services.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
         .interceptor(NoWebPages);
-    config.set_endpoint_url(endpoint.clone());
-    Ok(Connection { client: Client::from_conf(config.build()), endpoint, region })
+    config.set_endpoint_url(endpoint);
+    Client::from_conf(config.build())
 }
 
 /// The endpoint that the environment or a profile names for S3, in the SDK's own order: what a section `[services …]` says
