@@ -84,6 +84,9 @@ pub(super) fn client_of(
         // The SDK's default checksum trailers are refused by several services.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+        // What a proxy or a page takes for the time is no reason to sign with it, and some of what can be said is no time
+        // that can be signed with.
+        .disable_clock_skew_correction(true)
         .interceptor(NoWebPages);
     config.set_endpoint_url(endpoint);
     Client::from_conf(config.build())
@@ -162,10 +165,34 @@ fn http_client(ca_file: Option<&Path>) -> Result<SharedHttpClient> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     #[expect(deprecated, reason = "the new path is in a crate that is not for direct use")]
     use aws_config::profile::profile_file::{ProfileFileKind, ProfileFiles};
+    use aws_credential_types::Credentials;
+    use aws_credential_types::provider::SharedCredentialsProvider;
+    use aws_smithy_runtime_api::client::http::{
+        HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
+    };
+    use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+    use aws_smithy_runtime_api::http::StatusCode;
+    use aws_smithy_types::body::SdkBody;
 
     use super::*;
+
+    /// A service in another time, and when the requests say that they were made.
+    #[derive(Debug, Clone, Default)]
+    struct Elsewhen(Arc<Mutex<Vec<String>>>);
+
+    impl HttpConnector for Elsewhen {
+        fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+            let signed = request.headers().get("x-amz-date").unwrap().to_owned();
+            self.0.lock().unwrap().push(signed);
+            let mut response = HttpResponse::new(StatusCode::try_from(204).unwrap(), SdkBody::empty());
+            response.headers_mut().insert("date", "Sat, 01 Jan 2050 00:00:00 GMT");
+            HttpConnectorFuture::ready(Ok(response))
+        }
+    }
 
     #[expect(deprecated, reason = "the new path is in a crate that is not for direct use")]
     async fn configured(file: &str) -> Result<Option<String>> {
@@ -189,5 +216,24 @@ mod tests {
         }
         let error = configured(&general.replace("all", "key:secret@all")).await.unwrap_err();
         assert!(!error.in_one_line().contains("secret"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn nobody_tells_the_time_that_requests_are_signed_with() {
+        let service = Elsewhen::default();
+        let connector = SharedHttpConnector::new(service.clone());
+        let shared = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .credentials_provider(SharedCredentialsProvider::new(Credentials::new(
+                "a", "b", None, None, "test",
+            )))
+            .http_client(http_client_fn(move |_, _| connector.clone()))
+            .build();
+        let client = client_of(&shared, DEFAULT_REGION, Some("http://store.example".to_owned()), true);
+        for _ in 0..2 {
+            client.delete_object().bucket("b").key("x").send().await.unwrap();
+        }
+        let signed = service.0.lock().unwrap();
+        assert!(signed.len() == 2 && signed.iter().all(|time| !time.starts_with("2050")), "{signed:?}");
     }
 }
