@@ -1,9 +1,10 @@
 //! Changes the engine in thousands of ways, each of which must fail a test: are the tests awake?
 //!
 //! All changes are compiled into one program, and a variable of the environment says which one is on. So the engine is
-//! compiled once, and not once for each change. Each test is run once to see which changes it comes to; a change is
+//! compiled once, and not once for each change, which takes minutes each and is why this is not cargo-mutants. Each test is run once to see which changes it comes to; a change is
 //! then tried by those tests only: those of its module first, and the quickest of them.
 
+mod explained;
 mod judge;
 mod place;
 mod tree;
@@ -22,6 +23,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 
 use crate::{
+    explained::Explained,
     judge::{Fate, Judge},
     tree::{Mutant, Programs, Tree},
 };
@@ -51,7 +53,8 @@ struct Arguments {
     /// Where the changed engine is built, and what is known so far is kept
     #[arg(long, default_value = "target/mutants")]
     work: PathBuf,
-    /// Survivors that are explained: a file, what is changed and why it need not be noticed, separated by bars, in each line
+    /// Survivors that are explained: a file, what is changed (at how many places, if not one: × 2) and why it need not be noticed,
+    /// separated by bars, in each line
     #[arg(long, default_value = "tests/mutants/explained.txt")]
     explained: PathBuf,
 }
@@ -61,8 +64,9 @@ fn main() -> Result<ExitCode> {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
     fs::create_dir_all(&arguments.work)?;
     let work = arguments.work.canonicalize()?;
-    let explained = fs::read_to_string(&arguments.explained)
-        .with_context(|| format!("what is explained: {}", arguments.explained.display()))?;
+    let place = || format!("what is explained: {}", arguments.explained.display());
+    let text = fs::read_to_string(&arguments.explained).with_context(place)?;
+    let explained = Explained::read(&text).with_context(place)?;
     let mut tree = Tree::of(&repository, &work, &arguments.parts, arguments.every.into())?;
     let outside: Vec<String> = arguments.outside.into_iter().filter(|name| !name.is_empty()).collect();
     let (programs, mutants) = tree.build(&outside)?;
@@ -116,16 +120,13 @@ fn known(results: &Path) -> BTreeMap<usize, Fate> {
 }
 
 /// Prints what was not noticed and is not explained, and how many there are of everything; gives the number of the former.
-fn report(mutants: &[Mutant], fates: &BTreeMap<usize, Fate>, explained: &str) -> Result<usize> {
+fn report(mutants: &[Mutant], fates: &BTreeMap<usize, Fate>, explained: &Explained<'_>) -> Result<usize> {
     let mut out = std::io::stdout().lock();
     let kinds = ["noticed by unit tests", "noticed by others", "explained", "survived", "reached by no test"];
     let mut counts = BTreeMap::from(kinds.map(|kind| (kind, 0)));
+    let explained = explained.among(mutants);
     for mutant in mutants {
-        let is_explained = explained.lines().any(|line| {
-            // With spaces: `||` is a word of some changes.
-            let mut fields = line.split(" | ").map(str::trim);
-            fields.next() == Some(&mutant.file) && fields.next() == Some(&mutant.words)
-        });
+        let is_explained = explained.contains(&(mutant.file.as_str(), mutant.words.as_str()));
         let kind = match fates.get(&mutant.number) {
             Some(Fate::Noticed) => "noticed by unit tests",
             Some(Fate::NoticedOutside) => "noticed by others",
