@@ -6,6 +6,7 @@ pub mod damage;
 pub mod disk;
 pub mod engine;
 pub mod gate;
+pub mod handbook;
 pub mod hostile;
 pub mod http;
 pub mod images;

@@ -7,7 +7,6 @@ use std::{
     ffi::OsString,
     fs,
     io::{BufRead as _, BufReader},
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Arc,
@@ -22,15 +21,13 @@ use carrack_mover::{
 };
 use carrack_tests::{
     damage::scene::{Walled, back_up, prune, tree_of, world},
+    handbook::{cook, recipes},
     images::in_private_mounts,
     place::program,
     program::wait_until,
     trees::{noise, rsync_differences},
 };
 use tempfile::TempDir;
-
-/// Stands before the program, and writes down what it ends with.
-const WITNESS: &str = "#!/bin/sh\n\"$WITNESSED\" \"$@\"\ncode=$?\necho $code >> \"$CODES\"\nexit $code\n";
 
 /// A repository in a directory, a tree to back up, and room for everything else.
 struct Desk {
@@ -182,7 +179,7 @@ const CASES: [Case; 20] = [
 #[test]
 fn every_recipe_of_the_handbook_works() {
     in_private_mounts(|| {
-        for name in handbook().keys() {
+        for name in recipes().keys() {
             assert!(CASES.iter().any(|case| case.recipe == name), "no disaster is known for {name}");
         }
         for case in &CASES {
@@ -195,30 +192,6 @@ fn every_recipe_of_the_handbook_works() {
     });
 }
 
-/// The fenced blocks of the document by the name of their recipe.
-fn handbook() -> BTreeMap<String, String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/recovery.md");
-    let text = fs::read_to_string(path).expect("the handbook");
-    let mut recipes: BTreeMap<String, String> = BTreeMap::new();
-    let mut current: Option<String> = None;
-    for line in text.lines() {
-        match (&current, line.strip_prefix("```")) {
-            (None, Some(info)) => {
-                let name = info.strip_prefix("sh recipe=");
-                current = Some(name.expect("every block of the handbook is a recipe").to_owned());
-            }
-            (Some(_), Some(_)) => current = None,
-            (Some(name), None) => {
-                let block = recipes.entry(name.clone()).or_default();
-                block.push_str(line);
-                block.push('\n');
-            }
-            (None, None) => {}
-        }
-    }
-    recipes
-}
-
 fn name_of(path: &Path) -> String {
     path.file_name().and_then(|name| name.to_str()).expect("a name").to_owned()
 }
@@ -227,11 +200,9 @@ impl Desk {
     /// With one backup of a small tree; on a small disk, if that is to be full.
     fn new(on_small_disk: bool) -> Self {
         let desk = Self { directory: TempDir::new().expect("a directory"), extra: Vec::new() };
-        for folder in ["source/inner", "safe", "target", "mounted", "disk", "bin"] {
+        for folder in ["source/inner", "safe", "target", "mounted", "disk"] {
             fs::create_dir_all(desk.path(folder)).expect("makes");
         }
-        fs::write(desk.path("bin/carrack"), WITNESS).expect("writes");
-        fs::set_permissions(desk.path("bin/carrack"), fs::Permissions::from_mode(0o755)).expect("sets");
         for index in 0..20_u64 {
             let contents = noise(index, 2000 * index as usize);
             fs::write(desk.path(&format!("source/inner/file {index}")), contents).expect("writes");
@@ -266,9 +237,7 @@ impl Desk {
 
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
-        let folder = self.path("bin").display().to_string();
-        command.env_clear().env("PATH", format!("{folder}:/usr/bin:/bin:/usr/sbin:/sbin"));
-        command.env("WITNESSED", carrack_tests::place::program()).env("CODES", self.path("codes"));
+        command.env_clear().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin");
         command.env("CARRACK_PASSWORD", "correct").env("CARRACK_REPOSITORY", self.path("repository"));
         for (name, folder) in [
             ("COPY", "copy"),
@@ -302,18 +271,9 @@ impl Desk {
         self.carrack(&["backup", self.path("source").to_str().expect("UTF-8")]);
     }
 
-    /// Runs a recipe in one shell that stops at the first command that fails; answers with what was said, and with the
-    /// exit codes of the program.
+    /// Runs a recipe; answers with what was said, and with the exit codes of the program.
     fn cook(&self, name: &str) -> (String, Vec<i32>) {
-        let recipe = handbook().remove(name).expect("the recipe");
-        fs::write(self.path("codes"), b"").expect("writes");
-        let output = self.command(Path::new("/bin/bash")).args(["-exuo", "pipefail", "-c", &recipe]).output();
-        let output = output.expect("bash runs");
-        let text = [output.stdout, output.stderr].concat();
-        let text = String::from_utf8_lossy(&text).into_owned();
-        assert!(output.status.success(), "{name}: {}\n{text}", output.status);
-        let codes = fs::read_to_string(self.path("codes")).expect("reads");
-        (text, codes.lines().map(|code| code.parse().expect("a code")).collect())
+        cook(name, self.command(Path::new("/bin/bash")), self.directory.path())
     }
 
     /// Whether a snapshot of the source was restored to this target as this tree is.

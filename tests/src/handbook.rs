@@ -1,0 +1,50 @@
+//! The recovery handbook: its recipes, and a shell that runs them as they stand there.
+
+use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+
+use crate::{place::program, server::repository_root};
+
+/// Stands before the program, and writes down what it ends with.
+const WITNESS: &str = "#!/bin/sh\n\"$WITNESSED\" \"$@\"\ncode=$?\necho $code >> \"$CODES\"\nexit $code\n";
+
+/// The fenced blocks of the document by the name of their recipe.
+pub fn recipes() -> BTreeMap<String, String> {
+    let text = fs::read_to_string(repository_root().join("docs/recovery.md")).expect("the handbook");
+    let mut recipes: BTreeMap<String, String> = BTreeMap::new();
+    let mut current: Option<String> = None;
+    for line in text.lines() {
+        match (&current, line.strip_prefix("```")) {
+            (None, Some(info)) => {
+                let name = info.strip_prefix("sh recipe=");
+                current = Some(name.expect("every block of the handbook is a recipe").to_owned());
+            }
+            (Some(_), Some(_)) => current = None,
+            (Some(name), None) => {
+                let block = recipes.entry(name.clone()).or_default();
+                block.push_str(line);
+                block.push('\n');
+            }
+            (None, None) => {}
+        }
+    }
+    recipes
+}
+
+/// Runs a recipe in one shell that stops at the first command that fails; answers with what was said, and with the exit codes
+/// of the program. The shell has the environment already; what stands before the program lies in `folder`.
+pub fn cook(name: &str, mut shell: Command, folder: &Path) -> (String, Vec<i32>) {
+    let recipe = recipes().remove(name).expect("the recipe");
+    let (bin, codes) = (folder.join("bin"), folder.join("codes"));
+    fs::create_dir_all(&bin).expect("makes");
+    fs::write(bin.join("carrack"), WITNESS).expect("writes");
+    fs::set_permissions(bin.join("carrack"), fs::Permissions::from_mode(0o755)).expect("sets");
+    fs::write(&codes, b"").expect("writes");
+    shell.env("PATH", format!("{}:/usr/bin:/bin:/usr/sbin:/sbin", bin.display()));
+    shell.env("WITNESSED", program()).env("CODES", &codes);
+    let output = shell.args(["-exuo", "pipefail", "-c", &recipe]).output().expect("bash runs");
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    assert!(output.status.success(), "{name}: {}\n{text}", output.status);
+    let codes = fs::read_to_string(codes).expect("reads");
+    (text, codes.lines().map(|code| code.parse().expect("a code")).collect())
+}
