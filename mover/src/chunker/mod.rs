@@ -156,6 +156,11 @@ pub fn grid_for(device_bytes: u64) -> u32 {
     grids.iter().find(|(limit, _)| device_bytes <= *limit).map_or(1 << 20, |(_, grid)| *grid)
 }
 
+/// Whether any device is cut on this grid: what one block takes in memory depends on it, and how many there are.
+pub fn is_grid(bytes: u32) -> bool {
+    bytes.is_power_of_two() && (grid_for(0)..=grid_for(u64::MAX)).contains(&bytes)
+}
+
 /// Up to here a block costs 64 KiB: a database that changes 2 % of its 8 KiB pages stores 15 % again, not 28 %.
 const GRID_SMALL_LIMIT: u64 = 1 << 40;
 /// Up to here 128 KiB: sixteen million blocks.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Repository, packs::Relocations, read_short};
 use crate::{
+    chunker,
     codec::{self, Cipher, Domain},
     error::{Error, ErrorKind, Result},
     format::{
@@ -285,6 +286,10 @@ impl Repository {
         }
         if snapshot.version != 1 {
             return Err(crate::format::pack::newer("snapshot", snapshot.version));
+        }
+        if snapshot.grid != 0 && !chunker::is_grid(snapshot.grid) {
+            let grid = snapshot.grid;
+            return Err(Error::corrupt(format!("object {name}: no device is cut on a grid of {grid} bytes")));
         }
         Ok(snapshot)
     }

@@ -176,6 +176,11 @@ async fn a_record_of_a_tree_that_cannot_be_is_damage_and_a_newer_one_is_none() {
         (deep(limits::TREE_DEPTH + 1), Some(ErrorKind::Corrupt)),
         (Snapshot { root: Some(long), ..model.clone() }, Some(ErrorKind::Corrupt)),
         (Snapshot { version: 2, ..model.clone() }, Some(ErrorKind::Invalid)),
+        (Snapshot { grid: 1 << 16, ..model.clone() }, None),
+        (Snapshot { grid: 1 << 20, ..model.clone() }, None),
+        (Snapshot { grid: 1, ..model.clone() }, Some(ErrorKind::Corrupt)),
+        (Snapshot { grid: (1 << 16) + 1, ..model.clone() }, Some(ErrorKind::Corrupt)),
+        (Snapshot { grid: 1 << 31, ..model.clone() }, Some(ErrorKind::Corrupt)),
     ];
     for (snapshot, expected) in cases {
         let session = testing::begin(&repository).await;
