@@ -94,7 +94,7 @@ impl Dispatcher<'_> {
         let is_on_grid = self.earlier.parent.grid == grid;
         match (parent, changed.filter(|_| is_on_grid)) {
             (Some(parent), Some(changed)) => {
-                let changed = with_unusable(&parent, changed)?;
+                let changed = with_unusable(&parent, changed, size)?;
                 let sizes = (size, parent.entry.metadata.size);
                 let mut dirty = dirty(&changed, u64::from(grid), sizes, from);
                 self.changed_blocks(&file, &parent, &mut dirty, from, grid, &pieces)?;
@@ -207,7 +207,7 @@ impl Dispatcher<'_> {
         let mut at = 0u64;
         let mut kept: Vec<Run> = Vec::new();
         let mut failed: Option<Error> = None;
-        let mut step = |run: Run, dirty: &mut Dirty<'_>| -> Result<()> {
+        let mut step = |run: Run, dirty: &mut Dirty<'_>| -> Result<bool> {
             let (start, end) = (at.max(from), at + run.length());
             at = end;
             keep_clean(run, start, end, dirty, &mut kept, |kept, range| {
@@ -216,12 +216,17 @@ impl Dispatcher<'_> {
                 self.blocks(file, range, grid, pieces, None)
             })?;
             if kept.len() >= KEPT_RUNS {
+                self.cancel.check()?;
                 self.piece(pieces, Piece::Runs(std::mem::take(&mut kept)))?;
             }
-            Ok(())
+            // How far the parent goes beyond the device is decided by whoever wrote it.
+            Ok(at < size)
         };
         parent.opener.runs(&parent.entry.content, &mut |run| {
-            step(run, &mut dirty).map_err(|error| failed = Some(error)).is_ok()
+            step(run, &mut dirty).unwrap_or_else(|error| {
+                failed = Some(error);
+                false
+            })
         })?;
         if let Some(error) = failed {
             return Err(error);
@@ -285,8 +290,8 @@ const KEPT_RUNS: usize = 4096;
 /// Ranges to be read.
 type Dirty<'d> = std::iter::Peekable<&'d mut dyn Iterator<Item = Range<u64>>>;
 
-/// Sends what of a run of the parent is clean, and has each dirty range that begins in it read. Dirty ranges are
-/// aligned to blocks and a chunk is a block, so only holes are ever split.
+/// Sends what of a run of the parent is clean, and has each dirty range that begins in it read. Holes are split; a chunk
+/// is clean only as a whole. Dirty ranges are aligned to blocks, and so is a chunk of whoever keeps to the grid.
 fn keep_clean(
     run: Run,
     mut start: u64,
@@ -295,32 +300,44 @@ fn keep_clean(
     kept: &mut Vec<Run>,
     mut read: impl FnMut(&mut Vec<Run>, Range<u64>) -> Result<()>,
 ) -> Result<()> {
-    while start < end {
-        match dirty.peek_mut() {
-            Some(range) if range.start < end => {
-                if range.start > start {
-                    kept.push(Run::Hole(range.start - start));
-                }
-                let upto = range.end.min(end);
-                let piece = range.start.max(start)..upto;
-                if range.end <= end {
-                    dirty.next();
-                } else {
-                    range.start = end;
-                }
-                read(kept, piece)?;
-                start = upto;
-            }
-            _ => {
-                match run {
-                    Run::Hole(_) => kept.push(Run::Hole(end - start)),
-                    Run::Chunk(chunk) => kept.push(Run::Chunk(chunk)),
-                }
-                return Ok(());
-            }
+    if start >= end {
+        return Ok(());
+    }
+    if let Run::Chunk(chunk) = &run {
+        let is_clean = dirty.peek().is_none_or(|range| range.start >= end);
+        if is_clean && end - start == u64::from(chunk.length) {
+            kept.push(run);
+            return Ok(());
         }
+        read(kept, start..end)?;
+        pass(dirty, end);
+        return Ok(());
+    }
+    while start < end {
+        let Some(range) = dirty.peek().filter(|range| range.start < end) else {
+            kept.push(Run::Hole(end - start));
+            return Ok(());
+        };
+        if range.start > start {
+            kept.push(Run::Hole(range.start - start));
+        }
+        let piece = range.start.max(start)..range.end.min(end);
+        start = piece.end;
+        read(kept, piece)?;
+        pass(dirty, start);
     }
     Ok(())
+}
+
+/// What is dirty before this byte has been read.
+fn pass(dirty: &mut Dirty<'_>, end: u64) {
+    while let Some(range) = dirty.peek_mut().filter(|range| range.start < end) {
+        if range.end > end {
+            range.start = end;
+        } else {
+            dirty.next();
+        }
+    }
 }
 
 /// A list of changes: one bit for each block, whatever the list looks like.
@@ -331,8 +348,9 @@ fn changed_blocks_of(list: &Path, size: u64, grid: u32) -> Result<ChangedBlocks>
     ChangedBlocks::read(file, &origin, size, u64::from(grid))
 }
 
-/// Adds the blocks whose chunks the parent has, but nobody may name again, to those that must be read (W2).
-fn with_unusable(parent: &Found, mut changed: ChangedBlocks) -> Result<ChangedBlocks> {
+/// Adds the blocks of a device of this size whose chunks the parent has, but nobody may name again, to those that must be
+/// read (W2).
+fn with_unusable(parent: &Found, mut changed: ChangedBlocks, size: u64) -> Result<ChangedBlocks> {
     if !parent.opener.may_be_absent() {
         return Ok(changed);
     }
@@ -348,7 +366,7 @@ fn with_unusable(parent: &Found, mut changed: ChangedBlocks) -> Result<ChangedBl
             }
         }
         at += length;
-        failed.is_none()
+        failed.is_none() && at < size
     })?;
     failed.map_or(Ok(changed), Err)
 }
@@ -395,6 +413,42 @@ fn image_entry(path: &[u8], size: u64) -> Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::testing::chunk_ending;
+
+    /// Lengths of what is kept of these runs, and what is read.
+    type Kept = (Vec<u64>, Vec<(u64, u64)>);
+
+    fn kept_of(runs: &[Run], ranges: &[(u64, u64)]) -> Kept {
+        let mut ranges = ranges.iter().map(|(start, end)| *start..*end);
+        let ranges: &mut dyn Iterator<Item = Range<u64>> = &mut ranges;
+        let mut dirty = ranges.peekable();
+        let (mut at, mut kept, mut read) = (0, Vec::new(), Vec::new());
+        for run in runs {
+            let (start, end) = (at, at + run.length());
+            at = end;
+            let note = |_: &mut Vec<Run>, range: Range<u64>| {
+                read.push((range.start, range.end));
+                Ok(())
+            };
+            keep_clean(run.clone(), start, end, &mut dirty, &mut kept, note).unwrap();
+        }
+        (kept.iter().map(Run::length).collect(), read)
+    }
+
+    #[test]
+    fn a_chunk_is_clean_as_a_whole_and_a_hole_in_parts() {
+        let chunk = |length| Run::Chunk(chunk_ending(1, length, length));
+        let blocks = [chunk(10), chunk(10), chunk(10)];
+        assert_eq!(kept_of(&blocks, &[(10, 20)]), (vec![10, 10], vec![(10, 20)]));
+        assert_eq!(kept_of(&blocks, &[(10, 30)]), (vec![10], vec![(10, 20), (20, 30)]));
+        assert_eq!(kept_of(&blocks, &[(30, 40)]), (vec![10, 10, 10], vec![]));
+        let hole = [Run::Hole(50)];
+        assert_eq!(kept_of(&hole, &[(10, 20), (40, 90)]), (vec![10, 20], vec![(10, 20), (40, 50)]));
+        // Chunks that are no blocks, as no honest parent has them: of what is changed in part all is read.
+        let others = [chunk(25), chunk(25), chunk(5), Run::Hole(5)];
+        assert_eq!(kept_of(&others, &[(20, 30)]), (vec![5, 5], vec![(0, 25), (25, 50)]));
+        assert_eq!(kept_of(&others, &[(0, 10), (15, 20), (50, 60)]).1, [(0, 25), (50, 55), (55, 60)]);
+    }
 
     #[test]
     fn what_is_dirty_is_merged_clipped_and_cut_off() {
