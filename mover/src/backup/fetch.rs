@@ -17,6 +17,7 @@ use crate::{
         frame::{ChunkRef, FramePlace},
     },
     id::PackId,
+    limits,
     reader::{SnapshotReader, place_of, runs::RunWalk},
 };
 
@@ -315,14 +316,17 @@ impl Contents {
         Ok(true)
     }
 
-    /// The chunks that come next and lie in this frame.
+    /// The chunks that come next and lie in this frame. A content may name them any number of times: no more of them are
+    /// taken at once than fill a frame.
     fn take_of(&mut self, place: &FramePlace) -> Vec<ChunkRef> {
-        let mut chunks = Vec::new();
-        while let Some(Run::Chunk(chunk)) = self.ready.front()
+        let (mut chunks, mut bytes) = (Vec::new(), 0);
+        while bytes < limits::FRAME_LIMIT as u64
+            && let Some(Run::Chunk(chunk)) = self.ready.front()
             && chunk.frame.place().is_some_and(|next| key(next) == key(place))
             && let Some(Run::Chunk(chunk)) = self.ready.pop_front()
         {
             self.at += u64::from(chunk.length);
+            bytes += u64::from(chunk.length);
             chunks.push(chunk);
         }
         chunks

@@ -116,12 +116,13 @@ impl Cursor {
                     Run::Chunk(chunk) => Some(chunk.clone()),
                     Run::Hole(_) => None,
                 };
-                slices.push(Slice {
+                let length = (to - from) as usize;
+                match slices.last_mut() {
+                    // Holes may be of a byte each, and then there are as many as bytes are asked for.
+                    Some(before) if before.chunk.is_none() && chunk.is_none() => before.length += length,
                     // Within a chunk, which is short; of a hole it is not looked at.
-                    from: (from - start) as usize,
-                    length: (to - from) as usize,
-                    chunk,
-                });
+                    _ => slices.push(Slice { from: (from - start) as usize, length, chunk }),
+                }
                 *position = to;
             }
             start = next;

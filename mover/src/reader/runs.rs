@@ -2,6 +2,7 @@
 
 use super::{SnapshotReader, walk::plain_bytes};
 use crate::{
+    cancel::Cancel,
     error::{Error, Result},
     format::{
         entry::{Content, Run},
@@ -116,9 +117,10 @@ impl RunWalk {
     }
 
     /// Bytes of all runs that are not holes; for a walk that nothing was taken of.
-    pub async fn chunk_bytes(mut self) -> Result<u64> {
+    pub async fn chunk_bytes(mut self, cancel: &Cancel) -> Result<u64> {
         let mut bytes = 0;
         while let Some((_, piece)) = self.next_piece().await? {
+            cancel.check()?;
             let chunks = piece.iter().filter(|run| matches!(run, Run::Chunk(_)));
             bytes += chunks.map(Run::length).sum::<u64>();
         }

@@ -56,6 +56,10 @@ pub(crate) fn drop_present(batch: &mut Batch, shared: &Shared) {
 }
 
 fn is_present(task: &FileTask, piece: &Piece, shared: &Shared, buffer: &mut Vec<u8>) -> bool {
+    // Whoever asked to stop does not wait until a full batch has been read; nothing of it is written any more.
+    if shared.is_over() {
+        return false;
+    }
     buffer.resize(piece.length as usize, 0);
     let read = match &task.sink {
         Sink::File { open, .. } => match (open.get(), &shared.tree) {

@@ -87,7 +87,7 @@ pub async fn restore_image(
     let size = entry.metadata.size;
     let wish = BlockTargetOptions { known_zero: options.known_zero, replace: options.replace };
     if options.dry_run {
-        return plan_only(reader, options, &entry, wish).await;
+        return plan_only(reader, options, &entry, wish, &cancel).await;
     }
     let target = Arc::new(BlockTarget::open(&options.target, size, wish)?);
     Progress::add(&monitor.progress().bytes_expected, size);
@@ -98,7 +98,7 @@ pub async fn restore_image(
     let sink = Sink::Block(Arc::clone(&target));
     let task = Arc::new(FileTask::new(entry.path.clone(), entry.metadata.clone(), sink));
     let limit = usize::try_from(options.memory_bytes / 8).unwrap_or(usize::MAX);
-    let planned = plan(reader, &entry, &task, &target, &executor, (limit, options.compare)).await;
+    let planned = plan(&shared, &entry, &task, &target, &executor, limit).await;
     let finished = executor.finish().await;
     finished?;
     planned?;
@@ -129,10 +129,11 @@ async fn plan_only(
     options: &ImageOptions,
     entry: &Entry,
     wish: BlockTargetOptions,
+    cancel: &Cancel,
 ) -> Result<RestoreReport> {
     let size = entry.metadata.size;
     let room = BlockTarget::examine(&options.target, size, wish)?;
-    let bytes_written = reader.runs(&entry.content).chunk_bytes().await?;
+    let bytes_written = reader.runs(&entry.content).chunk_bytes(cancel).await?;
     if room < bytes_written {
         let target = options.target.display();
         return Err(Error::no_space(format!(
@@ -180,17 +181,20 @@ async fn verify(
 }
 
 async fn plan(
-    reader: &SnapshotReader,
+    shared: &Shared,
     entry: &Entry,
     task: &Arc<FileTask>,
     target: &BlockTarget,
     executor: &Executor,
-    (limit, compares): (usize, bool),
+    limit: usize,
 ) -> Result<()> {
+    let compares = shared.compare_block;
     let mut batch = Batch::comparing(compares);
     let mut index = batch.file(Arc::clone(task));
-    let mut runs = reader.runs(&entry.content);
+    let mut runs = shared.reader.runs(&entry.content);
     while let Some((mut at, piece)) = runs.next_piece().await? {
+        // Holes fill no batch, and there may be any number of them.
+        shared.check()?;
         for run in &piece {
             match run {
                 Run::Chunk(chunk) => batch.add(index, at, chunk)?,

@@ -355,6 +355,8 @@ impl Planner<'_> {
                 return Ok(());
             }
         } {
+            // Holes fill no batch, and there may be any number of them.
+            self.shared.check()?;
             let mut at = start;
             for run in &piece {
                 match run {

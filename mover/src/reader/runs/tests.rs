@@ -70,7 +70,11 @@ async fn four_pages_are_fetched_with_one_request() {
 async fn holes_are_no_stored_bytes() {
     let (reader, _, content, placed) = content(3);
     let stored = placed.iter().filter(|(_, run)| run.chunk().is_some()).map(|(_, run)| run.length());
-    assert_eq!(reader.runs(&content).chunk_bytes().await.unwrap(), stored.sum::<u64>());
+    assert_eq!(reader.runs(&content).chunk_bytes(&Cancel::default()).await.unwrap(), stored.sum::<u64>());
+    let stopped = Cancel::default();
+    stopped.cancel();
+    let error = reader.runs(&content).chunk_bytes(&stopped).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled);
     let inline = Content::Inline(placed.iter().map(|(_, run)| run.clone()).collect());
     assert_eq!(rest(reader.runs(&inline)).await.unwrap(), placed);
 }

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Planner, looks_right, report};
 use crate::{
+    error::ErrorKind,
     format::{
         entry::Entry,
         metadata::{Kind, Metadata},
@@ -52,10 +53,12 @@ impl Planner<'_> {
         if matches!(present, Some((Kind::File, old)) if looks_right(old, &entry.metadata)) {
             return;
         }
-        match self.shared.reader.runs(&entry.content).chunk_bytes().await {
+        match self.shared.reader.runs(&entry.content).chunk_bytes(&self.shared.cancel).await {
             Ok(bytes) => {
                 self.shared.written.fetch_add(bytes, Ordering::Relaxed);
             }
+            // Whoever asked to stop is told so in the end, and not of this file.
+            Err(error) if error.kind() == ErrorKind::Cancelled => {}
             Err(error) => self.shared.report(path, &error),
         }
     }

@@ -101,7 +101,7 @@ async fn requests(reader: &SnapshotReader, packs: &Arc<Packs>, memory_bytes: u64
     let mut walk = lister.entries(Part::all()).unwrap();
     while let Some(leaf) = walk.next_leaf().await.unwrap() {
         for entry in leaf {
-            lister.runs(&entry.content).chunk_bytes().await.unwrap();
+            lister.runs(&entry.content).chunk_bytes(&Cancel::default()).await.unwrap();
         }
     }
     let lists = packs.reads.swap(0, Ordering::Relaxed);
