@@ -121,7 +121,9 @@ pub(super) fn keep_record(snapshot: &mut Snapshot, source: &BackupSource) {
     snapshot.finished = original.finished;
     snapshot.change_id.clone_from(&original.change_id);
     snapshot.statistics.excluded = original.statistics.excluded;
-    snapshot.statistics.problems += original.statistics.problems;
+    // The numbers of a snapshot may be any.
+    let problems = &mut snapshot.statistics.problems;
+    *problems = problems.saturating_add(original.statistics.problems);
     let own = std::mem::take(&mut snapshot.problems);
     snapshot.problems = original.problems.iter().cloned().chain(own).take(PROBLEMS_RECORDED).collect();
     snapshot.copied_from = Some(*origin);

@@ -132,9 +132,16 @@ async fn run_session(
 fn expect(progress: &Progress, source: &BackupSource, parent: Option<&Snapshot>) {
     let uncounted = matches!(source, BackupSource::Files(_) | BackupSource::Stdin { .. });
     if let Some(Snapshot { statistics, .. }) = parent.filter(|_| uncounted) {
-        let files = statistics.files_new + statistics.files_changed + statistics.files_unmodified;
+        // The numbers of a snapshot may be any.
+        let entries = [
+            statistics.files_new,
+            statistics.files_changed,
+            statistics.files_unmodified,
+            statistics.directories,
+            statistics.others,
+        ];
         Progress::add(&progress.bytes_expected, statistics.bytes_total);
-        Progress::add(&progress.entries_expected, files + statistics.directories + statistics.others);
+        Progress::add(&progress.entries_expected, entries.into_iter().fold(0, u64::saturating_add));
     }
 }
 
