@@ -1,10 +1,19 @@
 //! Snapshots that no honest program writes, made with the engine's own encoders and valid keys: what somebody can do
 //! who has stolen them.
 
+pub mod lookout;
 pub mod scene;
 pub mod swaps;
 
-use std::{os::unix::ffi::OsStrExt as _, path::Path, process::Command, sync::Arc};
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    ops::Range,
+    os::unix::ffi::OsStrExt as _,
+    path::Path,
+    process::{Command, Output, Stdio},
+    sync::Arc,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use carrack_mover::{
@@ -35,6 +44,9 @@ pub struct Forger {
     repository: Repository,
     session: Session,
     path: String,
+    source: SourceKind,
+    grid: u32,
+    statistics: Statistics,
     pack: PackId,
     body: Vec<u8>,
     frames: Vec<FooterFrame>,
@@ -48,7 +60,27 @@ impl Forger {
         let session = repository.begin(SessionKind::Backup, lineage, Suite::Aes256Gcm).await?;
         let pack = session.new_pack();
         let path = escape_path(path.as_os_str().as_bytes());
-        Ok(Self { repository, session, path, pack, body: Vec::new(), frames: Vec::new() })
+        Ok(Self {
+            repository,
+            session,
+            path,
+            source: SourceKind::Files,
+            grid: 0,
+            statistics: Statistics::default(),
+            pack,
+            body: Vec::new(),
+            frames: Vec::new(),
+        })
+    }
+
+    /// From now on its snapshot is of another source than files, cut on this grid.
+    pub fn be_of(&mut self, source: SourceKind, grid: u32) {
+        (self.source, self.grid) = (source, grid);
+    }
+
+    /// From now on its snapshot says that it counted this.
+    pub fn count(&mut self, statistics: Statistics) {
+        self.statistics = statistics;
     }
 
     /// What its snapshot is called.
@@ -85,6 +117,31 @@ impl Forger {
         self.body.extend_from_slice(&sealed);
         self.frames.push(FooterFrame { kind, place, chunks: Vec::new() });
         Ok(ChunkRef { id, offset: 0, length: promise, frame: Frame::settled(place) })
+    }
+
+    /// A part of a chunk, these bytes of its contents, as a chunk of its own.
+    pub fn part(&self, whole: &ChunkRef, plain: &[u8], range: Range<usize>) -> Result<ChunkRef> {
+        let (offset, length) = (u32::try_from(range.start)?, u32::try_from(range.len())?);
+        Ok(ChunkRef {
+            id: self.repository.keys().chunk_id(&plain[range]),
+            offset,
+            length,
+            frame: whole.frame.clone(),
+        })
+    }
+
+    /// A page of this run again and again, below pages of that page again and again: what an entry names whose lists have
+    /// so many levels, and the bytes that it stands for.
+    pub fn tower_of_runs(&mut self, run: &Run, wide: u64, levels: u8) -> Result<(ChunkRef, u64)> {
+        let mut page = PageWriter::runs();
+        (0..wide).try_for_each(|_| page.push_run(run))?;
+        let (mut below, mut bytes) = (self.page(&page)?, wide * run.length());
+        for _ in 1..levels {
+            let mut page = PageWriter::runs_inner();
+            (0..wide).try_for_each(|_| page.push_runs_page(&below, bytes))?;
+            (below, bytes) = (self.page(&page)?, wide * bytes);
+        }
+        Ok((below, bytes))
     }
 
     /// A file with these contents.
@@ -182,7 +239,7 @@ impl Forger {
         let snapshot = Snapshot {
             version: 1,
             session: self.session.name(),
-            source: SourceKind::Files,
+            source: self.source,
             host: "hostile".into(),
             user: "mallory".into(),
             // A record that names another source than its session's is believed by nobody.
@@ -191,12 +248,12 @@ impl Forger {
             started: now,
             finished: now,
             parent,
-            grid: 0,
+            grid: self.grid,
             change_id: None,
             root: PageRef::from_chunk(root),
             depth,
             sessions: vec![self.session.key_info().clone()],
-            statistics: Statistics::default(),
+            statistics: self.statistics,
             problems: Vec::new(),
             program: "forged".into(),
             copied_from: None,
@@ -235,6 +292,11 @@ pub fn with_contents(path: &[u8], content: Content, size: u64) -> Entry {
     file
 }
 
+/// An image, or a stream, of these contents and that size.
+pub fn image(path: &[u8], content: Content, size: u64) -> Entry {
+    Entry { kind: Kind::Image, ..with_contents(path, content, size) }
+}
+
 /// Another name of an inode.
 pub fn linked(mut entry: Entry, inode: u64) -> Entry {
     (entry.metadata.links, entry.metadata.device, entry.metadata.inode) = (2, 1, inode);
@@ -260,12 +322,48 @@ const MEASURE: &str = "import resource, subprocess, sys\n\
 
 /// Runs the program to its end, which must come within so many seconds.
 pub fn measured(carrack: &Program, arguments: &[&str], seconds: u32) -> Result<Outcome> {
+    let output = measuring(carrack, arguments, seconds).output().context("python3 starts")?;
+    outcome(arguments, seconds, &output)
+}
+
+/// The same with a file for its standard input.
+pub fn measured_with_input(
+    carrack: &Program,
+    arguments: &[&str],
+    seconds: u32,
+    input: File,
+) -> Result<Outcome> {
+    let output = measuring(carrack, arguments, seconds).stdin(input).output().context("python3 starts")?;
+    outcome(arguments, seconds, &output)
+}
+
+/// The same where whoever reads its standard output goes away behind so many bytes.
+pub fn measured_until_closed(
+    carrack: &Program,
+    arguments: &[&str],
+    seconds: u32,
+    bytes: u64,
+) -> Result<Outcome> {
+    let mut command = measuring(carrack, arguments, seconds);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = child.context("python3 starts")?;
+    let mut printed = child.stdout.take().context("a pipe")?.take(bytes);
+    io::copy(&mut printed, &mut io::sink()).context("read what is printed")?;
+    drop(printed);
+    outcome(arguments, seconds, &child.wait_with_output()?)
+}
+
+fn measuring(carrack: &Program, arguments: &[&str], seconds: u32) -> Command {
     let plain = carrack.command(arguments);
     let mut command = Command::new("python3");
     command.args(["-c", MEASURE, &seconds.to_string()]).arg(plain.get_program()).args(plain.get_args());
     command.env_clear().env("PATH", "/usr/bin:/bin");
     command.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let output = command.stdin(std::process::Stdio::null()).output().context("python3 starts")?;
+    command.stdin(Stdio::null());
+    command
+}
+
+fn outcome(arguments: &[&str], seconds: u32, output: &Output) -> Result<Outcome> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let printed = Printed { out: text(&output.stdout), err: text(&output.stderr) };
     let last = printed.err.lines().rfind(|line| line.starts_with("measured ")).context("a last line")?;

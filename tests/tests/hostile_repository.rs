@@ -17,14 +17,8 @@ use carrack_mover::{
     repo::Relocations,
 };
 use carrack_tests::{
-    hostile::{
-        Forger, entry, linked,
-        scene::Scene,
-        swaps::{Swaps, while_swapping},
-        with_contents,
-    },
+    hostile::{Forger, entry, linked, scene::Scene, with_contents},
     program::{signal, wait, wait_for_handler},
-    trees::noise,
 };
 use rustix::process::Signal;
 
@@ -91,47 +85,6 @@ fn links_are_not_followed() {
     let again = scene.run(&["restore", "latest", "--delete", "--target", target.to_str().expect("UTF-8")]);
     assert_eq!(again.code, Some(3), "{again:?}");
     scene.everything(&[0, 3]);
-}
-
-/// Somebody works against the restore in the target: directories become links, and files become links and further names
-/// of what lies outside, while it writes.
-#[test]
-fn a_target_that_changes_meanwhile_leads_nowhere() {
-    let scene = scene();
-    let small: Vec<String> = (0..200).map(|number| format!("file {number}")).collect();
-    let large = ["victim", "directory/inside"];
-    scene.forge(async |mut forger: Forger| {
-        let mut entries = vec![entry(b"d", Kind::Directory), entry(b"d/directory", Kind::Directory)];
-        for name in &small {
-            entries.push(forger.file(format!("d/{name}").as_bytes(), b"hostile")?);
-            entries.push(forger.file(format!("d/directory/{name}").as_bytes(), b"hostile")?);
-        }
-        for name in large {
-            let chunk = forger.chunk(FrameKind::Data, &noise(3, 1 << 20))?;
-            let runs = vec![Run::Chunk(chunk.clone()), Run::Hole(1 << 20), Run::Chunk(chunk)];
-            entries.push(with_contents(format!("d/{name}").as_bytes(), Content::Inline(runs), 3 << 20));
-        }
-        forger.commit_entries(entries).await
-    });
-    // Those that take long to write, again and again.
-    let files: Vec<String> =
-        small.into_iter().flat_map(|name| [name, large[0].to_owned(), large[1].to_owned()]).collect();
-    let target = scene.carrack.path("target");
-    let mut swaps = Swaps::default();
-    for round in 0..20 {
-        if round >= 3 && swaps.all_happened() {
-            break;
-        }
-        if target.exists() {
-            fs::remove_dir_all(&target).expect("removes");
-        }
-        let arguments = ["restore", "latest", "--target", target.to_str().expect("UTF-8")];
-        let (_, meanwhile) =
-            while_swapping(&target.join("d"), &scene.outside, &files, || scene.run_against(&arguments));
-        scene.assert_outside();
-        swaps += meanwhile;
-    }
-    assert!(swaps.all_happened(), "nobody worked against it: {swaps:?}");
 }
 
 /// A page whose names stand for far more than it has bytes: a long directory is written once for all of them.

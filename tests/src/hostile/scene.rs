@@ -12,6 +12,9 @@ use std::{
 use carrack_mover::format::records::Moved;
 use rustix::mount::UnmountFlags;
 
+mod single;
+
+pub use self::single::Single;
 use super::{Forger, Outcome, measured};
 use crate::{
     images::{in_private_mounts, is_mounted},
@@ -30,6 +33,20 @@ pub const CODES: [i32; 7] = [0, 2, 3, 10, 11, 14, 15];
 struct Memory {
     options: Vec<String>,
     peak_kib: u64,
+}
+
+impl Memory {
+    fn with<'a>(&'a self, arguments: &[&'a str]) -> Vec<&'a str> {
+        arguments.iter().copied().chain(self.options.iter().map(String::as_str)).collect()
+    }
+
+    /// One of these exit codes, and no more memory than this.
+    fn judge(&self, arguments: &[&str], codes: &[i32], outcome: Outcome) -> Outcome {
+        assert!(ends(&outcome, codes), "{arguments:?}: {outcome:?}");
+        let (peak, limit) = (outcome.peak_kib, self.peak_kib);
+        assert!(peak <= limit, "{arguments:?} took {peak} KiB of {limit}: {outcome:?}");
+        outcome
+    }
 }
 
 /// What `--memory` is when nothing is said.
@@ -115,14 +132,9 @@ impl Scene {
     }
 
     fn run_against_within(&self, memory: &Memory, arguments: &[&str]) -> Outcome {
-        let options = memory.options.iter().map(String::as_str);
-        let arguments: Vec<&str> = arguments.iter().copied().chain(options).collect();
+        let arguments = memory.with(arguments);
         let outcome = measured(&self.carrack, &arguments, SECONDS).expect("it runs");
-        let code = outcome.code.filter(|code| CODES.contains(code));
-        assert!(code.is_some(), "{arguments:?}: {outcome:?}");
-        let (peak, limit) = (outcome.peak_kib, memory.peak_kib);
-        assert!(peak <= limit, "{arguments:?} took {peak} KiB of {limit}: {outcome:?}");
-        outcome
+        memory.judge(&arguments, &CODES, outcome)
     }
 
     /// Nothing outside of the target has changed.
@@ -133,8 +145,10 @@ impl Scene {
     /// A path that is not there.
     fn fresh(&self, name: &str) -> PathBuf {
         let path = self.carrack.path(name);
-        if path.exists() {
+        if path.is_dir() {
             fs::remove_dir_all(&path).expect("removes");
+        } else if path.exists() {
+            fs::remove_file(&path).expect("removes");
         }
         path
     }
