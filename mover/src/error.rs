@@ -7,6 +7,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+use std::panic::Location;
 
 type Source = Box<dyn StdError + Send + Sync>;
 
@@ -39,6 +40,16 @@ pub enum ErrorKind {
     Internal,
 }
 
+/// An invariant that does not hold, in words that stand in the program itself: nothing of it comes from a user, so
+/// that it can be shown to anybody.
+#[derive(Debug, Clone, Copy)]
+pub struct Contradiction {
+    /// What is wrong.
+    pub what: &'static str,
+    /// Where the program found that.
+    pub place: &'static Location<'static>,
+}
+
 /// An error with its kind, message, next step and cause.
 #[derive(Debug)]
 pub struct Error(Box<Inner>);
@@ -50,12 +61,14 @@ struct Inner {
     message: String,
     hint: Option<String>,
     source: Option<Source>,
+    contradiction: Option<Contradiction>,
 }
 
 impl Error {
     /// An error of `kind`; the message names the thing and the place.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), hint: None, source: None }))
+        let (hint, source, contradiction) = (None, None, None);
+        Self(Box::new(Inner { kind, message: message.into(), hint, source, contradiction }))
     }
 
     /// Adds the next step a person can take.
@@ -87,6 +100,18 @@ impl Error {
     /// The next step a person can take, if one is known.
     pub fn hint(&self) -> Option<&str> {
         self.0.hint.as_deref()
+    }
+
+    /// The same error for one more who meets it: its causes are in the message then.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let (kind, message, hint) = (self.kind(), self.in_one_line(), self.0.hint.clone());
+        Self(Box::new(Inner { kind, message, hint, source: None, contradiction: self.0.contradiction }))
+    }
+
+    /// Which invariant does not hold, if it is that.
+    pub fn contradiction(&self) -> Option<Contradiction> {
+        self.0.contradiction
     }
 
     /// Whether a disk could not read what it holds: asked again, it says so again.
@@ -148,9 +173,13 @@ impl Error {
         Self::new(ErrorKind::NoSpace, message)
     }
 
-    /// An error of kind [`ErrorKind::Internal`].
-    pub fn internal(message: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Internal, message)
+    /// An error of kind [`ErrorKind::Internal`]. What is wrong is a text of the program, and is sent with a report: what
+    /// else helps, and may be a user's, goes into the context or the source.
+    #[track_caller]
+    pub fn internal(what: &'static str) -> Self {
+        let mut error = Self::new(ErrorKind::Internal, what);
+        error.0.contradiction = Some(Contradiction { what, place: Location::caller() });
+        error
     }
 
     /// The error of a system call; `what` names the action and the path.

@@ -156,7 +156,7 @@ impl Dispatcher<'_> {
             for entry in leaf {
                 self.cancel.check()?;
                 self.meet(Met::Stored(entry))?;
-                self.note_lost_parent();
+                self.note_lost_parent()?;
             }
         }
         self.flush_batch()?;

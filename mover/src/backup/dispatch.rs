@@ -18,7 +18,7 @@ use super::{
 use crate::{
     cancel::Cancel,
     chunker::CutSizes,
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     format::{
         entry::{Content, Entry, Run},
         metadata::Kind,
@@ -116,7 +116,7 @@ impl Dispatcher<'_> {
                 }
                 WalkEvent::Problem(problem) => self.report(problem),
             }
-            self.note_lost_parent();
+            self.note_lost_parent()?;
         }
         self.flush_batch()?;
         let excluded = walk.excluded();
@@ -124,14 +124,17 @@ impl Dispatcher<'_> {
         Ok(self.done())
     }
 
-    /// A parent that cannot be read costs work, and is told of.
-    pub(super) fn note_lost_parent(&mut self) {
-        if let Some(error) = self.earlier.take_error() {
-            self.monitor.problem(Problem {
+    /// A parent that cannot be read costs work, and is told of. A defect of the program ends the backup.
+    pub(super) fn note_lost_parent(&mut self) -> Result<()> {
+        match self.earlier.take_error() {
+            None => {}
+            Some(error) if error.kind() == ErrorKind::Internal => return Err(error),
+            Some(error) => self.monitor.problem(Problem {
                 what: "parent snapshot".to_owned(),
                 message: format!("{error}: what it would have told is read again"),
-            });
+            }),
         }
+        Ok(())
     }
 
     /// Reads what changed, or may have: what the parent has of the latter is `before`. Of earlier runs' contents

@@ -301,10 +301,9 @@ fn account_for_all(met: u64, in_tree: u64, left_out: u64) -> Result<()> {
     if met == in_tree + left_out {
         return Ok(());
     }
-    Err(Error::internal(format!(
-        "the source had {met} entries, {in_tree} are in the tree and {left_out} were left out: nothing is committed"
-    ))
-    .with_hint("run it again, and report this: it is a fault of the program"))
+    let counts =
+        format!("the source had {met} entries, {in_tree} are in the tree and {left_out} were left out");
+    Err(Error::internal("an entry was lost on its way, so nothing is committed").context(counts))
 }
 
 /// Tasks that wait for a worker. Those of a stream or a snapshot hold what was read, so they are no more than workers.

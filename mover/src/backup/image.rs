@@ -73,7 +73,7 @@ impl Dispatcher<'_> {
         let entry = image_entry(path.as_os_str().as_encoded_bytes(), size);
         self.met += 1;
         let parent = self.earlier.parent.find(&entry.path);
-        self.note_lost_parent();
+        self.note_lost_parent()?;
         match parent {
             Some(_) => self.statistics.files_changed += 1,
             None => self.statistics.files_new += 1,
@@ -246,7 +246,7 @@ impl Dispatcher<'_> {
         self.statistics.files_new += 1;
         let (mut hints, _) = self.unfinished_images(&entry.path, None);
         hints.extend(self.earlier.parent.find(&entry.path));
-        self.note_lost_parent();
+        self.note_lost_parent()?;
         let mut hints = Hints::of(hints, &self.shared);
         self.item(Item::Large(Box::new(Large { entry, pieces: receiver, input: None, before: None })))?;
         let mut received = 0;

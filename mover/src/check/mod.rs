@@ -112,17 +112,25 @@ pub async fn check(
     }
     check.verdicts().await?;
     if options.mark {
-        check.unmark(&list).await;
+        check.unmark(&list).await?;
     }
     if options.mark && options.level == CheckLevel::Data {
-        check.mark(&list).await;
+        check.mark(&list).await?;
     }
     if options.mark
         && let Err(error) = check.note_damage().await
     {
-        check.report.note_problem = Some(error.in_one_line());
+        check.report.note_problem = Some(unless_defect(error)?);
     }
     Ok(check.report)
+}
+
+/// What a check says of an error that does not make it fail. A defect of the program does.
+fn unless_defect(error: Error) -> Result<String> {
+    match error.kind() {
+        ErrorKind::Internal => Err(error),
+        _ => Ok(error.in_one_line()),
+    }
 }
 
 /// What no snapshot refers to: it costs no file, but somebody relies on it.
@@ -359,22 +367,23 @@ impl Check<'_> {
     }
 
     /// Retention keeps the last verified snapshot whatever its age: that must be one that restores.
-    async fn unmark(&mut self, list: &SnapshotList) {
+    async fn unmark(&mut self, list: &SnapshotList) -> Result<()> {
         let marked = self.report.damaged.iter().filter(|session| list.is_marked(**session, VERIFIED));
         for session in marked.copied() {
             if let Err(error) = self.repository.unmark_snapshot(session, VERIFIED).await {
                 let what = format!("snapshot {}", session.nonce.short());
-                self.report.unmark_problem.get_or_insert(error.context(what).in_one_line());
+                self.report.unmark_problem.get_or_insert(unless_defect(error.context(what))?);
             }
         }
+        Ok(())
     }
 
     /// Marks what is whole as verified, once. That it cannot be marked (these keys may not, the store refuses) does
     /// not make the check fail.
-    async fn mark(&mut self, list: &SnapshotList) {
+    async fn mark(&mut self, list: &SnapshotList) -> Result<()> {
         if self.report.chunks_by_seal > 0 {
             self.report.mark_problem = Some("some chunks were not compared with their ids".to_owned());
-            return;
+            return Ok(());
         }
         for verdict in self.report.verdicts.iter_mut().filter(|verdict| verdict.whole) {
             let session = verdict.session;
@@ -382,11 +391,12 @@ impl Check<'_> {
                 continue;
             }
             if let Err(error) = self.repository.mark_snapshot(session, VERIFIED).await {
-                self.report.mark_problem = Some(error.in_one_line());
-                return;
+                self.report.mark_problem = Some(unless_defect(error)?);
+                return Ok(());
             }
             verdict.marked_verified = true;
             self.report.marked += 1;
         }
+        Ok(())
     }
 }

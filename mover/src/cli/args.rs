@@ -73,6 +73,33 @@ pub(crate) enum Command {
     Man(commands::man::ManArgs),
 }
 
+impl Command {
+    /// The words that it is typed with, without anything that was typed behind them.
+    pub(crate) fn words(&self) -> &'static str {
+        match self {
+            Self::Init(_) => "init",
+            Self::Backup(_) => "backup",
+            Self::Restore(_) => "restore",
+            Self::Snapshots(_) => "snapshots",
+            Self::Ls(_) => "ls",
+            Self::Find(_) => "find",
+            Self::Diff(_) => "diff",
+            Self::Cat(args) => args.what.words(),
+            Self::Mount(_) => "mount",
+            Self::Check(_) => "check",
+            Self::Forget(_) => "forget",
+            Self::Prune(_) => "prune",
+            Self::Key(args) => args.what.words(),
+            Self::Copy(_) => "copy",
+            Self::Stats(_) => "stats",
+            Self::Repo(args) => args.what.words(),
+            Self::Job(_) => "job",
+            Self::Completions(_) => "completions",
+            Self::Man(_) => "man",
+        }
+    }
+}
+
 /// Options of every verb.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct GlobalArgs {

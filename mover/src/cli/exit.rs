@@ -33,6 +33,10 @@ pub(crate) const DAMAGED: u8 = 14;
 pub(crate) const INTERNAL: u8 = 70;
 pub(crate) const STOPPED: u8 = 130;
 
+/// What can be done about a defect. Of a run that breaks off nothing is in view that is not whole.
+const DEFECT: &str = "this is a defect of carrack, not of your data, and nothing is lost: \
+                      run the same command again, and please send the report that was printed";
+
 /// What is done when the program ends at once; it is told why.
 type LastAct = Box<dyn FnOnce(&Error) + Send>;
 
@@ -113,7 +117,7 @@ pub(crate) fn next_step(error: &Error) -> Option<&str> {
         ErrorKind::NoSpace => {
             Some("free space there and run the same command again: it goes on where it was")
         }
-        ErrorKind::Internal => Some("this is a defect of carrack: please report it, with what -vv prints"),
+        ErrorKind::Internal => Some(DEFECT),
         ErrorKind::Invalid => Some("see what is possible: carrack --help, and carrack VERB --help"),
         _ => None,
     })

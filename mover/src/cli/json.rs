@@ -10,7 +10,7 @@ use carrack_mover::{
 };
 use serde::Serialize;
 
-use super::exit;
+use super::{contradiction, exit};
 
 /// A body with its type.
 #[derive(Debug, Serialize)]
@@ -115,6 +115,8 @@ pub(crate) struct ExitError {
     causes: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    report: Option<String>,
 }
 
 impl ExitError {
@@ -124,7 +126,13 @@ impl ExitError {
             message: error.to_string(),
             causes: causes(error),
             next: exit::next_step(error).map(str::to_owned),
+            report: contradiction::of_error(error),
         }
+    }
+
+    /// The same of a defect of which more is known than the error tells.
+    pub(crate) fn with_report(self, report: String) -> Self {
+        Self { report: Some(report), ..self }
     }
 }
 

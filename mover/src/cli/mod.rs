@@ -1,5 +1,5 @@
 //! The command line: arguments as typed (`args`), what they mean (`config`), one file for each verb (`commands`),
-//! what is shown (`output`, `progress`, `json`), and how it ends (`exit`, `signals`, `panic`).
+//! what is shown (`output`, `progress`, `json`), and how it ends (`exit`, `signals`, `panic`, `contradiction`).
 
 use std::{ffi::OsString, process::ExitCode, time::Duration};
 
@@ -16,6 +16,7 @@ mod args;
 mod commands;
 mod config;
 mod context;
+mod contradiction;
 #[cfg(debug_assertions)]
 mod defect;
 mod dry_run;
@@ -50,6 +51,7 @@ pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     // Whoever writes jobs is a program.
     cli.global.output.json |= matches!(cli.command, Command::Job(_));
+    panic::speak_json(cli.global.output.json);
     let context = Context::new(cli.global);
     context.output.start_log();
     let result = signals::install(&context).and_then(|()| execute(&context, cli.command));
@@ -74,6 +76,7 @@ fn execute(context: &Context, command: Command) -> Result<Outcome> {
 }
 
 async fn dispatch(context: &Context, command: Command) -> Result<Outcome> {
+    contradiction::begins(command.words());
     let result = match command {
         Command::Init(args) => commands::init::run(context, &args).await,
         Command::Backup(args) => commands::backup::run(context, &args).await,

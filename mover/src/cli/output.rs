@@ -20,6 +20,7 @@ use serde::Serialize;
 
 use super::{
     args::OutputArgs,
+    contradiction,
     exit::{self, OutputClosed},
     json::{self, Tagged},
     record::Record,
@@ -195,6 +196,9 @@ impl Output {
         }
         if let Some(hint) = exit::next_step(error) {
             self.stderr_line(&format_args!("  next: {hint}"));
+        }
+        if let Some(report) = contradiction::of_error(error) {
+            self.stderr_line(&contradiction::below(&report));
         }
     }
 

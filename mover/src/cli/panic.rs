@@ -1,38 +1,66 @@
-//! Internal errors: a report that can be sent, without arguments, environment or secrets.
+//! Panics: each ends the program with a report.
 
-use std::{backtrace::Backtrace, io::Write as _, panic::PanicHookInfo};
+use std::{
+    backtrace::Backtrace,
+    io::Write as _,
+    panic::PanicHookInfo,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
-use carrack_mover::error::Error;
+use carrack_mover::error::{Error, ErrorKind};
 
-use super::exit;
+use super::{
+    contradiction, exit,
+    json::{self, Tagged},
+};
+
+/// Whether whoever reads standard error is a program.
+static SPEAKS_JSON: AtomicBool = AtomicBool::new(false);
+/// Whether a thread has panicked, and is ending the program.
+static IS_ENDING: AtomicBool = AtomicBool::new(false);
 
 /// From now on, a panic in any thread prints a report and ends the program. Ending at once is safe: a snapshot
 /// exists only once it is whole.
 pub(crate) fn install() {
     std::panic::set_hook(Box::new(|info| {
-        let text = report(info);
+        // Of several threads the first one ends the program, with one report.
+        while IS_ENDING.swap(true, Ordering::Relaxed) {
+            std::thread::park();
+        }
+        let error = Error::new(ErrorKind::Internal, in_short(info));
+        let text = in_full(&error, report(info));
         drop(std::io::stderr().lock().write_all(text.as_bytes()));
-        exit::at_once(&Error::internal(in_short(info)));
+        exit::at_once(&error);
     }));
 }
 
+/// From now on it is told as programs want it.
+pub(crate) fn speak_json(json: bool) {
+    SPEAKS_JSON.store(json, Ordering::Relaxed);
+}
+
+fn place(info: &PanicHookInfo<'_>) -> String {
+    info.location().map(ToString::to_string).unwrap_or_default()
+}
+
 fn in_short(info: &PanicHookInfo<'_>) -> String {
-    let place = info.location().map(ToString::to_string).unwrap_or_default();
-    format!("internal error at {place}: {}", info.payload_as_str().unwrap_or("no message"))
+    format!("internal error at {}: {}", place(info), info.payload_as_str().unwrap_or("no message"))
 }
 
 fn report(info: &PanicHookInfo<'_>) -> String {
-    let place = info.location().map(ToString::to_string).unwrap_or_default();
-    let message = info.payload_as_str().unwrap_or("no message");
-    format!(
-        "\ncarrack: internal error: this is a defect of the program, not of your data\n  \
-         next: nothing is lost; run the same command again, and please report the lines below\n\n\
-         version: {version}\nsystem: {os} {arch}\nthread: {thread}\nplace: {place}\nmessage: {message}\n\
-         backtrace:\n{backtrace}\n",
-        version = env!("CARGO_PKG_VERSION"),
-        os = std::env::consts::OS,
-        arch = std::env::consts::ARCH,
-        thread = std::thread::current().name().unwrap_or("unnamed"),
-        backtrace = Backtrace::force_capture(),
-    )
+    let thread = std::thread::current();
+    // A message that was put together has been made a `String`.
+    let literal = info.payload().downcast_ref::<&'static str>().copied();
+    let backtrace = Backtrace::force_capture().to_string();
+    contradiction::of_panic(thread.name().unwrap_or("unnamed"), place(info), literal, backtrace.trim_end())
+}
+
+fn in_full(error: &Error, report: String) -> String {
+    if SPEAKS_JSON.load(Ordering::Relaxed) {
+        let body = json::ExitError::new(exit::code(error), error).with_report(report);
+        return json::line(&Tagged { message_type: "exit_error", body: &body }) + "\n";
+    }
+    // A progress bar may stand on the line.
+    let next = exit::next_step(error).unwrap_or_default();
+    format!("\ncarrack: error: {error}\n  next: {next}\n{}\n", contradiction::below(&report))
 }

@@ -1,5 +1,7 @@
 //! The argument table: what is accepted and what is refused, and the text of every help.
 
+use std::collections::BTreeSet;
+
 use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 
 use super::args::Cli;
@@ -65,6 +67,55 @@ fn accepted() {
             unreachable!("{line}: {error}");
         }
     }
+}
+
+#[test]
+fn every_verb_can_be_named_as_it_is_typed() {
+    let mut named = BTreeSet::new();
+    for line in [
+        "init",
+        "backup a",
+        "restore latest -t /t",
+        "snapshots",
+        "ls latest",
+        "find x",
+        "diff a b",
+        "cat file latest:/a",
+        "cat snapshot latest",
+        "cat config",
+        "mount /m",
+        "check",
+        "forget 12ab",
+        "prune",
+        "key list",
+        "key add",
+        "key remove 12ab",
+        "key rotate",
+        "key bundle --path /a",
+        "copy",
+        "stats",
+        "repo info",
+        "repo merge-index",
+        "repo repair-index",
+        "repo revive",
+        "job f",
+        "completions bash",
+        "man",
+    ] {
+        let words = parse(&format!("carrack {line}")).unwrap().command.words();
+        assert!(format!("{line} ").starts_with(&format!("{words} ")), "{line}: {words}");
+        named.insert(words.to_owned());
+    }
+    let program = Cli::command();
+    for verb in program.get_subcommands() {
+        let below = verb.get_subcommands().map(|what| format!("{} {}", verb.get_name(), what.get_name()));
+        let mut typed: Vec<String> = below.collect();
+        if typed.is_empty() {
+            typed.push(verb.get_name().to_owned());
+        }
+        assert!(typed.iter().all(|words| named.remove(words)), "{typed:?}");
+    }
+    assert_eq!(named, BTreeSet::new());
 }
 
 #[test]

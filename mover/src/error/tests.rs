@@ -30,3 +30,20 @@ fn system_errors_map_to_what_a_caller_can_do() {
         assert_eq!(Error::io(errno.into(), "x").kind(), kind, "{errno}");
     }
 }
+
+#[test]
+fn what_contradicts_itself_keeps_what_and_where_whoever_meets_it() {
+    let line = line!() + 1;
+    let first = Error::internal("two and two are five").context("/home/ada").with_source("a cause");
+    let again = first.again();
+    assert_eq!(again.to_string(), "/home/ada: two and two are five: a cause");
+    for error in [first, again] {
+        let known = error.contradiction().unwrap();
+        assert_eq!((error.kind(), known.what), (ErrorKind::Internal, "two and two are five"));
+        assert_eq!((known.place.file(), known.place.line()), (file!(), line));
+    }
+    assert!(Error::new(ErrorKind::Internal, "of unknown origin").contradiction().is_none());
+    let other = Error::denied("no").with_hint("ask").again();
+    assert_eq!((other.kind(), other.hint()), (ErrorKind::Denied, Some("ask")));
+    assert!(other.contradiction().is_none());
+}

@@ -43,8 +43,8 @@ pub struct MountOptions {
     pub allow_other: bool,
 }
 
-/// Shows `snapshots` on `mount_point`; returns once it is unmounted, by others or by `cancel`. `mounted` is called
-/// when everybody can see them, with what ends the mount in haste.
+/// Shows `snapshots` on `mount_point`; returns once it is unmounted, by others or by `cancel`, and after a defect of the
+/// program. `mounted` is called when everybody can see them, with what ends the mount in haste.
 pub fn mount(
     repository: Repository,
     snapshots: Vec<Snapshot>,
@@ -63,6 +63,10 @@ pub fn mount(
     let place = MountPlace::of(&path).map_err(failed)?;
     mounted(place.clone());
     while !session.guard.is_finished() {
+        if let Some(error) = view.take_defect() {
+            unmount(session, &place)?;
+            return Err(error);
+        }
         if cancel.is_cancelled() {
             return unmount(session, &place);
         }

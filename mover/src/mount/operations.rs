@@ -1,7 +1,7 @@
 //! The operations that the kernel asks for.
 //!
 //! What fails for reasons of the engine is `EIO` for the program that asked, and a message in the log that says
-//! why. What would change something is `EROFS`.
+//! why; a defect of the program ends the mount besides. What would change something is `EROFS`.
 
 use std::{
     ffi::OsStr,
@@ -79,6 +79,7 @@ impl SnapshotFs {
     }
 
     fn failed(&self, snapshot: usize, path: &[u8], error: &Error) -> Errno {
+        self.view.note(error);
         let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
         tracing::error!(
             snapshot = self.view.names[snapshot],

@@ -9,7 +9,11 @@ use tokio::runtime::Handle;
 
 use super::inodes::Inodes;
 use crate::{
-    error::Result, format::entry::Entry, format::records::Snapshot, reader::SnapshotReader, repo::Repository,
+    error::{Error, ErrorKind, Result},
+    format::entry::Entry,
+    format::records::Snapshot,
+    reader::SnapshotReader,
+    repo::Repository,
 };
 
 /// Snapshots that are kept open, each with caches of up to 48 MiB; others open anew. Open files keep theirs.
@@ -27,6 +31,8 @@ pub(super) struct View {
     pub(super) handle: Handle,
     /// Those that were used last, youngest at the end.
     readers: Mutex<Vec<(usize, SnapshotReader)>>,
+    /// The first defect of the program that was met.
+    defect: Mutex<Option<Error>>,
 }
 
 impl View {
@@ -34,7 +40,21 @@ impl View {
         let latest = (0..snapshots.len()).max_by_key(|index| snapshots[*index].started);
         let names = names(&snapshots);
         let inodes = Inodes::new(snapshots.len());
-        Self { repository, snapshots, names, latest, inodes, handle, readers: Mutex::default() }
+        let (readers, defect) = (Mutex::default(), Mutex::default());
+        Self { repository, snapshots, names, latest, inodes, handle, readers, defect }
+    }
+
+    /// Keeps a defect of the program: it ends the mount.
+    pub(super) fn note(&self, error: &Error) {
+        if error.kind() == ErrorKind::Internal {
+            let mut defect = self.defect.lock().unwrap_or_else(PoisonError::into_inner);
+            defect.get_or_insert_with(|| error.again());
+        }
+    }
+
+    /// The defect that was met, once.
+    pub(super) fn take_defect(&self) -> Option<Error> {
+        self.defect.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Opens a snapshot for reading.

@@ -114,7 +114,7 @@ impl Bridge {
         let waited = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.waited_ns.fetch_add(waited, Ordering::Relaxed);
         if let Some(error) = &state.failed {
-            return Err(again(error));
+            return Err(error.again());
         }
         Ok(state)
     }
@@ -133,7 +133,7 @@ impl Bridge {
             state = self.flight.wait(state)?;
         }
         match &state.failed {
-            Some(error) => Err(again(error)),
+            Some(error) => Err(error.again()),
             None => Ok(state.packs),
         }
     }
@@ -159,15 +159,6 @@ impl Flight {
             return Err(Error::cancelled("the store did not take the last packs in time"));
         }
         Ok(self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0)
-    }
-}
-
-/// The same error for one more thread that meets it.
-fn again(error: &Error) -> Error {
-    let copy = Error::new(error.kind(), error.in_one_line());
-    match error.hint() {
-        Some(hint) => copy.with_hint(hint),
-        None => copy,
     }
 }
 

@@ -142,11 +142,8 @@ impl TreeWriter {
     pub(crate) fn push(&mut self, entry: &Entry, pages: &mut Pages) -> Result<()> {
         let before = (!self.last.is_empty()).then_some(&self.last);
         if before.is_some_and(|before| order::compare_paths(before, &entry.path).is_ge()) {
-            return Err(Error::internal(format!(
-                "entries out of order: {} behind {}",
-                entry.path.escape_ascii(),
-                self.last.escape_ascii()
-            )));
+            let [path, last] = [&entry.path, &self.last].map(|path| path.escape_ascii());
+            return Err(Error::internal("entries are out of order").context(format!("{path} behind {last}")));
         }
         // One with very large attributes has a leaf of its own, which it may fill.
         if self.leaf.count() > 0 && self.leaf.size() + attribute_bytes(entry) > limits::PAGE_LIMIT / 2 {

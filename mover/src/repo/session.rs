@@ -281,7 +281,8 @@ impl Session {
         let seen = self.keys_seen.lock().unwrap_or_else(PoisonError::into_inner);
         let find = |session: &SessionName| {
             seen.get(session).cloned().ok_or_else(|| {
-                Error::internal(format!("the tree refers to session {session}, whose key was never seen"))
+                Error::internal("the tree refers to a session whose key was never seen")
+                    .context(format!("session {session}"))
             })
         };
         let mut keys = sessions.iter().map(find).collect::<Result<Vec<_>>>()?;

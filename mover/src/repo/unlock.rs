@@ -281,7 +281,7 @@ fn derive(derivation: &KeyDerivation, unlock: &Unlock) -> Result<Option<Key>> {
             memory.resize(argon.params().block_count(), argon2::Block::default());
             argon
                 .hash_password_into_with_memory(passphrase.expose(), salt, &mut key, &mut memory[..])
-                .map_err(|error| Error::internal(format!("Argon2id did not work: {error}")))?;
+                .map_err(|error| Error::internal("Argon2id did not work").with_source(error.to_string()))?;
             let wrapping = Key::new(key);
             key.zeroize();
             Ok(Some(wrapping))

@@ -59,7 +59,7 @@ pub(crate) struct Shared {
     pub written: AtomicU64,
     pub fetched: AtomicU64,
     failed: AtomicU64,
-    /// What ended everything: a full disk.
+    /// What ended everything: a full disk, or a defect of the program.
     fatal: Mutex<Option<Error>>,
     stop: Cancel,
 }
@@ -86,9 +86,9 @@ impl Shared {
         }
     }
 
-    /// Reports a file that cannot be restored, once. A full disk ends everything.
+    /// Reports a file that cannot be restored, once. A full disk ends everything, and so does a defect.
     pub(crate) fn fail(&self, task: &FileTask, error: &Error) {
-        self.end_if_full(error);
+        self.end_if_fatal(error);
         let quiet = error.kind() == ErrorKind::Cancelled || self.stop.is_cancelled();
         if task.fail() {
             self.failed.fetch_add(1, Ordering::Relaxed);
@@ -99,23 +99,23 @@ impl Shared {
         }
     }
 
-    /// Reports what is not a file and cannot be restored. A full disk ends everything.
+    /// Reports what is not a file and cannot be restored. A full disk ends everything, and so does a defect.
     pub(crate) fn report(&self, path: &[u8], error: &Error) {
-        self.end_if_full(error);
+        self.end_if_fatal(error);
         if !self.stop.is_cancelled() {
             super::report(&*self.monitor, path, error);
         }
     }
 
-    fn end_if_full(&self, error: &Error) {
-        if error.kind() != ErrorKind::NoSpace {
-            return;
-        }
-        let mut fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
-        if fatal.is_none() {
-            let hint = "free space there and restore again: what is complete is not written twice";
-            *fatal = Some(Error::no_space(error.in_one_line()).with_hint(hint));
-        }
+    fn end_if_fatal(&self, error: &Error) {
+        let ends = match error.kind() {
+            ErrorKind::NoSpace => error
+                .again()
+                .with_hint("free space there and restore again: what is complete is not written twice"),
+            ErrorKind::Internal => error.again(),
+            _ => return,
+        };
+        self.fatal.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(ends);
         self.stop.cancel();
     }
 

@@ -20,7 +20,7 @@ const PACK_BYTES: usize = 32 << 20;
 macro_rules! ensure {
     ($condition:expr, $($message:tt)+) => {
         if !$condition {
-            return Err(Error::internal(format!($($message)+)));
+            return Err(Error::new(ErrorKind::Internal, format!($($message)+)));
         }
     };
 }
@@ -107,7 +107,10 @@ async fn ranges(store: &dyn ObjectStore) -> Result<()> {
     for (offset, length) in [(0, 11), (9, 2), (10, 1), (11, 0), (11, 1), (u64::MAX, 1), (1, u64::MAX)] {
         match store.get(name, ByteRange::Slice { offset, length }).await {
             Ok(got) => {
-                return Err(Error::internal(format!("{length} bytes at {offset} of 10 are {got:?}")));
+                return Err(Error::new(
+                    ErrorKind::Internal,
+                    format!("{length} bytes at {offset} of 10 are {got:?}"),
+                ));
             }
             Err(err) => {
                 ensure!(err.kind() == ErrorKind::Corrupt, "past the end is {:?}: {err}", err.kind());
@@ -145,7 +148,10 @@ async fn absence(store: &dyn ObjectStore) -> Result<()> {
         ] {
             match store.get(name, range).await {
                 Ok(_) => {
-                    return Err(Error::internal(format!("{name} has a {range:?} without ever being put")));
+                    return Err(Error::new(
+                        ErrorKind::Internal,
+                        format!("{name} has a {range:?} without ever being put"),
+                    ));
                 }
                 Err(err) => {
                     ensure!(err.kind() == ErrorKind::NotFound, "{name} {range:?}: {:?}: {err}", err.kind())

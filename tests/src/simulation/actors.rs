@@ -409,7 +409,7 @@ impl Actor {
             let Some(snapshot) = Self::choose(repository, number).await? else { return Ok(()) };
             let session = snapshot.session.to_string();
             let Some((root, tree)) = model.expected(&session) else {
-                return Err(Error::internal(format!("nobody wrote {session}")));
+                return Err(Error::new(ErrorKind::Internal, format!("nobody wrote {session}")));
             };
             let looked = match SnapshotReader::of(repository, snapshot.session).await {
                 Ok(reader) => compare(&reader, &root, &tree).await,
@@ -427,7 +427,7 @@ impl Actor {
             let Some(snapshot) = Self::choose(repository, number).await? else { return Ok(()) };
             let session = snapshot.session.to_string();
             let Some((root, tree)) = model.expected(&session) else {
-                return Err(Error::internal(format!("nobody wrote {session}")));
+                return Err(Error::new(ErrorKind::Internal, format!("nobody wrote {session}")));
             };
             let restored = match SnapshotReader::of(repository, snapshot.session).await {
                 Ok(reader) => restore_whole(&reader, &target).await,

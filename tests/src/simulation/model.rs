@@ -8,7 +8,7 @@ use std::{
 
 use carrack_mover::{
     clock::World,
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     format::{
         entry::{Content, Entry, Run},
         metadata::Kind,
@@ -385,5 +385,5 @@ async fn same(reader: &SnapshotReader, name: &str, entry: &Entry, file: &File) -
 }
 
 fn wrong(name: &str, how: &str) -> Error {
-    Error::internal(format!("{name} is not as it was: {how}"))
+    Error::new(ErrorKind::Internal, format!("{name} is not as it was: {how}"))
 }

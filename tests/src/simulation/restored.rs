@@ -60,20 +60,24 @@ pub(super) async fn restore_whole(reader: &SnapshotReader, target: &Path) -> Res
 pub(super) fn look_at_restored(target: &Path, root: &Path, tree: &Tree) -> Result<()> {
     let below = target.join(root.strip_prefix("/").unwrap_or(root));
     let base = if below.exists() { below } else { target.to_owned() };
-    let failed = |error| Error::internal(format!("the restored tree cannot be read: {error}"));
+    let failed =
+        |error| Error::new(ErrorKind::Internal, format!("the restored tree cannot be read: {error}"));
     let found = names_below(&base).map_err(failed)?;
     let wanted: BTreeSet<PathBuf> = tree.keys().map(|name| base.join(name)).collect();
     if let Some(path) = found.symmetric_difference(&wanted).next() {
-        return Err(Error::internal(format!("{} was restored or backed up, and not both", path.display())));
+        return Err(Error::new(
+            ErrorKind::Internal,
+            format!("{} was restored or backed up, and not both", path.display()),
+        ));
     }
     for (name, file) in tree {
         let path = base.join(name);
         let modified = fs::metadata(&path).and_then(|metadata| metadata.modified()).map_err(failed)?;
         if modified != SystemTime::UNIX_EPOCH + file.modified {
-            return Err(Error::internal(format!("restored {name} has another time")));
+            return Err(Error::new(ErrorKind::Internal, format!("restored {name} has another time")));
         }
         if fs::read(&path).map_err(failed)? != *content(file.content) {
-            return Err(Error::internal(format!("restored {name} has other bytes")));
+            return Err(Error::new(ErrorKind::Internal, format!("restored {name} has other bytes")));
         }
     }
     Ok(())

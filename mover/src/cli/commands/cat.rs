@@ -48,6 +48,17 @@ pub(crate) enum CatWhat {
     Config,
 }
 
+impl CatWhat {
+    /// The words that it is typed with.
+    pub(crate) fn words(&self) -> &'static str {
+        match self {
+            Self::File { .. } => "cat file",
+            Self::Snapshot { .. } => "cat snapshot",
+            Self::Config => "cat config",
+        }
+    }
+}
+
 pub(crate) async fn run(context: &Context, args: &CatArgs) -> Result<Outcome> {
     match &args.what {
         CatWhat::File { file, filter } => cat_file(context, file, filter).await?,

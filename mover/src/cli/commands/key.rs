@@ -84,6 +84,19 @@ pub(crate) enum KeyWhat {
     },
 }
 
+impl KeyWhat {
+    /// The words that it is typed with.
+    pub(crate) fn words(&self) -> &'static str {
+        match self {
+            Self::List => "key list",
+            Self::Add { .. } => "key add",
+            Self::Remove { .. } => "key remove",
+            Self::Rotate { .. } => "key rotate",
+            Self::Bundle { .. } => "key bundle",
+        }
+    }
+}
+
 /// Where a new password or secret comes from; asked for twice otherwise.
 #[derive(Debug, Default, Args)]
 pub(crate) struct NewSecret {

@@ -51,6 +51,18 @@ pub(crate) enum RepoWhat {
     },
 }
 
+impl RepoWhat {
+    /// The words that it is typed with.
+    pub(crate) fn words(&self) -> &'static str {
+        match self {
+            Self::Info => "repo info",
+            Self::MergeIndex { .. } => "repo merge-index",
+            Self::RepairIndex { .. } => "repo repair-index",
+            Self::Revive { .. } => "repo revive",
+        }
+    }
+}
+
 /// Body of `summary`.
 #[derive(Serialize)]
 struct Info<'a> {

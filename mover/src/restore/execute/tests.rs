@@ -238,3 +238,24 @@ fn a_full_disk_ends_everything_and_is_told_once() {
         assert!(error.hint().unwrap().contains("restore again"));
     }
 }
+
+#[test]
+fn a_defect_of_the_program_ends_everything_and_says_where_it_was() {
+    for of_a_file in [true, false] {
+        let (shared, monitor) = watched(&nothing());
+        let defect = Error::internal("two and two are five").context("file");
+        if of_a_file {
+            shared.fail(&task("file"), &defect);
+        } else {
+            shared.report(b"node", &defect);
+        }
+        shared.fail(&task("other"), &Error::no_space("full as well"));
+        assert!(shared.is_over());
+        assert_eq!(monitor.problems(), []);
+        let error = shared.check().unwrap_err();
+        assert_eq!((error.kind(), error.hint()), (ErrorKind::Internal, None));
+        let contradiction = error.contradiction().unwrap();
+        assert_eq!(contradiction.what, "two and two are five");
+        assert!(contradiction.place.file().ends_with("execute/tests.rs"), "{contradiction:?}");
+    }
+}
