@@ -10,7 +10,7 @@ use carrack_mover::{
     reader::SnapshotReader,
     repo::{Repository, SnapshotFilter, Unlock},
     source::roots::absolute,
-    store::{ByteRange, ObjectStore, open_url},
+    store::{ByteRange, ObjectStore, StoreOptions, open_url},
 };
 
 use super::{
@@ -26,7 +26,12 @@ const FORMAT_OBJECT: &str = "format";
 
 /// Opens the store of the repository that the options name.
 pub(crate) async fn store(config: &Config) -> Result<Arc<dyn ObjectStore>> {
-    let store = open_url(&config.place.url, &config.store).await?;
+    store_at(&config.place.url, &config.store).await
+}
+
+/// Opens the store of a repository that is somewhere else.
+pub(crate) async fn store_at(url: &str, options: &StoreOptions) -> Result<Arc<dyn ObjectStore>> {
+    let store = open_url(url, options).await?;
     #[cfg(debug_assertions)]
     let store = super::defect::over(store);
     Ok(store)

@@ -9,7 +9,6 @@ use carrack_mover::{
     format::{records::Snapshot, session::SessionKind},
     limits,
     repo::Repository,
-    store::open_url,
 };
 use clap::Args;
 use serde::Serialize;
@@ -140,7 +139,8 @@ async fn open_from(
     place: &Place,
 ) -> Result<Repository> {
     let options = config.store_from(&args.store, &environment)?;
-    let opened = async { engine::open_place(context, open_url(&place.url, &options).await?, place).await };
+    let opened =
+        async { engine::open_place(context, engine::store_at(&place.url, &options).await?, place).await };
     opened.await.map_err(|error| {
         let error = error.context(format!("the repository to copy from, {}", place.url));
         match error.kind() {
