@@ -3,6 +3,7 @@
 //! Mounts live in a mount namespace of one thread and end with it, and a loop device that was set up by `mount` ends
 //! with its mount: whatever happens to a test, nothing of it stays behind.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -93,7 +94,26 @@ fn leave_shared_mounts() -> Result<()> {
     // SAFETY: a mount namespace of its own leaves memory and descriptors of the thread shared as they were.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }.context("unshare the mounts")?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    rustix::mount::mount_change("/", private).context("make the mounts private")
+    rustix::mount::mount_change("/", private).context("make the mounts private")?;
+    let_go_of_clusters()
+}
+
+/// Clusters of other tests run beside these. A file system that they unmount lives on, with its device, as long as it is
+/// mounted in any namespace: the copies here would keep it.
+fn let_go_of_clusters() -> Result<()> {
+    let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").context("read the list of mounts")?;
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    for point in points.rev().filter(|point| is_of_cluster(Path::new(point))) {
+        // Fails only where it has gone with the one above it.
+        rustix::mount::unmount(point, UnmountFlags::DETACH).ok();
+    }
+    Ok(())
+}
+
+/// Volumes lie below the directory that such a test makes; networks have names that all programs share.
+fn is_of_cluster(point: &Path) -> bool {
+    let is_bed = |name: &OsStr| name.as_encoded_bytes().starts_with(b"carrack-bed-");
+    point.starts_with("/run/netns") || point.iter().any(is_bed)
 }
 
 /// An image file with a file system that is mounted; only within [`in_private_mounts`].
@@ -182,5 +202,29 @@ impl Drop for LoopDevice {
     fn drop(&mut self) {
         // Fails only where it is detached already.
         run(Command::new("losetup").arg("--detach").arg(&self.device)).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_of_clusters_beside_the_tests_are_let_go_of_and_others_stay() {
+        in_private_mounts(|| {
+            let directories = ["carrack-bed-", "carrack-other-"]
+                .map(|prefix| TempDir::with_prefix(prefix).expect("a directory"));
+            let [bed, other] =
+                directories.each_ref().map(|directory| directory.path().canonicalize().expect("a path"));
+            for point in [&bed, &other] {
+                run(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(point)).expect("mounts");
+            }
+            let inside = in_private_mounts(|| [is_mounted(&bed), is_mounted(&other)]);
+            let outside = [is_mounted(&bed), is_mounted(&other)];
+            for point in [&bed, &other] {
+                rustix::mount::unmount(point, UnmountFlags::empty()).expect("unmounts");
+            }
+            assert_eq!((inside, outside), ([false, true], [true, true]));
+        });
     }
 }
