@@ -191,7 +191,9 @@ impl Test<'_> {
 
     /// One mover on each node: the second waits for the only node that can take it, and goes there once there is room.
     pub(super) fn one_on_each_node(&self) -> Result<()> {
-        let mut single = mover_type("single", SLOW, "256Mi");
+        // The first is at work for 40 s: all that the second needs is made meanwhile, also on a busy machine.
+        self.limited_way("slowest", 300_000)?;
+        let mut single = mover_type("single", "slowest", "256Mi");
         single["spec"]["concurrency"] = json!({ "perNode": 1, "perCluster": 10 });
         self.here.apply(&[
             single,
@@ -208,7 +210,7 @@ impl Test<'_> {
                 self.here.get("datamoverbackup", "shop", "behind")?.context("it is there")?["status"].clone();
             Ok(status["message"].as_str().is_some_and(|text| text.contains("node")))
         })?;
-        until("both are done", 120, || {
+        until("both are done", 240, || {
             let phase = |name: &str| -> Result<Value> {
                 Ok(self.here.get("datamoverbackup", "shop", name)?.context("it is there")?["status"]["phase"]
                     .clone())

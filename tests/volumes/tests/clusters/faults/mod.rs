@@ -87,15 +87,21 @@ impl Test<'_> {
         Ok(())
     }
 
-    /// A second way to the same repository, with a limit: there is time to hit a mover that runs.
+    /// A backup of new contents takes eight seconds: there is time to hit a mover that runs.
     fn slow_type(&self) -> Result<()> {
+        self.limited_way(SLOW, 1_500_000)?;
+        self.here.apply(&[mover_type(SLOW, SLOW, "256Mi")])
+    }
+
+    /// A second way to the same repository, with a limit of bytes per second.
+    fn limited_way(&self, name: &str, limit: u64) -> Result<()> {
         let mut repository = self.here.get("clusterrepository", "", "main")?.context("the repository")?;
-        repository["metadata"] = json!({ "name": SLOW });
+        repository["metadata"] = json!({ "name": name });
         repository["spec"]["location"]["limits"] =
-            json!({ "uploadBytesPerSecond": 1_500_000, "downloadBytesPerSecond": 1_500_000 });
+            json!({ "uploadBytesPerSecond": limit, "downloadBytesPerSecond": limit });
         repository["status"] = Value::Null;
-        self.here.apply(&[repository, mover_type(SLOW, SLOW, "256Mi")])?;
-        self.here.0.wait_for("clusterrepository/slow", "condition=Ready", 180)
+        self.here.apply(&[repository])?;
+        self.here.0.wait_for(&format!("clusterrepository/{name}"), "condition=Ready", 180)
     }
 
     fn backup(&self, name: &str, mover_type: &str, claim: &str) -> Result<()> {
