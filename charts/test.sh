@@ -119,7 +119,8 @@ if [ -z "${KUBECONFIG:-}" ]; then
     export KUBECONFIG="$bed/one/keys/admin.kubeconfig"
 fi
 # The kinds of the Prometheus operator, which a cluster may have.
-operator=$(cd "$here/monitoring" && go mod download github.com/prometheus-operator/prometheus-operator &&
+operator=$(cd "$here/monitoring" &&
+    "$root/tests/patiently.sh" go mod download github.com/prometheus-operator/prometheus-operator &&
     go list -m -f '{{.Dir}}' github.com/prometheus-operator/prometheus-operator)
 
 echo 'charts/test.sh: a real API server takes all of it'

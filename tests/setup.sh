@@ -156,6 +156,17 @@ build_cluster() {
     CARRACK_CACHE=$cache tests/cluster/build.sh
 }
 
+# Modules that later targets compile and read, so that whatever is far away comes at the beginning.
+fetch_modules() {
+    need_go
+    export PATH
+    local again=$PWD/tests/patiently.sh
+    (cd tests/cluster/csi-driver && "$again" go list -deps -test ./... >/dev/null) ||
+        fail "the Go modules of the test driver could not be fetched" "(cd tests/cluster/csi-driver && go test ./...)"
+    (cd charts/monitoring && "$again" go mod download) ||
+        fail "the Go module of charts/monitoring could not be fetched" "(cd charts/monitoring && go mod download)"
+}
+
 # Programs in Rust that are tools here and linked to nothing.
 install_tool() { # install_tool CRATE VERSION
     local root=$cache/$1
@@ -188,7 +199,11 @@ if [ "$stage" = test ] || [ "$stage" = judges ]; then
     build_servers
 fi
 case "$stage" in
-test | cluster) build_cluster ;;
+test)
+    build_cluster
+    fetch_modules
+    ;;
+cluster) build_cluster ;;
 bench-volumes)
     build_cluster
     CARRACK_CACHE=$cache tests/cluster/build.sh velero

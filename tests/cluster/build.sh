@@ -65,6 +65,8 @@ compile() { # compile PART TARGET
         packages=tool output=$2/
     fi
     mkdir -p "$GOCACHE" "$GOTMPDIR"
+    # Fetches what is not there. What the compiler says is final.
+    CGO_ENABLED=$cgo "$root/tests/patiently.sh" go list -deps -tags "$tags" $packages >/dev/null
     CGO_ENABLED=$cgo go build -trimpath -buildvcs=false -tags "$tags" -gcflags "$compile" -ldflags "$link" \
         -o "$output" $packages
     case $1 in

@@ -21,6 +21,8 @@ build() {
         return
     fi
     mkdir -p "$(dirname "$target")"
+    # Fetches what is not there. What the compiler says is final.
+    (cd "$here/$server" && "$root/tests/patiently.sh" go list -deps "$package" >/dev/null)
     # Built under another name and renamed, so that an interrupted build is not taken for a finished one.
     (cd "$here/$server" && go build -trimpath -ldflags '-s -w' -o "$target.$$" "$package")
     mv "$target.$$" "$target"
