@@ -41,6 +41,19 @@ alive() {
     ! grep '"message_type":"error"' "$work/said" | grep -v 'while it was read' >&2 || fail "something else went wrong"
 }
 
+# From here on no segment is renamed or removed: between listing and opening it would vanish, and the backup needs those since
+# pg_backup_start. New ones come under another name first, which is left out, as are other files that live for a moment.
+keep_log() { # keep_log SIZE
+    local _
+    sql 5001 "alter system set wal_keep_size = '$1'"
+    sql 5001 'select pg_reload_conf()' >/dev/null
+    for _ in $(seq 600); do
+        [ "$(sql 5001 'show wal_keep_size')" != "$1" ] || return 0
+        sleep 0.1
+    done
+    fail "the server does not take another wal_keep_size"
+}
+
 start_bench() {
     as_postgres pgbench -n -h "$work/sockets" -p 5001 -c 4 -j 2 -T 3600 postgres >"$work/bench" 2>&1 &
     bench=$!
@@ -100,10 +113,12 @@ done
 # As it lies, while it changes: a mixture, which the log makes whole. What changed while it was read is named: code 3.
 sleep "$seconds"
 live_least=$(sql 5001 'select count(*) from pgbench_history')
+keep_log "$(pick 1GB 4GB)"
 coproc session { as_postgres psql -qAtX -v ON_ERROR_STOP=1 -h "$work/sockets" -p 5001 -d postgres 2>&1; }
 printf '%s\n' "select pg_backup_start('carrack', true);" >&"${session[1]}"
 read -r -t 120 _ <&"${session[0]}" || fail "pg_backup_start does not answer"
-alive "$data" --exclude "$data/pg_wal/*" --exclude "$data/postmaster.pid"
+alive "$data" --exclude "$data/pg_wal/*" --exclude "$data/postmaster.pid" \
+    --exclude "$data/pg_logical/replorigin_checkpoint.tmp" --exclude "$data/**/pg_internal.init*"
 changed=$(grep -c '"message_type":"error"' "$work/said" || true)
 live=$(latest)
 printf '%s\n' "select labelfile from pg_backup_stop(false);" '\echo end' >&"${session[1]}"
@@ -113,7 +128,7 @@ while read -r -t 120 line <&"${session[0]}" && [ "$line" != end ]; do label+=$li
 printf '\\q\n' >&"${session[1]}"
 wait "${session_PID:-}" 2>/dev/null || true
 # The log up to here belongs to the backup.
-alive "$data/pg_wal"
+alive "$data/pg_wal" --exclude "$data/pg_wal/xlogtemp.*"
 log=$(latest)
 kill "$bench" && { wait "$bench" || true; } && bench=
 stop "$data"
