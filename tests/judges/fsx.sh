@@ -40,10 +40,24 @@ fsx=$!
 disown "$fsx"
 stop_fsx() { kill -KILL "$fsx" 2>/dev/null; }
 at_end+=(stop_fsx)
+
+# Holds fsx: it is told to stop, and has stopped when each of its threads is back from what it does in the kernel.
+hold() {
+    local states _
+    kill -STOP "$fsx" 2>/dev/null || fail "fsx ended by itself: it found something wrong"
+    for _ in $(seq 6000); do
+        states=$(grep -h '^State:' "/proc/$fsx/task"/*/status 2>/dev/null || true)
+        [ -n "$states" ] || fail "fsx ended by itself: it found something wrong"
+        grep -qv 'T (stopped)' <<<"$states" || return 0
+        sleep 0.01
+    done
+    fail "fsx does not stop"
+}
+
 trees=() images=()
 for ((round = 0; round < rounds; round++)); do
     sleep 0.3
-    kill -STOP "$fsx" 2>/dev/null || fail "fsx ended by itself: it found something wrong"
+    hold
     cp --sparse=always "$file" "$work/kept/$round"
     quietly "$carrack" backup "$work/place/tree"
     trees+=("$(latest)")
