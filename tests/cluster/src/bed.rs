@@ -203,6 +203,7 @@ impl Bed {
             environment: variables.map(owned).into_iter().chain([home(&folder)]).collect(),
             log: folder.join("minio.log"),
             probe: Probe::Url("http://127.0.0.1:9000/minio/health/cluster".to_owned()),
+            common_socket: None,
             process: None,
         }])
     }

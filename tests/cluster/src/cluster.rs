@@ -205,6 +205,7 @@ impl Cluster {
             environment: Vec::new(),
             log: self.log(name),
             probe,
+            common_socket: None,
             process: None,
         }
     }

@@ -16,6 +16,7 @@ use crate::cgroup::Cgroups;
 use crate::machine::{tell, write};
 use crate::network::Network;
 use crate::part::Part;
+use crate::register;
 
 /// How long a part may take to end after it was asked to.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -122,9 +123,11 @@ impl Ledger {
 
     fn spawn(&self, name: &str) -> Result<()> {
         let entrance = self.cgroups.entrance()?;
+        let common_socket = self.part(name)?.common_socket;
+        let _alone = common_socket.as_ref().map(|_| register::alone_at_socket()).transpose()?;
         let child = self.change(|state| find(&mut state.parts, name)?.start(&entrance))?;
         hold(&self.children).insert(name.to_owned(), child);
-        Ok(())
+        common_socket.map_or(Ok(()), |socket| self.part(name)?.wait_for_common_socket(&socket))
     }
 
     /// A part as it is now.

@@ -13,6 +13,8 @@ use crate::machine::{tell, write};
 use crate::part::{Part, Probe};
 use crate::programs::program;
 
+/// Where every kubelet waits for device plugins, whatever its settings.
+const DEVICE_PLUGINS: &str = "/var/lib/kubelet/device-plugins/kubelet.sock";
 /// Seconds that a node may take until it takes pods; seen: 9 s on two busy processors.
 const NODE_LIMIT: u32 = 90;
 
@@ -111,7 +113,9 @@ impl Cluster {
             format!("--hostname-override={}", self.node()),
         ];
         let probe = Probe::Url("http://127.0.0.1:10248/healthz".to_owned());
-        Ok(self.part("kubelet", program("kubelet")?, &arguments, probe))
+        let mut part = self.part("kubelet", program("kubelet")?, &arguments, probe);
+        part.common_socket = Some(DEVICE_PLUGINS.into());
+        Ok(part)
     }
 
     fn kubelet_config(&self) -> serde_json::Value {

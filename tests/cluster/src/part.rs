@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::machine::tail;
+use crate::machine::{run, tail, wait_until};
 use crate::process::Identity;
 
 /// How long a part may take to be ready; seen: 10 s on two busy processors.
@@ -37,6 +37,9 @@ pub(crate) struct Part {
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) log: PathBuf,
     pub(crate) probe: Probe,
+    /// A socket at a path that is the same for every program of this kind on the machine. Each removes what it finds there
+    /// before it makes its own, and ends if another one has made its own in between.
+    pub(crate) common_socket: Option<PathBuf>,
     /// The process that was started last.
     pub(crate) process: Option<Identity>,
 }
@@ -68,6 +71,25 @@ impl Part {
         let child = command.spawn().with_context(|| format!("start {}", self.name))?;
         self.process = Some(Identity::of(child.id().cast_signed())?);
         Ok(child)
+    }
+
+    /// Waits until it has made its common socket, or has ended.
+    pub(crate) fn wait_for_common_socket(&self, socket: &Path) -> Result<()> {
+        let waited = wait_until(START_LIMIT, || Ok(!self.runs() || self.has_socket(socket)?));
+        waited.with_context(|| {
+            format!("wait until {} has made {}; {}", self.name, socket.display(), self.last_words())
+        })
+    }
+
+    /// Whether a socket with this path was made in its namespace; the file may have been removed by others.
+    fn has_socket(&self, path: &Path) -> Result<bool> {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.namespace)).args(["cat", "/proc/net/unix"]);
+        let sockets = run(&mut command)?;
+        Ok(sockets
+            .lines()
+            .filter_map(|line| line.split(' ').next_back())
+            .any(|found| Path::new(found) == path))
     }
 
     /// Waits until it is ready.

@@ -18,6 +18,9 @@ const FOLDER: &str = "/run/carrack-beds";
 /// Held by whoever chooses a name or ends what others have left.
 const LOCK: &str = "/run/carrack-beds.lock";
 
+/// Held by whoever starts a program of which only one at a time may make its socket.
+const SOCKET_LOCK: &str = "/run/carrack-beds-socket.lock";
+
 /// A bed on this machine.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Entry {
@@ -36,9 +39,18 @@ impl Entry {
 
 /// Waits until nobody else has what this gives.
 pub(crate) fn alone() -> Result<File> {
+    locked(LOCK)
+}
+
+/// The same for the start of programs that make a socket at one path.
+pub(crate) fn alone_at_socket() -> Result<File> {
+    locked(SOCKET_LOCK)
+}
+
+fn locked(path: &str) -> Result<File> {
     let file =
-        OpenOptions::new().create(true).append(true).open(LOCK).with_context(|| format!("open {LOCK}"))?;
-    flock(&file, FlockOperation::LockExclusive).with_context(|| format!("lock {LOCK}"))?;
+        OpenOptions::new().create(true).append(true).open(path).with_context(|| format!("open {path}"))?;
+    flock(&file, FlockOperation::LockExclusive).with_context(|| format!("lock {path}"))?;
     Ok(file)
 }
 

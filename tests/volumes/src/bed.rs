@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::Result;
 use carrack_cluster::{Bed, Options};
 
-/// Of two beds that started at the same moment, a kubelet ended once, and why is not known.
+/// Each start takes all of the machine, and its parts have limits of time.
 static STARTS: Mutex<()> = Mutex::new(());
 
 /// Starts a bed when no other one of this program is starting.
