@@ -37,16 +37,20 @@ fn checked(command: &Command, output: std::io::Result<Output>) -> Result<String>
     String::from_utf8(output.stdout).with_context(|| format!("what {command:?} prints is not text"))
 }
 
-/// Asks `holds` again and again until it says yes.
+/// Asks `holds` again and again until it says yes. It may do what makes it hold, and take its time: only a question that was
+/// asked after the limit is the last.
 pub(crate) fn wait_until(limit: Duration, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
     let start = Instant::now();
-    while !holds()? {
-        if start.elapsed() > limit {
+    loop {
+        let is_late = start.elapsed() > limit;
+        if holds()? {
+            return Ok(());
+        }
+        if is_late {
             bail!("not within {} s", limit.as_secs());
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    Ok(())
 }
 
 /// Writes a file, with the folders above it.
