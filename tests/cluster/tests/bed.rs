@@ -13,6 +13,9 @@ use tempfile::TempDir;
 /// Manifests of the pods and volumes below.
 const PODS: &str = include_str!("pods.yaml");
 
+/// Seconds within which a bed has started its parts, or has ended: more than it gives each of them.
+const LONG: u64 = 180;
+
 fn directory() -> TempDir {
     TempDir::with_prefix("carrack-bed-").expect("a directory")
 }
@@ -111,7 +114,7 @@ fn a_start_that_was_killed_half_way_leaves_nothing_after_down() {
         let mut starter = Command::new(env!("CARGO_BIN_EXE_cluster"));
         starter.arg("up").arg(directory.path()).args(["--level", "control-plane"]);
         let mut starter = starter.stdout(Stdio::null()).spawn().expect("runs");
-        wait(60, || {
+        wait(LONG, || {
             Ok(fs::read_to_string(directory.path().join("bed.json")).is_ok_and(|state| state.contains(part)))
         })
         .expect("it starts parts");
@@ -123,9 +126,9 @@ fn a_start_that_was_killed_half_way_leaves_nothing_after_down() {
         if ended == sweeps {
             sweep().expect("ends it");
         } else {
-            wait(60, || Ok(down(ended).is_ok())).expect("ends it, or finds that it was ended");
+            wait(LONG, || Ok(down(ended).is_ok())).expect("ends it, or finds that it was ended");
         }
-        wait(60, || Ok(traces(directory.path(), &name).is_empty())).ok();
+        wait(LONG, || Ok(traces(directory.path(), &name).is_empty())).ok();
         assert_eq!(traces(directory.path(), &name), Vec::<String>::new());
     }
 }
