@@ -1,6 +1,6 @@
 //! What tests ask of a cluster.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use carrack_cluster::{Cluster, DRIVER, image::BUSYBOX};
@@ -58,7 +58,7 @@ impl Kubernetes<'_> {
         look::one(self.0, kind, namespace, name)
     }
 
-    /// Waits until an object has a phase, or one of several.
+    /// Waits until an object has a phase, or one of several, and be it for a moment.
     ///
     /// # Errors
     ///
@@ -72,11 +72,14 @@ impl Kubernetes<'_> {
         seconds: u64,
     ) -> Result<Ends> {
         let mut last = Value::Null;
-        let waited = until(&format!("{kind} {namespace}/{name} is {phases:?}"), seconds, || {
-            last = self.get(kind, namespace, name)?.map_or(Value::Null, |object| object["status"].clone());
-            Ok(phases.iter().any(|phase| last["phase"] == *phase))
+        let limit = Duration::from_secs(seconds);
+        let waited = look::follow(self.0, kind, namespace, name, limit, |object| {
+            last = object["status"].clone();
+            phases.iter().any(|phase| last["phase"] == *phase)
         });
-        waited.with_context(|| format!("its status: {last}"))?;
+        waited.with_context(|| {
+            format!("wait until {kind} {namespace}/{name} is {phases:?}; its status: {last}")
+        })?;
         Ok(Ends { status: last })
     }
 
