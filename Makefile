@@ -44,6 +44,7 @@ demo:
 
 # In the order of what fails fastest.
 test: setup-test
+	@tests/setup.sh judges
 	$(MAKE) --no-print-directory fmt deny lint unit reader image chart csi upgrade demo-small judges-short soak-short mutants-short
 	@echo 'make test: everything passed'
 

@@ -86,13 +86,13 @@ want_judges() {
 
 install_missing() {
     [ ${#missing[@]} -gt 0 ] || return 0
-    local command="apt-get install -y --no-install-recommends ${missing[*]}"
+    local command="apt-get install -y --no-install-recommends -o Acquire::Retries=5 ${missing[*]}"
     command -v apt-get >/dev/null 2>&1 || fail "missing: ${missing[*]}, and this is not Debian" \
         "install the packages ${missing[*]} of your system"
     [ "$(id -u)" = 0 ] || fail "missing: ${missing[*]}, and only root may install them" "sudo $command"
     printf 'setup: installing %s\n' "${missing[*]}"
     {
-        DEBIAN_FRONTEND=noninteractive apt-get update -q
+        DEBIAN_FRONTEND=noninteractive apt-get update -q -o Acquire::Retries=5
         # shellcheck disable=SC2086 # the words of the command are its arguments
         DEBIAN_FRONTEND=noninteractive $command -q
     } >"$cache/apt.log" 2>&1 </dev/null || {
