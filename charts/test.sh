@@ -261,6 +261,8 @@ may no list secrets default
 echo 'charts/test.sh: people'
 person() { kubectl --as=anna "$@"; }
 kubectl create rolebinding anna --namespace=shop --clusterrole=edit --user=anna --dry-run=client -o yaml | take -f - >/dev/null
+settle yes person auth can-i create datamoverbackups.carrack.dev --namespace=shop
+settle yes person auth can-i list datamoverrestores.carrack.dev --namespace=shop
 expect 'who may change a namespace may back it up' person auth can-i create datamoverbackups.carrack.dev --namespace=shop
 expect 'who may change a namespace may look at its restores' person auth can-i list datamoverrestores.carrack.dev --namespace=shop
 refused 'who may change a namespace writes no status' no person auth can-i patch datamoverbackups.carrack.dev --subresource=status --namespace=shop
