@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     convert::Infallible,
-    fs,
+    fs, io,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{
@@ -26,7 +26,7 @@ use hyper_util::rt::TokioIo;
 use kube::{Client, client::Body};
 use serde_json::json;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpSocket, TcpStream},
     runtime::Runtime,
     sync::watch,
     task::JoinSet,
@@ -37,6 +37,8 @@ use crate::look;
 
 /// How long a watch lives if watches break.
 const WATCH_LIVES: Duration = Duration::from_millis(700);
+/// How many connections may wait to be accepted.
+const BACKLOG: u32 = 128;
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +61,8 @@ pub struct FaultyServer {
     kubeconfig: PathBuf,
     fault: watch::Sender<Fault>,
     injected: Arc<AtomicU64>,
+    /// Has the port also while nobody listens there, so that no other program gets it.
+    _held: TcpSocket,
     _runtime: Runtime,
 }
 
@@ -71,8 +75,8 @@ impl FaultyServer {
     pub fn start(cluster: &Cluster, directory: &Path) -> Result<Self> {
         let runtime = Runtime::new().context("a runtime")?;
         let client = runtime.block_on(look::client(cluster))?;
-        let address =
-            std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("a free port")?.local_addr()?;
+        let held = bound((Ipv4Addr::LOCALHOST, 0).into()).context("a free port")?;
+        let address = held.local_addr()?;
         let (fault, faults) = watch::channel(Fault::None);
         let injected = Arc::new(AtomicU64::new(0));
         let answerer = Arc::new(Answerer {
@@ -88,7 +92,7 @@ impl FaultyServer {
             "users": [{ "name": "faulty", "user": {} }],
             "contexts": [{ "name": "faulty", "context": { "cluster": "faulty", "user": "faulty" } }] });
         fs::write(&kubeconfig, text.to_string()).with_context(|| kubeconfig.display().to_string())?;
-        Ok(Self { kubeconfig, fault, injected, _runtime: runtime })
+        Ok(Self { kubeconfig, fault, injected, _held: held, _runtime: runtime })
     }
 
     /// How the controller finds it.
@@ -107,6 +111,15 @@ impl FaultyServer {
     }
 }
 
+/// A socket with this address, which others of this program may have too; only one that listens gets connections.
+fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
 /// Accepts connections until the server is away, and again once it is back.
 async fn serve(address: SocketAddr, mut faults: watch::Receiver<Fault>, answerer: Arc<Answerer>) {
     loop {
@@ -114,7 +127,7 @@ async fn serve(address: SocketAddr, mut faults: watch::Receiver<Fault>, answerer
             return;
         }
         // The port may be in use for a moment more.
-        let Ok(listener) = TcpListener::bind(address).await else {
+        let Ok(listener) = bound(address).and_then(|socket| socket.listen(BACKLOG)) else {
             sleep(Duration::from_millis(50)).await;
             continue;
         };
