@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use carrack_cluster::{Cluster, DRIVER, image::BUSYBOX};
 use serde_json::{Value, json};
 
@@ -226,10 +226,7 @@ impl Kubernetes<'_> {
             left = self.left_behind()?;
             Ok(left.is_empty())
         });
-        if waited.is_err() {
-            bail!("left behind: {left:?}");
-        }
-        Ok(())
+        waited.with_context(|| format!("left behind: {left:?}"))
     }
 }
 
