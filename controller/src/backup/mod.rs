@@ -63,6 +63,9 @@ async fn reconcile(backup: Arc<DataMoverBackup>, context: Arc<Context>) -> Resul
         context.slots.release(&slots::request(&*backup));
         return Ok(Action::await_change());
     };
+    if backup.status.as_ref().is_some_and(|status| status.phase.is_final()) {
+        context.slots.release(&slots::request(&backup));
+    }
     let decision = match step(&context, &mut backup).await {
         Ok(Some(decision)) => decision,
         Ok(None) => {
@@ -128,10 +131,12 @@ async fn report(
     if before == *after && backup.status.is_some() || decision.steps.contains(&decide::Step::LetGo) {
         return Ok(());
     }
+    let is_there = objects::report(api, backup, after).await?;
+    // Not before the end is written: to everybody else it is at work until then, beside whoever takes its slot.
     if after.phase.is_final() {
         context.slots.release(&slots::request(backup));
     }
-    if !objects::report(api, backup, after).await? {
+    if !is_there {
         return Ok(());
     }
     if before.phase != after.phase {

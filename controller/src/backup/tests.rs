@@ -8,12 +8,13 @@ use carrack_controller_api::{
 use carrack_proto::{BackupOutput, Changes, JobResult, Outcome, Output};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{api::core::v1::PersistentVolume, apimachinery::pkg::apis::meta::v1::Time};
+use kube::Api;
 use serde_json::json;
 
 use super::{
     decide::{self, Decision, Step, decide},
     observe::{Observed, Origin},
-    reconcile,
+    reconcile, report,
 };
 use crate::{
     access::{Access, Resolution, SecretData},
@@ -21,6 +22,7 @@ use crate::{
     error::Obstacle,
     fake::Fake,
     live::Live,
+    objects,
     pod::{Lost, PodState},
     slots,
     snapshot::kinds::{
@@ -493,4 +495,31 @@ async fn a_volume_is_not_read_itself_while_it_is_restored_into() {
     reconcile(backup, context.clone()).await.expect("looked at");
     assert_eq!((told(&fake), fake.get(OWN)), (json!(reason::SOURCE_IN_USE), json!(null)), "given back");
     assert_eq!((&fake.get(PATH)["status"]["phase"], context.slots.taken()), (&json!("Pending"), 0));
+}
+
+#[tokio::test]
+async fn the_slot_of_a_backup_is_free_when_its_end_is_written_and_not_before() {
+    let fake = Fake::default();
+    let context = Arc::new(fake.context().await);
+    let api: Api<DataMoverBackup> = Api::namespaced(context.client.clone(), "market");
+    let mut backup = seen(Phase::Running).backup;
+    backup.metadata.namespace = Some("market".into());
+    let put = || fake.put(PATH, serde_json::to_value(&backup).expect("an object"));
+    let find = || async { objects::find(&api, "nightly").await.expect("an answer").expect("a backup") };
+    context.slots.occupy(&slots::request(&backup), "standard");
+    put();
+    let stale = find().await;
+    put();
+    let status = DataMoverBackupStatus { phase: Phase::Completed, ..DataMoverBackupStatus::default() };
+    let ended = Decision { status, ..Decision::default() };
+    let refused = report(&context, &api, &stale, &ended).await;
+    assert!(refused.is_err_and(|error| error.is_conflict()), "somebody wrote meanwhile");
+    assert_eq!(context.slots.taken(), 1, "it is at work, as far as others know");
+    report(&context, &api, &find().await, &ended).await.expect("it is written");
+    assert_eq!(context.slots.taken(), 0);
+
+    // As if the answer had been lost; what is left of it may still be in the way.
+    context.slots.occupy(&slots::request(&stale), "standard");
+    reconcile(Arc::new(stale), context.clone()).await.ok();
+    assert_eq!(context.slots.taken(), 0);
 }

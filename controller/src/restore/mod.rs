@@ -62,6 +62,9 @@ async fn reconcile(restore: Arc<DataMoverRestore>, context: Arc<Context>) -> Res
         context.slots.release(&slots::request(&*restore));
         return Ok(Action::await_change());
     };
+    if restore.status.as_ref().is_some_and(|status| status.phase.is_final()) {
+        context.slots.release(&slots::request(&restore));
+    }
     let decision = match step(&context, &mut restore).await {
         Ok(Some(decision)) => decision,
         Ok(None) => {
@@ -126,10 +129,12 @@ async fn report(
     if before == *after && restore.status.is_some() || decision.steps.contains(&decide::Step::LetGo) {
         return Ok(());
     }
+    let is_there = objects::report(api, restore, after).await?;
+    // Not before the end is written: to everybody else it is at work until then, beside whoever takes its slot.
     if after.phase.is_final() {
         context.slots.release(&slots::request(restore));
     }
-    if !objects::report(api, restore, after).await? {
+    if !is_there {
         return Ok(());
     }
     if before.phase != after.phase {

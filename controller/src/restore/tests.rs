@@ -15,7 +15,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
-use kube::runtime::controller::Action;
+use kube::{Api, runtime::controller::Action};
 use serde_json::json;
 
 use super::{
@@ -25,13 +25,14 @@ use super::{
     failed,
     handover::{self, Next, Step as HandOver},
     observe::{Observed, Source},
-    reconcile,
+    reconcile, report,
 };
 use crate::{
     access::{Access, Resolution, SecretData},
     error::{Error, Obstacle},
     fake::Fake,
     live::{Live, User},
+    objects,
     pod::{Owner, PodState},
     retry, slots,
 };
@@ -442,4 +443,30 @@ async fn what_was_changed_meanwhile_is_looked_at_again_soon() {
     let again = |error| failed(Arc::new(seen(Phase::Running).restore), error, context.clone());
     assert_eq!(again(&conflict), Action::requeue(retry::SOON));
     assert_ne!(again(&Error::Unexpected("ill".into())), Action::requeue(retry::SOON));
+}
+
+#[tokio::test]
+async fn the_slot_of_a_restore_is_free_when_its_end_is_written_and_not_before() {
+    let fake = Fake::default();
+    let context = Arc::new(fake.context().await);
+    let api: Api<DataMoverRestore> = Api::namespaced(context.client.clone(), "market");
+    let restore = seen(Phase::Running).restore;
+    let put = || fake.put(PATH, serde_json::to_value(&restore).expect("an object"));
+    let find = || async { objects::find(&api, "first").await.expect("an answer").expect("a restore") };
+    context.slots.occupy(&slots::request(&restore), "standard");
+    put();
+    let stale = find().await;
+    put();
+    let status = DataMoverRestoreStatus { phase: Phase::Completed, ..DataMoverRestoreStatus::default() };
+    let ended = Decision { status, ..Decision::default() };
+    let refused = report(&context, &api, &stale, &ended).await;
+    assert!(refused.is_err_and(|error| error.is_conflict()), "somebody wrote meanwhile");
+    assert_eq!(context.slots.taken(), 1, "it is at work, as far as others know");
+    report(&context, &api, &find().await, &ended).await.expect("it is written");
+    assert_eq!(context.slots.taken(), 0);
+
+    // As if the answer had been lost; what is left of it may still be in the way.
+    context.slots.occupy(&slots::request(&stale), "standard");
+    reconcile(Arc::new(stale), context.clone()).await.ok();
+    assert_eq!(context.slots.taken(), 0);
 }
