@@ -159,11 +159,12 @@ fn forgotten(here: Kubernetes<'_>) -> Result<()> {
     })
 }
 
-/// Waits for a second of the minute.
+/// Waits until a second of the minute has begun.
 fn wait_for_second(second: u64) -> Result<()> {
-    until("the next minute is near", 70, || {
-        Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() % 60 == second)
-    })
+    let now = || -> Result<u64> { Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs()) };
+    let start = now()?;
+    let wanted = start + (60 + second - start % 60) % 60;
+    until("the next minute is near", 70, || Ok(now()? >= wanted))
 }
 
 fn claim(name: &str, class: &str) -> Value {
