@@ -15,10 +15,12 @@ CARRACK: the program (default: the development build). SOAK_SEED chooses what is
 
 import collections
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
 import random
+import resource
 import shutil
 import signal
 import socket
@@ -58,10 +60,22 @@ DEATHS = ("backup killed", "prune killed", "restore killed", "copy killed", "rot
 LONGER = 240
 
 Ran = collections.namedtuple("Ran", "code messages log keys_changed")
+# What must come back: where it is restored, and where it is mounted.
+Manifest = collections.namedtuple("Manifest", "restored mounted")
 
 
 class Wrong(Exception):
     """What must hold does not."""
+
+
+def as_mounted(rows):
+    """There, each name is an inode of its own."""
+    return [{**row, "first": None} for row in rows]
+
+
+def digest(rows):
+    """What is kept of a description: in an hour there are thousands, and what this process holds counts for its children."""
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).digest()
 
 
 class Place:
@@ -76,7 +90,7 @@ class Place:
         self.environment = {"PATH": os.environ["PATH"], "TMPDIR": str(self.work / "tmp"), "CARRACK_KEY_FILE": str(secret)}
         self.environment |= environment
         self.lock = threading.Lock()
-        # By tag: what a source was. By session: its tag, of those that were committed and not forgotten.
+        # By tag: what a source was, as digests. By session: its tag, of those that were committed and not forgotten.
         self.manifests, self.visible = {}, {}
         self.counts = collections.Counter()
         self.most = collections.Counter()
@@ -152,7 +166,9 @@ class Place:
             self.most["memory"] = max(self.most["memory"], memory)
             self.most["open files"] = max(self.most["open files"], most_files)
         if memory > MEMORY + MEMORY_BEYOND or most_files > OPEN_FILES:
-            raise Wrong(f"{memory // MIB} MiB and {most_files} open files: {child.args}")
+            # A child shares the memory of this process until it becomes another program, and that counts.
+            own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            raise Wrong(f"{memory // MIB} MiB ({own // MIB} the soak) and {most_files} open files: {child.args}")
         return child.returncode
 
     def may_fail(self, ran):
@@ -185,9 +201,9 @@ class Place:
     def back_up(self, source):
         """Changes a source and backs it up, killed now and then; what it was is known by a tag whatever happens."""
         source.change()
-        tag = f"{source.host}.{source.state}"
+        tag, manifest = f"{source.host}.{source.state}", source.manifest()
         with self.lock:
-            self.manifests[tag] = source.describe()
+            self.manifests[tag] = manifest
         words = ("backup", "--host", source.host, "--tag", tag, *source.words())
         ran = self.run(*words, kill=self.when_to_kill("backup", 0.4, 1.5))
         if ran.code == 0 or (ran.code == 3 and ran.keys_changed):
@@ -250,7 +266,7 @@ class Place:
                 self.counts["forgotten while restored"] += 1
             return
         [tag] = row["tags"]
-        if Source.describe_at(target) != self.manifests[tag]:
+        if digest(Source.describe_at(target)) != self.manifests[tag].restored:
             raise Wrong(f"{tag} ({row['id']}) is not what was backed up; it lies at {target}")
         self.counts[counted] += 1
 
@@ -326,9 +342,7 @@ class Place:
             names = [name for name in os.listdir(self.mounted) if nonce.startswith(name)]
             if names:
                 tree = golden.describe(f"{self.mounted}/{names[0]}{row['paths'][0]}")[1:]
-                # There, each name is an inode of its own.
-                [wanted, found] = [[{**each, "first": None} for each in rows] for rows in (self.manifests[row["tags"][0]], tree)]
-                if found != wanted:
+                if digest(as_mounted(tree)) != self.manifests[row["tags"][0]].mounted:
                     failures.append(Wrong(f"{row['id']} is not what was backed up where it is mounted"))
                 self.counts["mounted trees compared"] += 1
         except OSError as error:
@@ -399,8 +413,9 @@ class Source:
         paths = [self.path] if self.image else [path for path in self.path.rglob("*") if path.is_file()]
         return sum(path.stat().st_size for path in paths)
 
-    def describe(self):
-        return self.describe_at(self.path)
+    def manifest(self):
+        rows = self.describe_at(self.path)
+        return Manifest(digest(rows), None if self.image else digest(as_mounted(rows)))
 
     @staticmethod
     def describe_at(path):
