@@ -12,11 +12,12 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use jiff::Timestamp;
 
 use super::{BackupOptions, BackupReport, BackupSource, backup};
 use crate::{
     cancel::Cancel,
-    clock::World,
+    clock::{Clock, World},
     error::{Error, ErrorKind, Result},
     format::{
         entry::Run,
@@ -36,13 +37,11 @@ mod many;
 mod meanwhile;
 mod times;
 
-/// A store of which the power goes off: after so many packs nothing arrives any more, and all ends with an error or
-/// with a request to stop.
+/// A store of which the power goes off: after so many checkpoints no pack arrives any more.
 #[derive(Debug)]
 struct Dying {
     inner: Arc<MemStore>,
-    packs_left: AtomicU64,
-    cancel: Option<Cancel>,
+    checkpoints_left: AtomicU64,
 }
 
 #[async_trait]
@@ -52,17 +51,55 @@ impl Decorator for Dying {
     }
 
     async fn put_if_absent(&self, name: &str, body: Bytes) -> Result<Put> {
+        if name.starts_with("packs/") && self.checkpoints_left.load(Ordering::SeqCst) == 0 {
+            return Err(Error::new(ErrorKind::NoSpace, "the store died"));
+        }
+        let put = self.inner.put_if_absent(name, body).await?;
+        if name.starts_with("index/c") {
+            self.checkpoints_left.fetch_sub(1, Ordering::SeqCst);
+        }
+        Ok(put)
+    }
+}
+
+/// A store at which somebody asks the backup to stop, when so many packs have come.
+#[derive(Debug)]
+struct Stopping {
+    inner: Arc<MemStore>,
+    packs_left: AtomicU64,
+    cancel: Cancel,
+}
+
+#[async_trait]
+impl Decorator for Stopping {
+    fn inner(&self) -> &dyn ObjectStore {
+        &*self.inner
+    }
+
+    async fn put_if_absent(&self, name: &str, body: Bytes) -> Result<Put> {
         if name.starts_with("packs/") {
             let left = self.packs_left.load(Ordering::SeqCst);
-            if let (0, None) = (left, &self.cancel) {
-                return Err(Error::new(ErrorKind::NoSpace, "the store died"));
-            }
-            if let (1, Some(cancel)) = (left, &self.cancel) {
-                cancel.cancel();
+            if left == 1 {
+                self.cancel.cancel();
             }
             self.packs_left.store(left.saturating_sub(1), Ordering::SeqCst);
         }
         self.inner.put_if_absent(name, body).await
+    }
+}
+
+/// For a run that takes no time a checkpoint is always due, however slow this machine is.
+#[derive(Debug)]
+struct Timeless(World);
+
+#[async_trait]
+impl Clock for Timeless {
+    fn now(&self) -> Timestamp {
+        self.0.clock.now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
     }
 }
 
@@ -148,13 +185,21 @@ impl Place {
         backup(&repository, options, Arc::new(CollectMonitor::default()), Cancel::default()).await.unwrap()
     }
 
-    /// A run that ends when so many packs arrived.
-    async fn killed(&self, options: BackupOptions, packs: u64) {
-        let store = Dying { inner: self.store.clone(), packs_left: AtomicU64::new(packs), cancel: None };
-        let repository = Self::open(Arc::new(store)).await;
+    /// A run that ends after so many checkpoints: one behind each batch of small files, and each two megabytes of a large one.
+    async fn killed(&self, options: BackupOptions, checkpoints: u64) {
+        self.killed_by(Arc::new(Timeless(World::system())), options, checkpoints).await;
+    }
+
+    /// The same by another clock for which no time passes.
+    async fn killed_by(&self, clock: Arc<dyn Clock>, options: BackupOptions, checkpoints: u64) {
+        let before = self.names("index/c").await.len() as u64;
+        let store = Dying { inner: self.store.clone(), checkpoints_left: AtomicU64::new(checkpoints) };
+        let world = World { clock, ..World::system() };
+        let repository = Repository::open(Arc::new(store), world, &unlock()).await.unwrap();
         let monitor = Arc::new(CollectMonitor::default());
         let error = backup(&repository, options, monitor, Cancel::default()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+        assert_eq!(self.names("index/c").await.len() as u64, before + checkpoints);
     }
 
     async fn names(&self, prefix: &str) -> Vec<String> {
@@ -205,9 +250,7 @@ fn files(source: &Path) -> BackupSource {
 async fn a_killed_run_goes_on_from_its_last_checkpoint() {
     let place = Place::new().await;
     let source = place.tree();
-    place.killed(place.options(files(&source)), 12).await;
-    assert!(!place.names("index/c").await.is_empty());
-    let before = place.names("packs/").await.len();
+    place.killed(place.options(files(&source)), 5).await;
     let report = place.run(place.options(files(&source))).await;
     let read = report.snapshot.as_ref().unwrap().statistics.bytes_read;
     assert!(report.continued.written.is_some());
@@ -215,7 +258,6 @@ async fn a_killed_run_goes_on_from_its_last_checkpoint() {
     assert!(read + report.continued.bytes >= 60 * 300_000 + (24 << 20), "{read} {:?}", report.continued);
     assert!(read < 60 * 300_000 + (24 << 20), "{read}");
     assert_eq!(place.compare(&report).await, 61);
-    assert!(before > 0);
     // Committed: what the checkpoints had is the parent's now.
     let third = place.run(place.options(files(&source))).await;
     assert_eq!(third.continued, Default::default());
@@ -256,11 +298,12 @@ async fn a_large_file_goes_on_in_the_middle() {
     fs::create_dir(&source).unwrap();
     write_old(&source.join("large"), &noise(1, 80 << 20));
     // The first run is killed early, the second one later: each goes on from the one before.
-    place.killed(place.options(files(&source)), 12).await;
-    place.killed(place.options(files(&source)), 12).await;
+    place.killed(place.options(files(&source)), 5).await;
+    place.killed(place.options(files(&source)), 5).await;
     let report = place.run(place.options(files(&source))).await;
     let read = report.snapshot.as_ref().unwrap().statistics.bytes_read;
     assert_eq!(read + report.continued.bytes, 80 << 20);
+    // Five parts of two megabytes are less.
     assert!(report.continued.bytes > 12 << 20, "{:?}", report.continued);
     assert_eq!(place.compare(&report).await, 1);
 }
@@ -269,7 +312,7 @@ async fn a_large_file_goes_on_in_the_middle() {
 async fn what_changed_in_between_is_read_again() {
     let place = Place::new().await;
     let source = place.tree();
-    place.killed(place.options(files(&source)), 12).await;
+    place.killed(place.options(files(&source)), 5).await;
     write_old(&source.join("a00"), &noise(77, 310_000));
     fs::write(source.join("a01"), noise(78, 300_000)).unwrap();
     fs::remove_file(source.join("a02")).unwrap();
@@ -284,7 +327,7 @@ async fn packs_that_are_gone_or_damaged_cost_reading_and_nothing_else() {
     for damage in [true, false] {
         let place = Place::new().await;
         let source = place.tree();
-        place.killed(place.options(files(&source)), 12).await;
+        place.killed(place.options(files(&source)), 5).await;
         for (index, name) in place.names("packs/").await.into_iter().enumerate() {
             if index % 2 == 0 {
                 place.store.tamper(&name, damage.then(|| Bytes::from_static(b"damaged")));
@@ -300,7 +343,7 @@ async fn packs_that_are_gone_or_damaged_cost_reading_and_nothing_else() {
 async fn a_damaged_checkpoint_is_no_reason_to_fail() {
     let place = Place::new().await;
     let source = place.tree();
-    place.killed(place.options(files(&source)), 12).await;
+    place.killed(place.options(files(&source)), 5).await;
     for name in place.names("index/c").await {
         place.store.tamper(&name, Some(Bytes::from_static(b"CRKR\x01\x0c\0\0damaged")));
     }
@@ -314,7 +357,7 @@ async fn a_checkpoint_of_another_lineage_is_not_used() {
     let place = Place::new().await;
     let source = place.tree();
     let other = BackupOptions { host: "other".to_owned(), ..place.options(files(&source)) };
-    place.killed(other, 12).await;
+    place.killed(other, 5).await;
     // Renamed as if it were ours: what it says of itself counts.
     let repository = place.repository().await;
     let path = std::path::absolute(&source).unwrap().into_os_string().into_encoded_bytes();
@@ -333,7 +376,7 @@ async fn a_checkpoint_of_another_lineage_is_not_used() {
 async fn condemned_packs_are_not_named_again() {
     let place = Place::new().await;
     let source = place.tree();
-    place.killed(place.options(files(&source)), 12).await;
+    place.killed(place.options(files(&source)), 5).await;
     // A collector that has published its list may delete at any moment; so it does, behind the next run's back.
     let condemned = place.condemn_every_other_pack().await;
     let report = place.run(place.options(files(&source))).await;
@@ -395,7 +438,7 @@ async fn an_image_goes_on_only_where_it_is_proven_to_be_the_same() {
         let image = place.path("image");
         let change_id_given = change_id.map(str::to_owned);
         let source = BackupSource::Block { path: image.clone(), changed: None, change_id: change_id_given };
-        place.killed(place.options(source.clone()), 11).await;
+        place.killed(place.options(source.clone()), 5).await;
         if touched {
             write_old(&image, &contents);
         }
@@ -415,7 +458,7 @@ async fn a_run_that_is_asked_to_stop_leaves_a_last_checkpoint() {
     let source = place.tree();
     let cancel = Cancel::default();
     let store =
-        Dying { inner: place.store.clone(), packs_left: AtomicU64::new(3), cancel: Some(cancel.clone()) };
+        Stopping { inner: place.store.clone(), packs_left: AtomicU64::new(3), cancel: cancel.clone() };
     let repository = Place::open(Arc::new(store)).await;
     let options =
         BackupOptions { checkpoint_interval: Duration::from_secs(3600), ..place.options(files(&source)) };
