@@ -1,8 +1,8 @@
 //! The recovery handbook: its recipes, and a shell that runs them as they stand there.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
-use crate::{place::program, server::repository_root};
+use crate::{place::program, program::install, server::repository_root};
 
 /// Stands before the program, and writes down what it ends with.
 const WITNESS: &str = "#!/bin/sh\n\"$WITNESSED\" \"$@\"\ncode=$?\necho $code >> \"$CODES\"\nexit $code\n";
@@ -34,10 +34,10 @@ pub fn recipes() -> BTreeMap<String, String> {
 /// of the program. The shell has the environment already; what stands before the program lies in `folder`.
 pub fn cook(name: &str, mut shell: Command, folder: &Path) -> (String, Vec<i32>) {
     let recipe = recipes().remove(name).expect("the recipe");
-    let (bin, codes) = (folder.join("bin"), folder.join("codes"));
+    let (bin, codes, witness) = (folder.join("bin"), folder.join("codes"), folder.join("witness"));
     fs::create_dir_all(&bin).expect("makes");
-    fs::write(bin.join("carrack"), WITNESS).expect("writes");
-    fs::set_permissions(bin.join("carrack"), fs::Permissions::from_mode(0o755)).expect("sets");
+    fs::write(&witness, WITNESS).expect("writes");
+    install(&witness, &bin.join("carrack")).expect("copies");
     fs::write(&codes, b"").expect("writes");
     shell.env("PATH", format!("{}:/usr/bin:/bin:/usr/sbin:/sbin", bin.display()));
     shell.env("WITNESSED", program()).env("CODES", &codes);

@@ -64,7 +64,7 @@ impl Program {
         if let Some(user) = user {
             // A checkout may lie where nobody else can go.
             let copy = directory.path().join("carrack");
-            fs::copy(&path, &copy).with_context(|| format!("copy {}", path.display()))?;
+            install(&path, &copy)?;
             path = copy;
             fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
             chown(directory.path(), Some(user), Some(user))?;
@@ -106,6 +106,12 @@ impl Program {
         self.run([OsStr::new("restore"), "latest".as_ref(), "--target".as_ref(), target.as_ref()], code);
         target.join(source.strip_prefix("/").expect("an absolute path"))
     }
+}
+
+/// Puts a program where it is to be run. Another process writes it: what this one has open for writing is open in children that
+/// its threads start just then, too, until they have become other programs, and cannot be run so long.
+pub fn install(program: &Path, at: &Path) -> Result<()> {
+    crate::images::run(Command::new("install").arg("--mode=0755").arg(program).arg(at)).map(drop)
 }
 
 /// Runs a command, which must end with this code and without a panic.

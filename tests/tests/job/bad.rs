@@ -8,7 +8,7 @@ use std::{
 };
 
 use carrack_proto::{Keys, Outcome, Place as Volume, Task};
-use carrack_tests::program::{NOBODY, ended};
+use carrack_tests::program::{NOBODY, ended, install};
 
 use crate::place::{Place, directory, of, to};
 
@@ -138,7 +138,7 @@ fn what_cannot_be_read_is_counted_and_named() {
         let program = place.path("carrack");
         if !program.exists() {
             // A checkout may lie where nobody else can go.
-            fs::copy(assert_cmd::cargo::cargo_bin("carrack"), &program).expect("copies");
+            install(&assert_cmd::cargo::cargo_bin("carrack"), &program).expect("copies");
         }
         let mut as_nobody = std::process::Command::new(&program);
         as_nobody.args(command.get_args().skip(2)).env_clear().current_dir("/").uid(NOBODY).gid(NOBODY);

@@ -10,7 +10,7 @@ use std::{
 use carrack_proto::{Output, Place as Volume, Source, Task};
 use carrack_tests::{
     images::{FileSystem, LoopDevice, Mounted, in_private_mounts, run},
-    program::ended,
+    program::{ended, install},
     trees::{noise, rsync_differences, set_mtime},
 };
 
@@ -122,7 +122,7 @@ fn a_container_that_is_read_only() {
         let outside = tempfile::tempdir().expect("a directory");
         fs::write(place.path("data/file"), noise(1, 300_000)).expect("writes");
         let program = place.path("carrack");
-        fs::copy(assert_cmd::cargo::cargo_bin("carrack"), &program).expect("copies");
+        install(&assert_cmd::cargo::cargo_bin("carrack"), &program).expect("copies");
         fs::create_dir(place.path("target")).expect("makes");
         const USER: u32 = 1_234_567;
         run(Command::new("chown").args(["-R", &format!("{USER}:{USER}")]).arg(&base)).expect("gives away");
