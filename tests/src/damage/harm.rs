@@ -344,7 +344,13 @@ fn fields(bytes: &[u8], from: usize, parts: &mut Vec<(&'static str, usize, usize
             continue;
         };
         let value = found + quoted.len();
-        let digit = bytes[value..].iter().take(6).position(u8::is_ascii_digit);
+        // Of a word up to its end: whether the first of its random digits are letters is chance.
+        let rest = &bytes[value..];
+        let length = match rest.strip_prefix(b"\"") {
+            Some(word) => word.iter().take_while(|byte| **byte != b'"').count() + 1,
+            None => 6,
+        };
+        let digit = rest.iter().take(length).position(u8::is_ascii_digit);
         parts.push((field, value, value + digit.unwrap_or(1)));
     }
 }
