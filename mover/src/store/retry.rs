@@ -4,8 +4,9 @@
 //! decision object. The put of a primary object is sent once; its caller takes a new name. A failed flush is not
 //! repeated either: the kernel reports lost pages once, and a second sync would succeed.
 //!
-//! Pauses have full jitter. A budget shared by all requests bounds what retries add to a store that is in
-//! trouble: each costs a token, tokens come back with successes and, slowly, with time.
+//! Half of each pause is drawn, so that those who failed together do not come again together; the other half is sure, so
+//! that a store which is away for seconds is outlasted however the dice fall. A budget shared by all requests bounds what
+//! retries add to a store that is in trouble: each costs a token, tokens come back with successes and, slowly, with time.
 //!
 //! Whoever watches hears once that a store does not answer, when that has lasted so long that silence would look like
 //! a program that hangs.
@@ -108,7 +109,7 @@ impl Retry {
         let bound = FIRST_DELAY.saturating_mul(1 << attempt.min(20)).min(self.max_delay);
         let jitter = f64::from(u32::from_le_bytes(self.world.random())) / f64::from(u32::MAX);
         let asked = ServiceReply::of(err).and_then(|reply| reply.retry_after).unwrap_or_default();
-        Some(bound.mul_f64(jitter).max(asked.min(MAX_RETRY_AFTER)))
+        Some(bound.mul_f64(0.5 + jitter / 2.0).max(asked.min(MAX_RETRY_AFTER)))
     }
 
     /// Keeps for how long nothing was answered. `begun`: when this request was sent.
