@@ -10,7 +10,6 @@ use carrack_tests::minio::{ACCESS_KEY, MinioServer, SECRET_KEY, Setup};
 use carrack_tests::place::{Place, program};
 use carrack_tests::program::ended;
 use carrack_tests::proxy::forward::{Asked, ForwardProxy, LOGIN};
-use carrack_tests::server::free_port;
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/backup";
 const TOKEN: &str = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJjYXJyYWNrIn0.";
@@ -168,7 +167,7 @@ async fn a_web_identity_that_is_refused_is_told_from_a_service_that_is_away() {
     // Both may be there another time.
     let troubled = Sts::start(session, ROLE, TOKEN, Duration::from_secs(3600)).await.unwrap();
     troubled.fail("503 Service Unavailable", "ServiceUnavailable");
-    let nobody = format!("http://127.0.0.1:{}", free_port().unwrap());
+    let nobody = "http://127.0.0.1:1".to_owned();
     let runs =
         [(troubled.url(), "ServiceUnavailable"), (nobody, "Connection refused")].map(|(url, cause)| {
             let mut command = init(&right);
@@ -223,14 +222,14 @@ async fn a_backup_over_tls_goes_through_a_tunnel_of_a_proxy() {
     let server = MinioServer::start_with(Setup { tls: true, ..Setup::default() }).unwrap();
     let proxy = ForwardProxy::start(server.address()).await.unwrap();
     // The certificate is for this address, and nobody listens on this port.
-    let behind = format!("127.0.0.1:{}", free_port().unwrap());
+    let behind = "127.0.0.1:1";
     let mut environment = with_keys(&server, format!("https://{behind}"));
     environment.push(("CARRACK_CA_FILE", server.options().ca_file.unwrap().display().to_string()));
     environment.push(("HTTPS_PROXY", proxy.url(LOGIN)));
     let place = place(environment);
     round_trip(&place);
     let asked = proxy.take();
-    only(&asked, &behind, true);
+    only(&asked, behind, true);
     assert!(asked.iter().all(|asked| asked.method == "CONNECT"), "{asked:?}");
 
     refused(
@@ -238,7 +237,7 @@ async fn a_backup_over_tls_goes_through_a_tunnel_of_a_proxy() {
         13,
         &["the proxy wants a login", "HTTPS_PROXY", "NO_PROXY"],
     );
-    only(&proxy.take(), &behind, false);
+    only(&proxy.take(), behind, false);
 }
 
 #[tokio::test(flavor = "multi_thread")]

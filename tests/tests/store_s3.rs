@@ -84,8 +84,7 @@ async fn wrong_settings_are_told_apart() {
         StoreOptions { credentials_file: Some(path), ..server.options() }
     };
     let here = server.repository("x");
-    let port = carrack_tests::server::free_port().unwrap();
-    let elsewhere = StoreOptions { endpoint: Some(format!("http://127.0.0.1:{port}")), ..server.options() };
+    let elsewhere = StoreOptions { endpoint: Some("http://127.0.0.1:1".into()), ..server.options() };
     let tls = StoreOptions { endpoint: Some(server.url().replace("http:", "https:")), ..server.options() };
     let absent = StoreOptions { credentials_file: Some(directory.path().join("absent")), ..server.options() };
     for (url, options, kind, words) in [
