@@ -15,7 +15,7 @@ use carrack_mover::{
 use tempfile::TempDir;
 
 use crate::images::run;
-use crate::server::{Process, free_port, program};
+use crate::server::{Port, Process, program};
 
 /// Access key id of the test server.
 pub const ACCESS_KEY: &str = "carrack-test";
@@ -50,7 +50,7 @@ pub struct MinioServer {
     process: Process,
     directory: TempDir,
     setup: Setup,
-    port: u16,
+    port: Port,
 }
 
 impl MinioServer {
@@ -73,16 +73,9 @@ impl MinioServer {
             let text = format!("[default]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n");
             std::fs::write(directory.path().join(name), text)?;
         }
-        let mut tries = 0;
-        loop {
-            let port = free_port()?;
-            match Self::launch(&setup, &directory, port) {
-                Ok(process) => return Ok(Self { process, directory, setup, port }),
-                // Somebody else may have taken the port meanwhile.
-                Err(error) if tries >= 2 => return Err(error),
-                Err(_) => tries += 1,
-            }
-        }
+        let port = Port::reserve()?;
+        let process = Self::launch(&setup, &directory, port.number())?;
+        Ok(Self { process, directory, setup, port })
     }
 
     fn launch(setup: &Setup, directory: &TempDir, port: u16) -> Result<Process> {
@@ -111,12 +104,12 @@ impl MinioServer {
 
     /// Base URL of the service.
     pub fn url(&self) -> String {
-        url(&self.setup, self.port)
+        url(&self.setup, self.port.number())
     }
 
     /// Host and port.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("127.0.0.1:{}", self.port.number())
     }
 
     /// A credentials file with the server's keys.
@@ -131,7 +124,7 @@ impl MinioServer {
 
     /// Options that reach this server.
     pub fn options(&self) -> StoreOptions {
-        options(&self.setup, self.port, &self.directory)
+        options(&self.setup, self.port.number(), &self.directory)
     }
 
     /// A place in the bucket.
@@ -146,7 +139,7 @@ impl MinioServer {
 
     /// Starts it again on the same port, with the same data.
     pub fn start_again(&mut self) -> Result<()> {
-        self.process = Self::launch(&self.setup, &self.directory, self.port)?;
+        self.process = Self::launch(&self.setup, &self.directory, self.port.number())?;
         Ok(())
     }
 

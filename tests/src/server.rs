@@ -1,10 +1,12 @@
 //! Where the real servers' programs are, and how their processes are held.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use tokio::net::TcpSocket;
 
 /// The root of this repository.
 pub fn repository_root() -> PathBuf {
@@ -26,10 +28,28 @@ pub fn program(server: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// A port on the loopback interface that was free a moment ago.
-pub fn free_port() -> Result<u16> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").context("bind a loopback port")?;
-    Ok(listener.local_addr()?.port())
+/// A port on the loopback interface. While this is there, nobody is given it who asks for any, and no connection goes out from
+/// it; a server that shares its port, as MinIO does, can listen on it, and again after it was killed.
+#[derive(Debug)]
+pub struct Port {
+    number: u16,
+    _bound: TcpSocket,
+}
+
+impl Port {
+    /// One that nobody has.
+    pub fn reserve() -> Result<Self> {
+        let socket = TcpSocket::new_v4().context("make a socket")?;
+        socket.set_reuseaddr(true)?;
+        socket.set_reuseport(true)?;
+        socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).context("bind a loopback port")?;
+        Ok(Self { number: socket.local_addr()?.port(), _bound: socket })
+    }
+
+    /// Its number.
+    pub fn number(&self) -> u16 {
+        self.number
+    }
 }
 
 /// A running process; ended by its id when dropped.
