@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{Limit, START_BULK};
-use crate::clock::World;
+use crate::clock::{World, testing::Asleep};
 use crate::error::{Error, Result};
 use crate::store::s3::ServiceReply;
 use crate::store::{ByteRange, Capabilities, ObjectStore, Page, Put};
@@ -60,7 +60,9 @@ impl ObjectStore for Busy {
 
 async fn load(bearable: usize, max: usize, requests: usize) -> (Arc<Busy>, Arc<Limit>) {
     let busy = Arc::new(Busy { inside: AtomicUsize::new(0), peak: AtomicUsize::new(0), bearable });
-    let limit = Arc::new(Limit::new(busy.clone(), Some(max), World::system()));
+    // However long it takes, all is one burst.
+    let world = World { clock: Arc::new(Asleep::default()), ..World::system() };
+    let limit = Arc::new(Limit::new(busy.clone(), Some(max), world));
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..requests {
         let limit = limit.clone();
