@@ -69,8 +69,9 @@ lint:
 program:
 	cargo build --locked --workspace --bins --tests
 
-# The simulation draws fresh seeds for this long, and says what it went through.
+# The simulation draws fresh seeds for this long, and says what it went through. What is drawn is the same in all runs of a commit.
 unit: export CARRACK_SIMULATION_SECONDS ?= 120
+unit: export CARRACK_DRAW ?= $(shell git rev-parse --verify --quiet HEAD 2>/dev/null)
 unit: program
 	tests/side_by_side.sh
 

@@ -4,6 +4,7 @@
 pub mod bucket;
 pub mod damage;
 pub mod disk;
+pub mod draw;
 pub mod engine;
 pub mod gate;
 pub mod handbook;

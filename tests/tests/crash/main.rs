@@ -3,7 +3,8 @@
 //!
 //! Needs root, FUSE, MinIO, and the program beside the tests: `cargo build -p carrack-mover` first.
 //!
-//! CI takes the first and the last step of each verb, and some between; of what reads from a service, every request.
+//! CI takes the first and the last step of each verb, and some between, by `CARRACK_DRAW`; of what reads from a service, every
+//! request.
 //! `CARRACK_CRASH=all` takes every step, and a number that one alone.
 
 #![expect(clippy::print_stdout, reason = "a run says how many crashes it has tried")]

@@ -6,11 +6,11 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::OnceLock,
-    time::SystemTime,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use carrack_tests::{
+    draw,
     gate::End,
     place::program,
     trees::{Tree, differences, noise, read},
@@ -152,16 +152,16 @@ fn change_source(at: &Path, index: usize) {
     fs::create_dir(at.join(format!("directory {index}"))).expect("makes");
 }
 
-/// Which of so many steps are tried: all of them, one, or the ends and `share` of the others, which change from run to
-/// run.
+/// Which of so many steps are tried: all of them, one, or the ends and `share` of the others, which change from commit to
+/// commit.
 pub(crate) fn chosen(steps: u64, share: u64) -> Vec<u64> {
     match env::var("CARRACK_CRASH").ok().as_deref() {
         Some("all") => (1..=steps).collect(),
         Some(step) => vec![step.parse().expect("CARRACK_CRASH is `all` or the number of a step")],
         None => {
-            let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+            println!("the steps between are drawn from {}={}", draw::VARIABLE, draw::origin());
             let width = (steps.saturating_sub(2) / (share + 1)).max(1);
-            let shift = u64::from(clock.subsec_nanos()) % width;
+            let shift = draw::dice(&[share]).below(width);
             let between = (0..=share).map(|index| 2 + index * width + shift).filter(|step| *step < steps);
             let mut steps: Vec<u64> = [1].into_iter().chain(between).chain([steps]).collect();
             steps.dedup();
