@@ -1,11 +1,14 @@
 //! A person at a terminal: `script` gives a program a terminal of its own, and here is what is typed and what is seen.
 
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::termios::{LocalModes, tcgetattr};
 
 use crate::program::wait_until;
 
@@ -50,6 +53,27 @@ impl Terminal {
     pub fn wait_for(&self, text: &str) -> Result<()> {
         wait_until(|| self.screen().contains(text))
             .with_context(|| format!("{text:?} is not shown, but: {}", self.screen()))
+    }
+
+    /// Waits until what is typed is not shown.
+    pub fn wait_for_no_echo(&self) -> Result<()> {
+        wait_until(|| self.has_echo() == Some(false))
+            .with_context(|| format!("what is typed would be shown: {}", self.screen()))
+    }
+
+    /// Whether what is typed is shown; none while there is no terminal yet, or any more.
+    fn has_echo(&self) -> Option<bool> {
+        // `script` holds the other end of it, of which the kernel tells the number.
+        let ends = fs::read_dir(format!("/proc/{}/fdinfo", self.child.id())).ok()?;
+        let mut texts = ends.flatten().filter_map(|end| fs::read_to_string(end.path()).ok());
+        let number = texts.find_map(|text| {
+            text.lines()
+                .find_map(|line| line.strip_prefix("tty-index:"))
+                .map(|number| number.trim().to_owned())
+        })?;
+        let flags = OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let terminal = open(format!("/dev/pts/{number}"), flags, Mode::empty()).ok()?;
+        Some(tcgetattr(&terminal).ok()?.local_modes.contains(LocalModes::ECHO))
     }
 
     /// Types this.

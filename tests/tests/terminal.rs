@@ -48,8 +48,7 @@ fn a_password_is_asked_for_and_not_shown() {
     for (password, expected) in [("correct", 0), ("mistaken", 13)] {
         let mut terminal = on_terminal(&carrack, "snapshots");
         terminal.wait_for("password for").expect("a question");
-        // The echo is off by the time of the question, or a moment later.
-        std::thread::sleep(Duration::from_secs(1));
+        terminal.wait_for_no_echo().expect("it is not shown");
         terminal.type_in(&format!("{password}\n")).expect("types");
         let (code, screen) = terminal.end().expect("ends");
         assert_eq!(code, Some(expected), "{screen}");
@@ -65,7 +64,7 @@ fn a_new_password_is_asked_for_twice() {
         let mut terminal = on_terminal(&carrack, &format!("-r {repository} init"));
         for (question, answer) in [("new password for", "new one"), ("the same again", again)] {
             terminal.wait_for(question).expect("a question");
-            std::thread::sleep(Duration::from_secs(1));
+            terminal.wait_for_no_echo().expect("it is not shown");
             terminal.type_in(&format!("{answer}\n")).expect("types");
         }
         let (code, screen) = terminal.end().expect("ends");
@@ -78,7 +77,7 @@ fn ctrl_c_at_the_question_gives_the_terminal_back() {
     let (carrack, _) = prepared();
     let mut terminal = on_terminal(&carrack, "snapshots; echo code $?; stty --all");
     terminal.wait_for("password for").expect("a question");
-    std::thread::sleep(Duration::from_secs(1));
+    terminal.wait_for_no_echo().expect("it is not shown");
     terminal.type_in("\x03").expect("types");
     let (_, screen) = terminal.end().expect("ends");
     assert!(screen.contains("code 130"), "{screen}");
