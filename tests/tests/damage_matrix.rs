@@ -73,6 +73,8 @@ fn seen(cell: &Cell) -> Seen {
         }
         (FirstSending, Flipped("frame" | "second frame")) => Seen::Data,
         (FirstSending | SecondSending, _) => Seen::Sizes,
+        // Of so small a pack the pages may be in the half that stays, and the footer in the other.
+        (ImageTreePack, Halved) => Seen::Sizes,
         (DataPack | TreePack | ImagePack | ImageTreePack, Missing | Empty | Halved | Cut("second frame")) => {
             Seen::Structure
         }
@@ -130,6 +132,7 @@ fn pruned(cell: &Cell) -> Pruned {
         (TreePack | ImageTreePack, Cut(part) | Flipped(part)) if !part.ends_with("frame") => {
             Pruned::Unseen("trees say where their pages are: it opens footers only of what it moves")
         }
+        (ImageTreePack, Halved) => Pruned::Perhaps("it opens pages, and which half they are in is drawn"),
         (Segment | Joined | Checkpoint, _) => Pruned::Unseen("a hint that does not open is passed over"),
         _ if matches!(seen(cell), Seen::Never(_)) => Pruned::Unseen("nothing has to see it"),
         _ => Pruned::Named,

@@ -203,8 +203,7 @@ fn keepers(stage: &Stage) -> Vec<Verb<'_>> {
 }
 
 fn keys(stage: &Stage) -> Vec<Verb<'_>> {
-    let add =
-        move || ["key", "add", "--json", "--new-password-file", &stage.text("second")].map(str::to_owned);
+    let add = move || ["key", "add", "--new-password-file", &stage.text("second")].map(str::to_owned);
     vec![
         verb(("key add", true), &[0], move || {
             // Each key costs whoever opens the repository some time; this leaves one.
@@ -213,7 +212,7 @@ fn keys(stage: &Stage) -> Vec<Verb<'_>> {
         }),
         verb(("key remove", true), &[0, 10], move || {
             stage.run("keys", &["key", "rotate"], 0);
-            let added = ended(&mut stage.command("keys", &add()), 0).message("summary");
+            let added = ended(stage.command("keys", &add()).arg("--json"), 0).message("summary");
             ("keys".to_owned(), words(&["key", "remove", added["key"].as_str().expect("an id")]))
         }),
         verb(("key rotate", true), &[0], move || ("keys".to_owned(), words(&["key", "rotate"]))),

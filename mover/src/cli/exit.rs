@@ -106,9 +106,11 @@ pub(crate) fn code_of_kind(kind: ErrorKind) -> u8 {
     }
 }
 
-/// The next step: what the error says, or what its kind suggests.
+/// The next step: what the error says, or what its kind suggests. Of a defect the kind knows better than whatever it
+/// passed through on its way.
 pub(crate) fn next_step(error: &Error) -> Option<&str> {
-    error.hint().or(match error.kind() {
+    let hint = error.hint().filter(|_| error.kind() != ErrorKind::Internal);
+    hint.or(match error.kind() {
         ErrorKind::NotFound => Some("check the name and the place"),
         ErrorKind::Conflict => Some("see what is there, and run the same command again"),
         ErrorKind::Unavailable => Some("run the same command again later: nothing is left half done"),
