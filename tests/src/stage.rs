@@ -119,7 +119,7 @@ impl Stage {
 
     /// Keeps a copy of a host's tree as what this snapshot must hold.
     pub fn keep(&mut self, session: &str, host: &str) -> Result<()> {
-        let copy = self.path(&format!("kept-{}", self.kept.len()));
+        let copy = self.path(&format!("kept-{session}"));
         crate::images::run(Command::new("cp").arg("-a").arg(self.source(host)).arg(&copy))?;
         self.kept.push((session.to_owned(), copy));
         Ok(())
