@@ -82,6 +82,19 @@ pub const SIGNED_RECORD_LIMIT: usize = 4 << 20;
 /// Packs named by one condemned list: every writer reads the list.
 pub const CONDEMNED_PACKS: usize = 20_000;
 
+/// Longest page of a listing in bytes: 1000 entries, each with a name of 1024 bytes, of which one takes six when it is
+/// escaped (`&quot;`), and 2 KiB for what else is said of an object.
+pub const LISTING_LIMIT: usize = 8 << 20;
+/// Longest other answer of a store's service in bytes, but for objects: a refusal has some hundred, and each request
+/// under way may get one.
+pub const ANSWER_LIMIT: usize = 64 << 10;
+/// Most tags in one answer: 64 for each of 1000 entries, where an honest one has 30. One of eleven bytes can stand for
+/// an entry that takes more than two hundred in memory.
+pub const ANSWER_TAGS: usize = 1 << 16;
+/// Most bytes of an answer from the beginning of a tag to that of the next: ten times the longest name, where a tag with
+/// attributes without number would take many times its length in memory.
+pub const ANSWER_STRETCH: usize = 64 << 10;
+
 /// Memory the program keeps to when nothing else is said, in bytes.
 pub const MEMORY_DEFAULT: u64 = 256 << 20;
 /// The least memory it works with, in bytes.

@@ -5,6 +5,7 @@
 //! not written a byte, when an idle connection turns out to be closed: such a request was never sent.)
 
 mod answers;
+mod bounds;
 mod client;
 mod cover;
 mod errors;

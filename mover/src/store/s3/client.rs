@@ -19,6 +19,7 @@ use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector};
 use aws_types::service_config::ServiceConfigKey;
 
+use super::bounds::{BoundedAnswers, short_answers};
 use super::profile;
 use crate::error::{Error, Result};
 use crate::store::StoreOptions;
@@ -43,7 +44,7 @@ pub(super) async fn connect(options: &StoreOptions) -> Result<Connection> {
     let http = http_client(options.ca_file.as_deref())?;
     let timeouts = TimeoutConfig::builder().connect_timeout(options.connect_timeout).build();
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http)
+        .http_client(short_answers(http.clone()))
         .retry_config(RetryConfig::disabled())
         .timeout_config(timeouts)
         // Our own limits replace it; two watchdogs would give two errors for one thing.
@@ -60,7 +61,8 @@ pub(super) async fn connect(options: &StoreOptions) -> Result<Connection> {
     if let Some(endpoint) = &options.endpoint {
         loader = loader.endpoint_url(endpoint);
     }
-    let shared = loader.load().await;
+    // Whoever gives out credentials is asked by the way above; objects may be long.
+    let shared = loader.load().await.into_builder().http_client(http).build();
     let endpoint = match &options.endpoint {
         Some(endpoint) => Some(endpoint.clone()),
         None => configured_endpoint(&shared)?,
@@ -87,6 +89,7 @@ pub(super) fn client_of(
         // What a proxy or a page takes for the time is no reason to sign with it, and some of what can be said is no time
         // that can be signed with.
         .disable_clock_skew_correction(true)
+        .interceptor(BoundedAnswers)
         .interceptor(NoWebPages);
     config.set_endpoint_url(endpoint);
     Client::from_conf(config.build())

@@ -13,6 +13,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::ServiceReply;
 use super::answers::{Facts, Meaning, meaning_of, proxy_wants_login};
+use super::bounds::TooMuch;
 use super::plain::Plain;
 use crate::error::Error;
 
@@ -90,6 +91,16 @@ impl Call<'_> {
         self.lost("the connection was lost while reading the answer").with_source(Plain::of(err))
     }
 
+    /// The answer was not read to its end: what was asked for may have been done.
+    fn too_much(&self, reply: ServiceReply) -> Error {
+        Error::unavailable(format!("{self}: the answer is larger than any of an S3 service"))
+            .with_hint(
+                "check that the endpoint is the S3 service itself, and what proxies or caches lie before it, then run it \
+                 again",
+            )
+            .with_source(reply)
+    }
+
     /// The service does something else than S3 does.
     pub(super) fn unfit(&self, what: &str) -> Error {
         Error::invalid(format!("{self}: {what}")).with_hint(
@@ -107,16 +118,23 @@ impl Call<'_> {
             if response.status().is_success() && broke_off(&err) {
                 return self.broken(&err);
             }
+            let too_much = TooMuch::of(&err).map(ToString::to_string);
             let header = |name: &str| response.headers().get(name).map(str::to_owned);
             let reply = ServiceReply {
                 status: response.status().as_u16(),
                 code: err.code().filter(|code| !code.is_empty()).map(str::to_owned),
-                message: err.message().map(|message| message.chars().take(300).collect()),
+                message: too_much
+                    .clone()
+                    .or_else(|| err.message().map(|message| message.chars().take(300).collect())),
                 request_id: header("x-amz-request-id"),
                 retry_after: header("retry-after")
                     .and_then(|s| s.trim().parse().ok())
                     .map(Duration::from_secs),
             };
+            // A refusal says enough by its status; of a yes nobody knows what it means.
+            if response.status().is_success() && too_much.is_some() {
+                return self.too_much(reply);
+            }
             let facts = Facts {
                 region: header("x-amz-bucket-region"),
                 date: header("date"),
