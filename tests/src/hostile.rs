@@ -322,8 +322,13 @@ const MEASURE: &str = "import resource, subprocess, sys\n\
 
 /// Runs the program to its end, which must come within so many seconds.
 pub fn measured(carrack: &Program, arguments: &[&str], seconds: u32) -> Result<Outcome> {
-    let output = measuring(carrack, arguments, seconds).output().context("python3 starts")?;
-    outcome(arguments, seconds, &output)
+    measured_command(&carrack.command(arguments), seconds)
+}
+
+/// The same for any command.
+pub fn measured_command(command: &Command, seconds: u32) -> Result<Outcome> {
+    let output = measuring(command, seconds).output().context("python3 starts")?;
+    outcome(command, seconds, &output)
 }
 
 /// The same with a file for its standard input.
@@ -333,8 +338,9 @@ pub fn measured_with_input(
     seconds: u32,
     input: File,
 ) -> Result<Outcome> {
-    let output = measuring(carrack, arguments, seconds).stdin(input).output().context("python3 starts")?;
-    outcome(arguments, seconds, &output)
+    let command = carrack.command(arguments);
+    let output = measuring(&command, seconds).stdin(input).output().context("python3 starts")?;
+    outcome(&command, seconds, &output)
 }
 
 /// The same where whoever reads its standard output goes away behind so many bytes.
@@ -344,17 +350,16 @@ pub fn measured_until_closed(
     seconds: u32,
     bytes: u64,
 ) -> Result<Outcome> {
-    let mut command = measuring(carrack, arguments, seconds);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let command = carrack.command(arguments);
+    let child = measuring(&command, seconds).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = child.context("python3 starts")?;
     let mut printed = child.stdout.take().context("a pipe")?.take(bytes);
     io::copy(&mut printed, &mut io::sink()).context("read what is printed")?;
     drop(printed);
-    outcome(arguments, seconds, &child.wait_with_output()?)
+    outcome(&command, seconds, &child.wait_with_output()?)
 }
 
-fn measuring(carrack: &Program, arguments: &[&str], seconds: u32) -> Command {
-    let plain = carrack.command(arguments);
+fn measuring(plain: &Command, seconds: u32) -> Command {
     let mut command = Command::new("python3");
     command.args(["-c", MEASURE, &seconds.to_string()]).arg(plain.get_program()).args(plain.get_args());
     command.env_clear().env("PATH", "/usr/bin:/bin");
@@ -363,13 +368,13 @@ fn measuring(carrack: &Program, arguments: &[&str], seconds: u32) -> Command {
     command
 }
 
-fn outcome(arguments: &[&str], seconds: u32, output: &Output) -> Result<Outcome> {
+fn outcome(command: &Command, seconds: u32, output: &Output) -> Result<Outcome> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let printed = Printed { out: text(&output.stdout), err: text(&output.stderr) };
     let last = printed.err.lines().rfind(|line| line.starts_with("measured ")).context("a last line")?;
     let [_, code, peak] = last.split(' ').collect::<Vec<_>>()[..] else {
         anyhow::bail!("not a measurement: {last}");
     };
-    ensure!(code != "late", "{arguments:?} did not end in {seconds} s:\n{}\n{}", printed.out, printed.err);
+    ensure!(code != "late", "{command:?} did not end in {seconds} s:\n{}\n{}", printed.out, printed.err);
     Ok(Outcome { code: code.parse().ok().filter(|code| *code >= 0), peak_kib: peak.parse()?, printed })
 }

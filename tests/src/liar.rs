@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
@@ -40,7 +41,16 @@ pub enum Lie {
     ListingEmpty,
     /// A listing has everything, whatever the prefix.
     PrefixIgnored,
+    /// A listing does not end.
+    EndlessListing,
+    /// The answer to a put does not end, nor does one to a post, which is how credentials are asked for.
+    EndlessPut,
+    /// What comes with a refusal does not end.
+    EndlessRefusal,
 }
+
+/// What an answer without end comes to, in bytes, where nobody hangs up: more than the program may take.
+const ENDLESS: usize = 512 << 20;
 
 #[derive(Debug)]
 struct State {
@@ -90,7 +100,7 @@ impl State {
             (Lie::WebPage, _) => {
                 reply("200 OK", "Content-Type: text/html; charset=utf-8\r\n", b"<html></html>")
             }
-            (Lie::EmptyYes, "PUT") => reply("200 OK", "", b""),
+            (Lie::EmptyYes, "PUT") | (Lie::EndlessPut, "POST") => reply("200 OK", "", b""),
             (_, "PUT") => self.put(&request),
             (_, "DELETE") => {
                 if self.lie != Lie::DeletesForgotten {
@@ -101,7 +111,13 @@ impl State {
             (_, _) if request.parameter("list-type").is_some() => self.list(&request),
             (_, _) => self.get(&request),
         };
-        answer(client, &bytes).await
+        let is_endless = match self.lie {
+            Lie::EndlessListing => request.parameter("list-type").is_some(),
+            Lie::EndlessPut => matches!(request.method(), "PUT" | "POST"),
+            Lie::EndlessRefusal => bytes.starts_with(b"HTTP/1.1 4"),
+            _ => false,
+        };
+        if is_endless { go_on(client, &bytes).await } else { answer(client, &bytes).await }
     }
 
     fn objects(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Vec<u8>>> {
@@ -167,6 +183,22 @@ impl State {
         }
         reply("200 OK", "Content-Type: application/xml\r\n", text.as_bytes())
     }
+}
+
+/// Sends the head of an answer, and then entries of a listing without end.
+async fn go_on(mut client: TcpStream, honest: &[u8]) -> io::Result<()> {
+    let text = String::from_utf8_lossy(honest);
+    let head = text.split("\r\n\r\n").next().unwrap_or_default();
+    let lines: Vec<&str> = head.lines().filter(|line| !line.starts_with("Content-Length:")).collect();
+    let head = format!("{}\r\nTransfer-Encoding: chunked\r\n\r\n", lines.join("\r\n"));
+    client.write_all(head.as_bytes()).await?;
+    let entries = format!("<Contents><Key>{}</Key></Contents>", "x".repeat(1000)).repeat(64);
+    let chunk = format!("{:x}\r\n{entries}\r\n", entries.len());
+    for _ in 0..ENDLESS / entries.len() {
+        client.write_all(chunk.as_bytes()).await?;
+    }
+    client.write_all(b"0\r\n\r\n").await?;
+    client.shutdown().await
 }
 
 /// First and last byte of a `Range` header.

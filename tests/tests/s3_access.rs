@@ -5,6 +5,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use carrack_tests::liar::{Liar, Lie};
 use carrack_tests::minio::sts::{Session, Sts, session};
 use carrack_tests::minio::{ACCESS_KEY, MinioServer, SECRET_KEY, Setup};
 use carrack_tests::place::{Place, program};
@@ -164,18 +165,23 @@ async fn a_web_identity_that_is_refused_is_told_from_a_service_that_is_away() {
         &["gives what cannot be used", "ARN", "other than AWS"],
     );
 
-    // Both may be there another time.
+    // Each may do it another time.
     let troubled = Sts::start(session, ROLE, TOKEN, Duration::from_secs(3600)).await.unwrap();
     troubled.fail("503 Service Unavailable", "ServiceUnavailable");
     let nobody = "http://127.0.0.1:1".to_owned();
-    let runs =
-        [(troubled.url(), "ServiceUnavailable"), (nobody, "Connection refused")].map(|(url, cause)| {
-            let mut command = init(&right);
-            command.env("AWS_ENDPOINT_URL_STS", url);
-            tokio::task::spawn_blocking(move || {
-                refused(&mut command, 12, &["gives none", "run it again", cause])
-            })
-        });
+    let endless = Liar::start(Lie::EndlessPut).await.unwrap();
+    let runs = [
+        (troubled.url(), "ServiceUnavailable"),
+        (nobody, "Connection refused"),
+        (endless.url(), "the answer is longer than 65536 bytes"),
+    ];
+    let runs = runs.map(|(url, cause)| {
+        let mut command = init(&right);
+        command.env("AWS_ENDPOINT_URL_STS", url);
+        tokio::task::spawn_blocking(move || {
+            refused(&mut command, 12, &["gives none", "run it again", cause]);
+        })
+    });
     for run in runs {
         run.await.unwrap();
     }

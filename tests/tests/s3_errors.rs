@@ -44,7 +44,7 @@ fn expect(err: &Error, kind: ErrorKind, words: &str) {
 }
 
 /// What a service may do otherwise than S3, what that is to the caller, and the words for it.
-const LIES: [(Lie, ErrorKind, &str); 12] = [
+const LIES: [(Lie, ErrorKind, &str); 15] = [
     (Lie::ConditionsIgnored, ErrorKind::Invalid, "conditions are ignored"),
     (Lie::RangesIgnored, ErrorKind::Invalid, "a part with the whole object"),
     (Lie::OtherPart, ErrorKind::Invalid, "another part"),
@@ -57,6 +57,9 @@ const LIES: [(Lie, ErrorKind, &str); 12] = [
     (Lie::ListingCut, ErrorKind::Unavailable, "0 of the 1 entries"),
     (Lie::ListingOld, ErrorKind::Invalid, "does not say how many"),
     (Lie::ListingEmpty, ErrorKind::Invalid, "does not answer as an S3 service"),
+    (Lie::EndlessListing, ErrorKind::Unavailable, "larger than any of an S3 service"),
+    (Lie::EndlessPut, ErrorKind::Unavailable, "larger than any of an S3 service"),
+    (Lie::EndlessRefusal, ErrorKind::Invalid, "does not answer as an S3 service"),
 ];
 
 /// Whatever a service does otherwise than S3, it is found.
