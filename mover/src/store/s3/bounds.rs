@@ -82,7 +82,7 @@ pub(super) struct TooMuch(String);
 
 impl TooMuch {
     /// The one behind an error, if that is why it failed.
-    pub(super) fn of(err: &(dyn StdError + 'static)) -> Option<&Self> {
+    pub(super) fn of<'e>(err: &'e (dyn StdError + 'static)) -> Option<&'e Self> {
         std::iter::successors(Some(err), |&err| err.source()).find_map(|err| err.downcast_ref())
     }
 }
