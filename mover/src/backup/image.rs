@@ -7,6 +7,7 @@ use crossbeam_channel::{Sender, bounded};
 use super::{
     BackupSource,
     assemble::{Item, Large, Piece},
+    changes::{Parts, changed_blocks_of, dirty, with_unusable},
     dispatch::{Dispatched, Dispatcher, stopped},
     earlier::Found,
     hints::Hints,
@@ -23,7 +24,7 @@ use crate::{
     monitor::Progress,
     pipeline::promise::promise,
     repo::{FileState, ImageState},
-    source::{block::BlockSource, changed::ChangedBlocks},
+    source::block::BlockSource,
 };
 
 /// Pieces of an image that wait for the tree.
@@ -205,25 +206,23 @@ impl Dispatcher<'_> {
         let size = file.size();
         let mut dirty = dirty.peekable();
         let mut at = 0u64;
-        let mut kept: Vec<Run> = Vec::new();
         let mut failed: Option<Error> = None;
-        let mut step = |run: Run, dirty: &mut Dirty<'_>| -> Result<bool> {
+        let mut parts = Parts::new(self.segment_bytes as u64, |kept: Vec<Run>, range: Range<u64>| {
+            if !kept.is_empty() {
+                self.piece(pieces, Piece::Runs(kept))?;
+            }
+            self.blocks(file, range.start.min(size)..range.end.min(size), grid, pieces, None)
+        });
+        let mut step = |run: Run| -> Result<bool> {
+            self.cancel.check()?;
             let (start, end) = (at.max(from), at + run.length());
             at = end;
-            keep_clean(run, start, end, dirty, &mut kept, |kept, range| {
-                let range = range.start.min(size)..range.end.min(size);
-                self.piece(pieces, Piece::Runs(std::mem::take(kept)))?;
-                self.blocks(file, range, grid, pieces, None)
-            })?;
-            if kept.len() >= KEPT_RUNS {
-                self.cancel.check()?;
-                self.piece(pieces, Piece::Runs(std::mem::take(&mut kept)))?;
-            }
+            parts.add(run, start, end, &mut dirty)?;
             // How far the parent goes beyond the device is decided by whoever wrote it.
             Ok(at < size)
         };
         parent.opener.runs(&parent.entry.content, &mut |run| {
-            step(run, &mut dirty).unwrap_or_else(|error| {
+            step(run).unwrap_or_else(|error| {
                 failed = Some(error);
                 false
             })
@@ -231,11 +230,10 @@ impl Dispatcher<'_> {
         if let Some(error) = failed {
             return Err(error);
         }
-        self.piece(pieces, Piece::Runs(kept))?;
         for range in dirty {
-            self.blocks(file, range.start.min(size)..range.end.min(size), grid, pieces, None)?;
+            parts.read(range)?;
         }
-        Ok(())
+        parts.finish()
     }
 
     /// Reads a stream to its end; it is cut here, because what comes cannot be asked for again.
@@ -284,185 +282,9 @@ impl Dispatcher<'_> {
     }
 }
 
-/// Runs that are sent to the tree in one piece.
-const KEPT_RUNS: usize = 4096;
-
-/// Ranges to be read.
-type Dirty<'d> = std::iter::Peekable<&'d mut dyn Iterator<Item = Range<u64>>>;
-
-/// Sends what of a run of the parent is clean, and has each dirty range that begins in it read. Holes are split; a chunk
-/// is clean only as a whole. Dirty ranges are aligned to blocks, and so is a chunk of whoever keeps to the grid.
-fn keep_clean(
-    run: Run,
-    mut start: u64,
-    end: u64,
-    dirty: &mut Dirty<'_>,
-    kept: &mut Vec<Run>,
-    mut read: impl FnMut(&mut Vec<Run>, Range<u64>) -> Result<()>,
-) -> Result<()> {
-    if start >= end {
-        return Ok(());
-    }
-    if let Run::Chunk(chunk) = &run {
-        let is_clean = dirty.peek().is_none_or(|range| range.start >= end);
-        if is_clean && end - start == u64::from(chunk.length) {
-            kept.push(run);
-            return Ok(());
-        }
-        read(kept, start..end)?;
-        pass(dirty, end);
-        return Ok(());
-    }
-    while start < end {
-        let Some(range) = dirty.peek().filter(|range| range.start < end) else {
-            kept.push(Run::Hole(end - start));
-            return Ok(());
-        };
-        if range.start > start {
-            kept.push(Run::Hole(range.start - start));
-        }
-        let piece = range.start.max(start)..range.end.min(end);
-        start = piece.end;
-        read(kept, piece)?;
-        pass(dirty, start);
-    }
-    Ok(())
-}
-
-/// What is dirty before this byte has been read.
-fn pass(dirty: &mut Dirty<'_>, end: u64) {
-    while let Some(range) = dirty.peek_mut().filter(|range| range.start < end) {
-        if range.end > end {
-            range.start = end;
-        } else {
-            dirty.next();
-        }
-    }
-}
-
-/// A list of changes: one bit for each block, whatever the list looks like.
-fn changed_blocks_of(list: &Path, size: u64, grid: u32) -> Result<ChangedBlocks> {
-    let origin = list.display().to_string();
-    let file = std::fs::File::open(list)
-        .map_err(|error| Error::io(error, format!("cannot open the list of changed blocks {origin}")))?;
-    ChangedBlocks::read(file, &origin, size, u64::from(grid))
-}
-
-/// Adds the blocks of a device of this size whose chunks the parent has, but nobody may name again, to those that must be
-/// read (W2).
-fn with_unusable(parent: &Found, mut changed: ChangedBlocks, size: u64) -> Result<ChangedBlocks> {
-    if !parent.opener.may_be_absent() {
-        return Ok(changed);
-    }
-    let mut at = 0;
-    let mut failed = None;
-    parent.opener.runs(&parent.entry.content, &mut |run| {
-        let length = run.length();
-        if let Run::Chunk(chunk) = &run {
-            match parent.opener.is_sound(chunk) {
-                Ok(true) => {}
-                Ok(false) => changed.include(at..at + length),
-                Err(error) => failed = Some(error),
-            }
-        }
-        at += length;
-        failed.is_none() && at < size
-    })?;
-    failed.map_or(Ok(changed), Err)
-}
-
-/// What must be read, in order and from this byte on: changed blocks, neighbours as one range. What the device has
-/// beyond the parent, and the parent's last block if it was short, count as changed. Made as it is asked for: a list
-/// of ranges would take hundreds of megabytes where many blocks changed.
-fn dirty(
-    changed: &ChangedBlocks,
-    grid: u64,
-    (size, parent_size): (u64, u64),
-    from: u64,
-) -> impl Iterator<Item = Range<u64>> {
-    let tail = match parent_size == size {
-        true => None,
-        false => Some(parent_size.min(size) / grid * grid..size.max(parent_size)),
-    };
-    let end = tail.as_ref().map_or(size, |tail| tail.start);
-    let mut blocks = changed
-        .iter()
-        .map(move |block| block * grid..(block + 1) * grid)
-        .take_while(move |range| range.start < end)
-        .map(move |range| range.start..range.end.min(size))
-        .chain(tail)
-        .filter(move |range| range.end > from)
-        .map(move |range| range.start.max(from)..range.end)
-        .peekable();
-    std::iter::from_fn(move || {
-        let mut range = blocks.next()?;
-        while let Some(next) = blocks.next_if(|next| next.start <= range.end) {
-            range.end = range.end.max(next.end);
-        }
-        Some(range)
-    })
-}
-
 fn image_entry(path: &[u8], size: u64) -> Entry {
     let path = path.strip_prefix(b"/").unwrap_or(path);
     let path: Vec<u8> = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path).to_vec();
     let metadata = Metadata { mode: 0o600, size, links: 1, ..Metadata::default() };
     Entry { path, kind: Kind::Image, metadata, content: Content::default() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::pipeline::testing::chunk_ending;
-
-    /// Lengths of what is kept of these runs, and what is read.
-    type Kept = (Vec<u64>, Vec<(u64, u64)>);
-
-    fn kept_of(runs: &[Run], ranges: &[(u64, u64)]) -> Kept {
-        let mut ranges = ranges.iter().map(|(start, end)| *start..*end);
-        let ranges: &mut dyn Iterator<Item = Range<u64>> = &mut ranges;
-        let mut dirty = ranges.peekable();
-        let (mut at, mut kept, mut read) = (0, Vec::new(), Vec::new());
-        for run in runs {
-            let (start, end) = (at, at + run.length());
-            at = end;
-            let note = |_: &mut Vec<Run>, range: Range<u64>| {
-                read.push((range.start, range.end));
-                Ok(())
-            };
-            keep_clean(run.clone(), start, end, &mut dirty, &mut kept, note).unwrap();
-        }
-        (kept.iter().map(Run::length).collect(), read)
-    }
-
-    #[test]
-    fn a_chunk_is_clean_as_a_whole_and_a_hole_in_parts() {
-        let chunk = |length| Run::Chunk(chunk_ending(1, length, length));
-        let blocks = [chunk(10), chunk(10), chunk(10)];
-        assert_eq!(kept_of(&blocks, &[(10, 20)]), (vec![10, 10], vec![(10, 20)]));
-        assert_eq!(kept_of(&blocks, &[(10, 30)]), (vec![10], vec![(10, 20), (20, 30)]));
-        assert_eq!(kept_of(&blocks, &[(30, 40)]), (vec![10, 10, 10], vec![]));
-        let hole = [Run::Hole(50)];
-        assert_eq!(kept_of(&hole, &[(10, 20), (40, 90)]), (vec![10, 20], vec![(10, 20), (40, 50)]));
-        // Chunks that are no blocks, as no honest parent has them: of what is changed in part all is read.
-        let others = [chunk(25), chunk(25), chunk(5), Run::Hole(5)];
-        assert_eq!(kept_of(&others, &[(20, 30)]), (vec![5, 5], vec![(0, 25), (25, 50)]));
-        assert_eq!(kept_of(&others, &[(0, 10), (15, 20), (50, 60)]).1, [(0, 25), (50, 55), (55, 60)]);
-    }
-
-    #[test]
-    fn what_is_dirty_is_merged_clipped_and_cut_off() {
-        let ranges = |list: &str, sizes: (u64, u64), from: u64| -> Vec<Range<u64>> {
-            let changed = ChangedBlocks::read(list.as_bytes(), "list", sizes.0, 10).unwrap();
-            dirty(&changed, 10, sizes, from).collect()
-        };
-        assert_eq!(ranges("1 5\n12 10\n50 1", (95, 95), 0), [0..30, 50..60]);
-        assert_eq!(ranges("91 1", (95, 95), 0).first(), Some(&(90..95)));
-        assert_eq!(ranges("1 5\n12 10\n50 1", (95, 95), 20), [20..30, 50..60]);
-        // Grown: the parent's short last block, and what is behind it.
-        assert_eq!(ranges("0 1\n40 1", (95, 45), 0), [0..10, 40..95]);
-        // Shrunk.
-        assert_eq!(ranges("0 1", (45, 95), 0), [0..10, 40..95]);
-        assert_eq!(ranges("", (95, 95), 0), Vec::<Range<u64>>::new());
-    }
 }

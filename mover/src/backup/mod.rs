@@ -22,6 +22,7 @@ pub(crate) const CHANGED_WHILE_READ: &str =
     "it changed while it was read: the backup holds a mixture of before and after";
 
 mod assemble;
+mod changes;
 mod checkpoint;
 mod compare;
 mod copied;
