@@ -4,6 +4,7 @@ use std::{iter::Peekable, ops::Range, path::Path};
 
 use super::earlier::Found;
 use crate::{
+    cancel::Cancel,
     error::{Error, Result},
     format::entry::Run,
     source::changed::ChangedBlocks,
@@ -117,7 +118,12 @@ pub(super) fn changed_blocks_of(list: &Path, size: u64, grid: u32) -> Result<Cha
 
 /// Adds the blocks of a device of this size whose chunks the parent has, but nobody may name again, to those that must be
 /// read (W2).
-pub(super) fn with_unusable(parent: &Found, mut changed: ChangedBlocks, size: u64) -> Result<ChangedBlocks> {
+pub(super) fn with_unusable(
+    parent: &Found,
+    mut changed: ChangedBlocks,
+    size: u64,
+    cancel: &Cancel,
+) -> Result<ChangedBlocks> {
     if !parent.opener.may_be_absent() {
         return Ok(changed);
     }
@@ -125,12 +131,14 @@ pub(super) fn with_unusable(parent: &Found, mut changed: ChangedBlocks, size: u6
     let mut failed = None;
     parent.opener.runs(&parent.entry.content, &mut |run| {
         let length = run.length();
-        if let Run::Chunk(chunk) = &run {
-            match parent.opener.is_sound(chunk) {
-                Ok(true) => {}
-                Ok(false) => changed.include(at..at + length),
-                Err(error) => failed = Some(error),
-            }
+        let is_sound = cancel.check().and_then(|()| match &run {
+            Run::Chunk(chunk) => parent.opener.is_sound(chunk),
+            Run::Hole(_) => Ok(true),
+        });
+        match is_sound {
+            Ok(true) => {}
+            Ok(false) => changed.include(at..at + length),
+            Err(error) => failed = Some(error),
         }
         at += length;
         failed.is_none() && at < size

@@ -95,7 +95,7 @@ impl Dispatcher<'_> {
         let is_on_grid = self.earlier.parent.grid == grid;
         match (parent, changed.filter(|_| is_on_grid)) {
             (Some(parent), Some(changed)) => {
-                let changed = with_unusable(&parent, changed, size)?;
+                let changed = with_unusable(&parent, changed, size, &self.cancel)?;
                 let sizes = (size, parent.entry.metadata.size);
                 let mut dirty = dirty(&changed, u64::from(grid), sizes, from);
                 self.changed_blocks(&file, &parent, &mut dirty, from, grid, &pieces)?;
