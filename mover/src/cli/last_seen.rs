@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{config::Environment, context::environment, units};
 
-/// How the name of a file begins that is being written.
-const UNFINISHED: &str = ".new-";
+/// How the name of a file begins that is being written, and no file of others: the directory may be theirs too.
+const UNFINISHED: &str = ".carrack-new-";
 /// Whoever began one so long ago was killed.
 const UNFINISHED_AGE: Duration = Duration::from_secs(24 * 3600);
 
@@ -206,10 +206,13 @@ mod tests {
         last_seen.see([seen([0xff; 8])]);
         assert_eq!(last_seen.common_prefix().as_deref(), Some("b"));
     }
+
     #[test]
     fn what_a_killed_program_has_left_goes_after_a_day() {
         let directory = tempfile::tempdir().unwrap();
-        for (name, days) in [(".new-old", 2_u32), (".new-young", 0), ("other.json", 2)] {
+        for (name, days) in
+            [(".carrack-new-old", 2_u32), (".carrack-new-young", 0), (".new-theirs", 2), ("other.json", 2)]
+        {
             let file = fs::File::create(directory.path().join(name)).unwrap();
             file.set_modified(SystemTime::now() - days * UNFINISHED_AGE).unwrap();
         }
@@ -218,7 +221,7 @@ mod tests {
         let names = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
         assert_eq!(
             names.collect::<BTreeSet<_>>(),
-            BTreeSet::from([".new-young", "other.json", "own.json"].map(Into::into))
+            BTreeSet::from([".carrack-new-young", ".new-theirs", "other.json", "own.json"].map(Into::into))
         );
         assert_eq!(fs::read(file).unwrap(), br#"{"newest":[]}"#);
     }
