@@ -121,16 +121,20 @@ impl Access for RepositoryAccess {
     }
 
     async fn keys_beside(&self, place: &FramePlace) -> Result<Vec<SessionKeyInfo>> {
+        // The name of what a prune has moved is free, and every writer can seal a footer there that names other keys.
+        if let Ok(Some((pack, _))) = self.resolve(place.pack, place.offset, false).await {
+            return Ok(self.repository.footer(pack).await?.footer.sessions);
+        }
         let footer = match self.repository.footer(place.pack).await {
-            // The name of what a prune has moved is free, and a trailer is not sealed: whoever takes the name may claim any
-            // keys and any version.
+            // It may have been moved since the relocations were read. A trailer is not sealed: it may claim any keys and any
+            // version.
             Err(error)
                 if matches!(
                     error.kind(),
                     ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Denied | ErrorKind::Invalid
                 ) =>
             {
-                let moved = self.resolve(place.pack, place.offset, false).await?;
+                let moved = self.resolve(place.pack, place.offset, true).await?;
                 let (pack, _) = moved.ok_or(error)?;
                 self.repository.footer(pack).await?
             }

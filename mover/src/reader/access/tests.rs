@@ -53,17 +53,23 @@ async fn relocations_are_read_once_and_anew_when_somebody_asks() {
     assert_eq!(ask(second, false).await, Some((PackId([4; 16]), 2)), "what is known is known");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn packs_are_read_under_each_of_their_names_with_the_keys_beside() {
-    let stage = Stage::new().await;
-    let access = RepositoryAccess::new(stage.repository.clone());
-    let slab = noise(1, 10_000);
+/// Has a session store a pack: where the frame in it is.
+async fn stored(stage: &Stage, seed: u64) -> FramePlace {
+    let slab = noise(seed, 10_000);
     let mut framer = Framer::new(Arc::clone(&stage.shared));
     framer.chunk(&slab, 0, 10_000).unwrap();
     framer.flush(&slab).unwrap();
     stage.shared.packer.flush().unwrap();
     stage.shared.bridge.settle().unwrap();
-    let place = stage.frames().await[0].place;
+    let own = stage.shared.bridge.session().name();
+    stage.frames().await.into_iter().find(|frame| frame.place.session == own).unwrap().place
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packs_are_read_under_each_of_their_names_with_the_keys_beside() {
+    let stage = Stage::new().await;
+    let access = RepositoryAccess::new(stage.repository.clone());
+    let place = stored(&stage, 1).await;
     let range = ByteRange::Slice { offset: 0, length: place.stored.into() };
     let bytes = access.read_pack(place.pack, range).await.unwrap();
     assert_eq!(bytes.len(), place.stored as usize);
@@ -92,6 +98,24 @@ async fn packs_are_read_under_each_of_their_names_with_the_keys_beside() {
         assert_eq!(stage.repository.footer(before.pack).await.unwrap_err().kind(), kind);
         assert_eq!(access.keys_beside(&before).await.unwrap(), beside);
     }
+}
+
+/// Every writer can seal a footer under the name of a pack that was moved.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_those_beside_what_was_moved_whatever_lies_under_the_old_name() {
+    let stage = Stage::new().await;
+    let (place, taken) = (stored(&stage, 1).await, stored(&stage.again().await, 2).await);
+    let access = RepositoryAccess::new(stage.repository.clone());
+    let beside = access.keys_beside(&place).await.unwrap();
+    assert_ne!(access.keys_beside(&taken).await.unwrap(), beside);
+    let (new_pack, new_offset) = (place.pack, place.offset);
+    relocate(
+        &stage.repository,
+        &[Moved { old_pack: taken.pack, old_offset: taken.offset, new_pack, new_offset }],
+    )
+    .await;
+    let access = RepositoryAccess::new(stage.repository.clone());
+    assert_eq!(access.keys_beside(&taken).await.unwrap(), beside);
 }
 
 /// Objects in memory, as if they were far away.
