@@ -63,17 +63,22 @@ pub fn mount(
     let place = MountPlace::of(&path).map_err(failed)?;
     mounted(place.clone());
     while !session.guard.is_finished() {
-        if let Some(error) = view.take_defect() {
-            unmount(session, &place)?;
-            return Err(error);
+        if let Some(defect) = view.take_defect() {
+            if let Err(error) = unmount(session, &place) {
+                tracing::warn!(%error, mount_point = %place.path().display(), "it stays in view");
+            }
+            return Err(defect);
         }
         if cancel.is_cancelled() {
-            return unmount(session, &place);
+            let unmounted = unmount(session, &place);
+            return view.take_defect().map_or(unmounted, Err);
         }
         trim(&session, &view);
         thread::sleep(TICK);
     }
-    ended(session.join(), &place).map_err(failed)
+    let joined = session.join();
+    // Whoever met it may have unmounted at once.
+    view.take_defect().map_or_else(|| ended(joined, &place).map_err(failed), Err)
 }
 
 /// How the session of a mount ended. A thread that takes a request at the moment of an unmount is told of an abort; the
