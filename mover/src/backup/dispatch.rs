@@ -114,6 +114,9 @@ impl Dispatcher<'_> {
                     }
                     self.meet(Met::Walked(walked))?;
                 }
+                WalkEvent::Problem(problem) if problem.error.kind() == ErrorKind::Internal => {
+                    return Err(problem.error);
+                }
                 WalkEvent::Problem(problem) => self.report(problem),
             }
             self.note_lost_parent()?;

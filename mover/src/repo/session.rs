@@ -430,6 +430,7 @@ impl Session {
     /// What stands where this session's own end should.
     async fn ended_by_others(&self) -> Error {
         match self.repository.end(self.name()).await {
+            Err(error) if error.kind() == ErrorKind::Internal => error,
             Ok(Some(End::Void(_))) | Err(_) => Error::conflict(format!(
                 "session {} cannot be ended: something that nobody can believe has taken the name {}",
                 self.name(),

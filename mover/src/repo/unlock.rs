@@ -7,7 +7,7 @@ use super::key_files::{self, KeyFiles};
 use crate::{
     chunker::CutSizes,
     clock::World,
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     format::records::{Generations, KeyDerivation, KeyFile, RepositoryFormat},
     id::{RandomId, RepositoryId},
     keys::{Keys, WriterBundle},
@@ -216,6 +216,7 @@ pub(super) fn open_root_keys(
                 opened = Some(roots);
             }
             Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Internal => return Err(error),
             Err(error) => damaged = Some(error.in_one_line()),
         }
     }

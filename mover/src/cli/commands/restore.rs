@@ -9,7 +9,7 @@ use std::{
 };
 
 use carrack_mover::{
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     format::records::{Snapshot, SourceKind},
     monitor::{CollectMonitor, Monitor as _, Progress},
     reader::SnapshotReader,
@@ -307,7 +307,11 @@ fn holds_something(target: &Path) -> bool {
 
 /// How much of what the target holds the snapshot does not have: what the same restore with `--delete` would remove
 /// now. Where that cannot be told (one file was restored, or a directory cannot be listed), nothing is claimed.
-async fn count_others(context: &Context, reader: &SnapshotReader, options: &RestoreOptions) -> Option<u64> {
+async fn count_others(
+    context: &Context,
+    reader: &SnapshotReader,
+    options: &RestoreOptions,
+) -> Result<Option<u64>> {
     let options = RestoreOptions {
         existing: Existing::Trust,
         delete: true,
@@ -316,12 +320,14 @@ async fn count_others(context: &Context, reader: &SnapshotReader, options: &Rest
         ..options.clone()
     };
     let monitor = Arc::new(CollectMonitor::default());
-    let looked = restore(reader, &options, monitor.clone(), context.cancel.clone()).await;
-    if let Err(error) = &looked {
-        tracing::info!(%error, "what else the target holds was not counted");
+    match restore(reader, &options, monitor.clone(), context.cancel.clone()).await {
+        Ok(report) => Ok((Progress::get(&monitor.progress().problems) == 0).then_some(report.deleted)),
+        Err(error) if error.kind() == ErrorKind::Internal => Err(error),
+        Err(error) => {
+            tracing::info!(%error, "what else the target holds was not counted");
+            Ok(None)
+        }
     }
-    let report = looked.ok()?;
-    (Progress::get(&monitor.progress().problems) == 0).then_some(report.deleted)
 }
 
 async fn to_directory(
@@ -354,7 +360,7 @@ async fn to_directory(
     before.target_held = Some(held);
     if held && !args.delete {
         watch.monitor().phase("what else the target holds");
-        before.target_others = count_others(context, reader, &options).await;
+        before.target_others = count_others(context, reader, &options).await?;
     }
     Ok(report)
 }

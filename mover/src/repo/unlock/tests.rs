@@ -2,7 +2,6 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::*;
 use crate::{
-    error::ErrorKind,
     format::records::{self, RecordKind},
     repo::{FORMAT_OBJECT, Repository, testing},
     store::mem::MemStore,
