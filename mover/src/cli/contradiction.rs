@@ -55,13 +55,23 @@ pub(crate) fn of_error(error: &Error) -> Option<String> {
 }
 
 /// The report of a panic; only a message that is a text of the program is in it.
-pub(crate) fn of_panic(thread: &str, place: String, literal: Option<&str>, backtrace: &str) -> String {
+pub(crate) fn of_panic(thread: &str, place: &str, literal: Option<&str>, backtrace: &str) -> String {
+    let frame = |line: &str| match line.split_once("at /") {
+        Some((indent, path)) if indent.trim().is_empty() => format!("{indent}at {}", name_of(path)),
+        _ => line.to_owned(),
+    };
+    let frames: Vec<String> = backtrace.lines().map(frame).collect();
     report([
         ("thread", thread.to_owned()),
-        ("place", place),
+        ("place", place.strip_prefix('/').map_or(place, name_of).to_owned()),
         ("message", literal.unwrap_or(LEFT_OUT).to_owned()),
-        ("backtrace", format!("of this thread\n{backtrace}")),
+        ("backtrace", format!("of this thread\n{}", frames.join("\n"))),
     ])
+}
+
+/// Of an absolute path, which is one of where the program was built: whoever built it may stand in it.
+fn name_of(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
 }
 
 /// What all of them begin with, and these lines.

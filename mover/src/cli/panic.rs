@@ -52,7 +52,7 @@ fn report(info: &PanicHookInfo<'_>) -> String {
     // A message that was put together has been made a `String`.
     let literal = info.payload().downcast_ref::<&'static str>().copied();
     let backtrace = Backtrace::force_capture().to_string();
-    contradiction::of_panic(thread.name().unwrap_or("unnamed"), place(info), literal, backtrace.trim_end())
+    contradiction::of_panic(thread.name().unwrap_or("unnamed"), &place(info), literal, backtrace.trim_end())
 }
 
 fn in_full(error: &Error, report: String) -> String {

@@ -40,10 +40,22 @@ fn words_that_were_put_together_are_left_out() {
         "{report}"
     );
     for (literal, message) in [(Some("five"), "message: five\n"), (None, LEFT_OUT)] {
-        let report = of_panic("main", "a.rs:1:2".to_owned(), literal, "frames");
+        let report = of_panic("main", "a.rs:1:2", literal, "frames");
         for line in ["thread: main\n", "place: a.rs:1:2\n", message, "backtrace: of this thread\nframes"] {
             assert!(report.contains(line), "{line}: {report}");
         }
+    }
+}
+
+#[test]
+fn where_the_program_was_built_is_in_no_report() {
+    let backtrace = "   0: add::<u8>\n             at /home/ada/letters/src/two.rs:3:4\n   1: main\n             at ./src/main.rs:5:6";
+    let report = of_panic("main", "/home/ada/letters/src/one.rs:1:2", None, backtrace);
+    assert!(!report.contains(NAME), "{report}");
+    for line in
+        ["place: one.rs:1:2\n", "   0: add::<u8>\n             at two.rs:3:4\n", "at ./src/main.rs:5:6"]
+    {
+        assert!(report.contains(line), "{line}: {report}");
     }
 }
 
