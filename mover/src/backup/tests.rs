@@ -57,7 +57,8 @@ impl Decorator for Dying {
         }
         let put = self.inner.put_if_absent(name, body).await?;
         if name.starts_with("index/c") {
-            self.checkpoints_left.fetch_sub(1, Ordering::SeqCst);
+            let left = self.checkpoints_left.load(Ordering::SeqCst);
+            self.checkpoints_left.store(left.saturating_sub(1), Ordering::SeqCst);
         }
         Ok(put)
     }

@@ -26,6 +26,10 @@ use crate::sys::fds::lock;
 use crate::sys::names::{BATCH, Listed, Room};
 use crate::sys::stat::{kind_of, metadata_of, stat_at};
 
+mod problems;
+
+use problems::{broken_outcome, directory_problem, path_problem, way_problem};
+
 /// So much of the window may be directories that wait to be read: they take about as much as entries.
 const WINDOW_SHARE: usize = 8;
 
@@ -478,33 +482,4 @@ fn only<'name>(names: impl IntoIterator<Item = &'name CStr>) -> io::Result<Liste
         }
     }
     Ok(Listed::of(listed))
-}
-
-fn directory_problem(node: &Node, error: io::Error) -> WalkEvent {
-    let path = node.directory.path();
-    let error = Error::io(error, format!("cannot read the directory /{}", show_path(path)));
-    WalkEvent::Problem(Problem::new(path, "directory", error))
-}
-
-/// What was asked for below something that is walked as it is, and is no directory.
-fn way_problem(path: Vec<u8>) -> WalkEvent {
-    let error =
-        Error::invalid(format!("/{} is no directory, and a path below it was named", show_path(&path)))
-            .with_hint("if it is a link, name the path that it leads to instead");
-    WalkEvent::Problem(Problem::new(path, "path", error))
-}
-
-/// Nothing below it is looked at.
-fn path_problem(path: Vec<u8>) -> WalkEvent {
-    let most = limits::SOURCE_PATH_LIMIT;
-    let error =
-        Error::invalid(format!("a path of {} bytes is longer than the {most} that are kept", path.len()))
-            .with_hint("name a directory below it as a source of its own, through a mount of it if need be");
-    WalkEvent::Problem(Problem::new(path, "path", error))
-}
-
-fn broken_outcome() -> Outcome {
-    let error = Error::internal("a thread that reads directories broke off; part of a directory is missing");
-    let events = vec![WalkEvent::Problem(Problem::new(Vec::new(), "directory", error))];
-    Outcome { events, directories: Vec::new(), batches: 1 }
 }
