@@ -58,6 +58,14 @@ fn what_nobody_reads_is_no_kind_of_error() {
     assert_eq!(code(&closed), 1);
 }
 
+/// On its way an error may get the advice that is right for what others say there.
+#[test]
+fn the_next_step_of_a_defect_is_its_own() {
+    let hint = "look at the damage: carrack check";
+    assert_eq!(next_step(&Error::corrupt("x").with_hint(hint)), Some(hint));
+    assert_eq!(next_step(&Error::internal("x").with_hint(hint)), Some(DEFECT));
+}
+
 #[test]
 fn outcomes_have_codes() {
     assert_eq!(Outcome::of_problems(0).code(), 0);
