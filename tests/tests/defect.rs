@@ -1,4 +1,5 @@
-//! An internal contradiction ends any verb with a report that can be sent to anybody, and leaves the repository whole.
+//! An internal contradiction ends a verb with a report that can be sent to anybody, and leaves the repository whole: at the
+//! first and at ever later requests of most verbs, and of six of them on a real service.
 //!
 //! Needs root, FUSE, and the program beside the tests (`cargo build -p carrack-mover`).
 

@@ -1,5 +1,5 @@
-//! Verbs that only read, from a real service, killed before and after each of their requests: the repository is as it was, and
-//! the next run ends as if nothing had been.
+//! Verbs that only read, from a real service, killed before each of their requests and after the last, or before and after each
+//! where all steps are tried: the repository is as it was, and the next run ends as if nothing had been.
 
 use std::{
     fs,
