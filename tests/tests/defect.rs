@@ -8,6 +8,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    thread,
 };
 
 use carrack_tests::{
@@ -431,7 +432,10 @@ fn mounts(stage: &Stage, point: &Path, defect: &str) -> (bool, Output) {
     wait_until(|| is_mounted(point) || has_ended(&mut child)).expect("it mounts, or ends");
     let was_mounted = is_mounted(point);
     if was_mounted {
-        read_all(point);
+        let below = point.to_owned();
+        // What is mounted and answers nobody would hold whoever reads until its program is killed: a test that fails does that.
+        let reading = thread::spawn(move || read_all(&below));
+        wait_until(|| reading.is_finished()).expect("what is mounted answers");
         if is_mounted(point) {
             signal(&child, Signal::INT).expect("sends");
         }

@@ -87,6 +87,8 @@ fn against(scene: &Scene, options: &[&str], prepare: impl Fn(&Path)) {
             while_swapping(&target.join("d"), &scene.outside, &files, || scene.run_against(&arguments));
         assert_eq!(lookout.seen(), [""; 0], "{arguments:?} was led there");
         scene.assert_outside();
+        // That has opened everything there.
+        assert!(!lookout.seen().is_empty(), "the lookout is blind");
         swaps += meanwhile;
     }
     assert!(swaps.all_happened(), "nobody worked against it: {swaps:?}");

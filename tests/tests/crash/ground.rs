@@ -18,6 +18,8 @@ pub(crate) trait Ground {
     fn address(&self, repository: &str) -> String;
     /// What the program must know besides.
     fn environment(&self) -> Vec<(String, String)>;
+    /// Whether what the program remembers of repositories lies here, too.
+    fn has_memory(&self) -> bool;
     /// Everything that there is of a repository.
     fn names(&self, repository: &str) -> Vec<String>;
     /// The power fails, and comes back.
@@ -59,6 +61,10 @@ impl Ground for Local<'_> {
 
     fn environment(&self) -> Vec<(String, String)> {
         vec![("CARRACK_STATE_DIR".into(), self.place.join(MEMORY).display().to_string())]
+    }
+
+    fn has_memory(&self) -> bool {
+        true
     }
 
     fn names(&self, repository: &str) -> Vec<String> {
@@ -135,6 +141,10 @@ impl Ground for Bucket<'_> {
             ("AWS_SHARED_CREDENTIALS_FILE".into(), credentials),
             ("AWS_REGION".into(), "us-east-1".into()),
         ]
+    }
+
+    fn has_memory(&self) -> bool {
+        false
     }
 
     fn names(&self, repository: &str) -> Vec<String> {

@@ -217,6 +217,7 @@ impl Judge<'_> {
         // Whoever remembers takes away what others have left that were killed while they wrote.
         self.snapshots(self.case.key)?;
         let memory = self.ground.names(MEMORY);
+        ensure!(memory.is_empty() != self.ground.has_memory(), "it remembers {memory:?}");
         ensure!(memory.iter().all(|name| name.ends_with(".json")), "nobody reads {memory:?}");
         Ok(())
     }
