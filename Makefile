@@ -22,7 +22,7 @@ help:
 	  'make bench-volumes  volumes in two real clusters, beside Velero'"'"'s own data mover, as root' \
 	  'make fuzz        every decoder under libFuzzer (FUZZ_SECONDS for each, 600 if nothing is said)' \
 	  'make crash       the program killed, and the power cut, at every step of every verb, as root (CRASH=17 for step 17 alone)' \
-  'make mutants     change the engine in thousands of ways, each of which must fail a test (hours; MUTANTS=format/ for a part)' \
+	  'make mutants     change the engine in thousands of ways, each of which must fail a test (hours; MUTANTS=format/ for a part)' \
 	  'make coverage    which lines of the engine its own tests and the simulation reach, file by file' \
 	  'make judges      fsx, fio, PostgreSQL, e2fsck, xfs_repair and rsync judge what was restored, for half an hour' \
 	  'make soak        work on two repositories at random for SOAK_HOURS (default 1), with everything that can be killed' \
