@@ -465,9 +465,12 @@ class Server:
     def __init__(self, work):
         self.work = work / "minio"
         (self.work / "data/bucket").mkdir(parents=True)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        # Kept, so that nobody else is given the port, also while the server is away. MinIO shares it.
+        self.held = socket.socket()
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+            self.held.setsockopt(socket.SOL_SOCKET, option, 1)
+        self.held.bind(("127.0.0.1", 0))
+        self.port = self.held.getsockname()[1]
         [self.program, *_] = sorted(CACHE.glob("servers/minio-*/minio")) or [None]
         if self.program is None:
             sys.exit("soak: MinIO is not built; run: tests/setup.sh test")

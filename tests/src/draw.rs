@@ -7,7 +7,8 @@ use carrack_mover::clock::World;
 
 use crate::simulation::rng::Rng;
 
-/// The variable that says what is drawn from: `make unit` sets it to the commit. Without it, each run draws for itself.
+/// The variable that says what is drawn from: `make unit` sets it to the commit. Without it, each run draws for itself. The seed of
+/// changed inputs (`tests/fuzz`) hangs on it, too.
 pub const VARIABLE: &str = "CARRACK_DRAW";
 
 /// What this run draws from.

@@ -17,7 +17,7 @@ mod wire;
 
 use std::{
     env, fs,
-    hash::{BuildHasher as _, Hasher as _, RandomState},
+    hash::{BuildHasher as _, DefaultHasher, Hasher as _, RandomState},
     io,
     path::PathBuf,
 };
@@ -36,10 +36,22 @@ pub fn targets() -> impl Iterator<Item = Target> {
         .chain(border::TARGETS)
 }
 
-/// Where the changes of this run begin: somewhere else each time, unless `CARRACK_FUZZ_SEED` says where.
+/// Where the changes of this run begin: where `CARRACK_FUZZ_SEED` says, or `CARRACK_DRAW` leads to, which `make unit` sets to
+/// the commit; without both, somewhere else each time.
 pub fn seed() -> u64 {
-    let drawn = || u64::from(RandomState::new().build_hasher().finish() as u32);
-    env::var("CARRACK_FUZZ_SEED").map_or_else(|_| drawn(), |text| text.parse().expect("a number"))
+    if let Ok(text) = env::var("CARRACK_FUZZ_SEED") {
+        return text.parse().expect("a number");
+    }
+    let hasher = match env::var_os("CARRACK_DRAW") {
+        // Where there is no commit, it is empty.
+        Some(name) if !name.is_empty() => {
+            let mut hasher = DefaultHasher::new();
+            hasher.write(name.as_encoded_bytes());
+            hasher
+        }
+        _ => RandomState::new().build_hasher(),
+    };
+    u64::from(hasher.finish() as u32)
 }
 
 /// Where the inputs of a target lie.

@@ -1,6 +1,6 @@
-//! Every decoder on the inputs that are kept for it, and on changes of them from a seed that is another one in each run:
-//! a minute of each test run. `CARRACK_FUZZ_SEED` runs those of a seed again, `CARRACK_FUZZ_ROUNDS` sets how many changes
-//! of each, and `CARRACK_FUZZ_SECONDS` for how long, over all of them.
+//! Every decoder on the inputs that are kept for it, and on changes of them from a seed: a minute of each test run. The seed is
+//! another one in each run, or for each commit if `CARRACK_DRAW` names it. `CARRACK_FUZZ_SEED` runs those of a seed again,
+//! `CARRACK_FUZZ_ROUNDS` sets how many changes of each, and `CARRACK_FUZZ_SECONDS` for how long, over all of them.
 
 use std::{
     env,
