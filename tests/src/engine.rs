@@ -6,10 +6,14 @@ use carrack_mover::{
     backup::{BackupOptions, BackupSource, backup},
     cancel::Cancel,
     error::{Error, Result},
-    format::session::SessionName,
+    format::{
+        frame::Suite,
+        session::{SessionKind, SessionName},
+    },
+    id::{ChunkId, LineageId},
     limits,
     monitor::CollectMonitor,
-    repo::{Repository, Unlock},
+    repo::{Join, Repository, Unlock},
     secret::Key,
     source::walk::WalkOptions,
 };
@@ -31,4 +35,13 @@ pub async fn back_up(repository: &Repository, source: &Path) -> Result<SessionNa
     let report = backup(repository, options, Arc::new(CollectMonitor::default()), Cancel::default()).await?;
     let snapshot = report.snapshot.ok_or_else(|| Error::internal("a backup without a snapshot"))?;
     Ok(snapshot.session)
+}
+
+/// Leaves as many small segments as the next backup joins, of a session that has given up.
+pub async fn leave_small_segments(repository: &Repository, lineage: LineageId) -> Result<()> {
+    let session = repository.begin(SessionKind::Backup, lineage, Suite::Aes256Gcm).await?;
+    for number in (0..).take(Join::FROM) {
+        session.put_segment(&[(ChunkId([number; 32]), session.new_pack())]).await?;
+    }
+    session.abandon("it has only left segments").await
 }

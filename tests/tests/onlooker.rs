@@ -12,7 +12,11 @@ use std::{
     process::Stdio,
 };
 
-use carrack_mover::codec::padme;
+use carrack_mover::{
+    codec::padme,
+    format::records::{RecordKind, decode_record},
+    repo::Join,
+};
 use carrack_tests::{
     bucket::Bucket,
     minio::BUCKET,
@@ -40,7 +44,7 @@ const IMAGE: u64 = 300;
 const HALF: usize = 512 << 10;
 const IMAGES: [(u64, usize); 2] = [(301, 8 * HALF), (302, HALF)];
 /// Segments of few rows that a backup joins.
-const JOINED: u64 = 12;
+const JOINED: u64 = Join::FROM as u64;
 /// Bytes of a pack that say in clear what the format says they do.
 const TRAILER: usize = 64;
 /// Bytes of equal content that would be found as equal bytes.
@@ -81,8 +85,10 @@ fn repository(host: &str) -> (Stage, Objects) {
     stage.all_come_back().unwrap();
     let objects = seen(&stage);
     assert!(objects.contains_key(&format!("snapshots/{}", images[1])), "no image is in the scene");
-    let is_relocations =
-        |(name, bytes): (&String, &Vec<u8>)| name.starts_with("snapshots/r") && bytes[5] == 5;
+    let is_relocations = |(name, bytes): (&String, &Vec<u8>)| {
+        name.starts_with("snapshots/r")
+            && decode_record(name, bytes).is_ok_and(|(kind, _)| kind == RecordKind::Relocation)
+    };
     assert!(objects.iter().any(is_relocations), "no repack that has moved anything is in the scene");
     (stage, objects)
 }

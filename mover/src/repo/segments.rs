@@ -89,6 +89,8 @@ pub struct Join {
 }
 
 impl Join {
+    /// The fewest small segments that a backup joins.
+    pub const FROM: usize = JOIN_FROM;
     /// Bytes of one row: as it is kept, and twice while a segment is made of it.
     const ROW_BYTES: usize = 32 + 32 + 18;
     /// The same for each row that the index may have.

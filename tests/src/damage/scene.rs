@@ -24,7 +24,7 @@ use carrack_mover::{
         records::{Fenced, RecordKind, encode_record, to_json},
         session::{SessionKind, SessionName},
     },
-    id::{ChunkId, LineageId, PackId},
+    id::{LineageId, PackId},
     limits,
     monitor::CollectMonitor,
     repack::repack,
@@ -36,7 +36,7 @@ use carrack_mover::{
 use tempfile::TempDir;
 
 use super::support::Support;
-use crate::trees::noise;
+use crate::{engine::leave_small_segments, trees::noise};
 
 /// Paths as snapshots have them, with contents.
 pub type Tree = BTreeMap<String, Vec<u8>>;
@@ -263,7 +263,7 @@ impl Scene {
         Self::leave_unfinished(&store, directory.path()).await?;
         mark_all(&repository).await?;
         repository.note_damage(&[PackId([7; 16])].into()).await?;
-        leave_segments(&repository).await?;
+        leave_small_segments(&repository, LineageId::default()).await?;
         leave_shut_out(&repository).await?;
         write_old(&two.join("other 4"), &noise(80, 20_000))?;
         let unmarked = session_of(back_up(&repository, &two, "two").await?)?;
@@ -328,15 +328,6 @@ fn make_sources(directory: &Path) -> Result<[PathBuf; 4]> {
     }
     write_old(&device, &noise(75, 100_000))?;
     Ok([one, two, gone, device])
-}
-
-/// As many as the next backup joins.
-async fn leave_segments(repository: &Repository) -> Result<()> {
-    let session = repository.begin(SessionKind::Backup, LineageId::default(), Suite::Aes256Gcm).await?;
-    for number in 0..12 {
-        session.put_segment(&[(ChunkId([number; 32]), session.new_pack())]).await?;
-    }
-    Ok(session.abandon("it has only left segments").await?)
 }
 
 /// A session that a prune has shut out, and was killed before it cleaned up.

@@ -3,6 +3,7 @@
 use std::{fs, time::Instant};
 
 use anyhow::{Context as _, Result};
+use carrack_mover::repo::Join;
 use carrack_tests::{
     disk::State,
     gate::{End, Gate, Steps},
@@ -41,7 +42,7 @@ const ADD: (&str, Option<&str>, &[&str]) =
 /// A backup that finds so many small segments of the index that it joins them.
 const JOINING: &str = "joining backup";
 /// Backups before it that leave one each: the fewest that are joined.
-const PARTS: usize = 12;
+const PARTS: usize = Join::FROM;
 
 /// What comes before it. The small ones are forgotten again: what is judged are snapshots of the source.
 fn before_joining() -> Before<'static> {

@@ -13,7 +13,7 @@ use carrack_mover::{
     id::{ChunkId, PackId, RandomId},
     repo::Session,
 };
-use carrack_tests::{stage::Stage, trees::noise};
+use carrack_tests::{engine::leave_small_segments, stage::Stage, trees::noise};
 use serde_json::json;
 
 use crate::{Thief, added, backed_up, lineage_of, names};
@@ -131,13 +131,7 @@ fn joined(stage: &Stage) -> Vec<String> {
 fn leave_small_ones(stage: &Stage) {
     let lineage = lineage_of(stage, "mail");
     let engine = stage.owner.run(stage.engine(&stage.owner, None)).unwrap();
-    stage.owner.run(async {
-        let session = engine.begin(SessionKind::Backup, lineage, Suite::Aes256Gcm).await.unwrap();
-        for number in 0..12 {
-            session.put_segment(&[(ChunkId([number; 32]), session.new_pack())]).await.unwrap();
-        }
-        session.abandon("it was for its segments").await.unwrap();
-    });
+    stage.owner.run(leave_small_segments(&engine, lineage)).unwrap();
 }
 
 /// Backs `mail` up with a file that `db1` has stored; how much that added.
