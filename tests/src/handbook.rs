@@ -48,3 +48,11 @@ pub fn cook(name: &str, mut shell: Command, folder: &Path) -> (String, Vec<i32>)
     let codes = fs::read_to_string(codes).expect("reads");
     (text, codes.lines().map(|code| code.parse().expect("a code")).collect())
 }
+
+/// The name of the newest snapshot, of what `snapshots --json` has printed.
+pub fn newest(printed: &str) -> String {
+    let messages = printed.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let mut sessions = messages.filter_map(|message| message["session"].as_str().map(str::to_owned));
+    let session = sessions.next_back().expect("a snapshot");
+    session.split_once('-').expect("a session").1.to_owned()
+}

@@ -21,7 +21,7 @@ use carrack_mover::{
 };
 use carrack_tests::{
     damage::scene::{Walled, back_up, prune, tree_of, world},
-    handbook::{cook, recipes},
+    handbook::{cook, newest, recipes},
     images::in_private_mounts,
     place::program,
     program::wait_until,
@@ -318,11 +318,7 @@ impl Desk {
 
     /// The name of the newest snapshot.
     fn latest(&self) -> String {
-        let text = self.carrack(&["snapshots", "--json"]);
-        let sessions = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        let last = sessions.filter_map(|message| message["session"].as_str().map(str::to_owned)).next_back();
-        let session = last.expect("a snapshot");
-        session.split_once('-').expect("a session").1.to_owned()
+        newest(&self.carrack(&["snapshots", "--json"]))
     }
 
     /// Backs the source up by the engine, in a world of its own; the snapshot's name.

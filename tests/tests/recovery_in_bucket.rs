@@ -7,7 +7,7 @@ use std::{fs, path::Path, process::Command};
 
 use carrack_tests::{
     bucket::Bucket,
-    handbook::cook,
+    handbook::{cook, newest},
     minio::{BUCKET, MinioServer},
     place::Place,
     trees::{noise, rsync_differences},
@@ -114,11 +114,7 @@ fn largest_pack(bucket: &Bucket) -> String {
 
 /// The name of the newest snapshot.
 fn latest(place: &Place) -> String {
-    let printed = place.run(&["snapshots", "--json"], 0);
-    let messages = printed.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let mut sessions = messages.filter_map(|message| message["session"].as_str().map(str::to_owned));
-    let session = sessions.next_back().expect("a snapshot");
-    session.split_once('-').expect("a session").1.to_owned()
+    newest(&place.run(&["snapshots", "--json"], 0))
 }
 
 fn lose_a_pack_of_one(place: &Place, bucket: &Bucket) -> Told {
