@@ -108,6 +108,11 @@ impl Program {
     }
 }
 
+/// A path as a word of a command line.
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
 /// Puts a program where it is to be run. Another process writes it: what this one has open for writing is open in children that
 /// its threads start just then, too, until they have become other programs, and cannot be run so long.
 pub fn install(program: &Path, at: &Path) -> Result<()> {

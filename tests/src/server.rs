@@ -28,8 +28,13 @@ pub fn program(server: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// An address at which nobody answers: the first port is reserved for a protocol that nothing speaks any more, and only root
+/// could listen there.
+pub const NOWHERE: &str = "127.0.0.1:1";
+
 /// A port on the loopback interface. While this is there, nobody is given it who asks for any, and no connection goes out from
-/// it; a server that shares its port, as MinIO does, can listen on it, and again after it was killed.
+/// it; a server that shares its port, as MinIO does, can listen on it, and again after it was killed. `faulty.rs` of the tests in
+/// clusters, which do not use this package, reserves its own in the same way.
 #[derive(Debug)]
 pub struct Port {
     number: u16,

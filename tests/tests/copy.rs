@@ -13,6 +13,7 @@ use carrack_tests::{
     hostile::Forger,
     minio::MinioServer,
     place::Place,
+    program::text,
     trees::{files_below, noise, rsync_differences},
 };
 use serde_json::Value;
@@ -100,10 +101,6 @@ fn summary(out: &str) -> Value {
 
 fn number(summary: &Value, name: &str) -> u64 {
     summary[name].as_u64().unwrap_or_else(|| unreachable!("{name} of {summary}"))
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("UTF-8")
 }
 
 /// Times of what was written just now prove nothing.

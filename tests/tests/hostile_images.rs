@@ -5,7 +5,7 @@
 //! Needs root, FUSE, loop devices, Python for the peak of memory, and the program beside the tests
 //! (`cargo build -p carrack-mover`).
 
-use std::{fs, path::Path};
+use std::fs;
 
 use carrack_mover::format::{
     entry::{Content, Run},
@@ -20,7 +20,7 @@ use carrack_tests::{
         scene::{Scene, Single},
         with_contents,
     },
-    program::{signal, wait, wait_until},
+    program::{signal, text, wait, wait_until},
     trees::noise,
 };
 use rustix::process::Signal;
@@ -30,10 +30,6 @@ const LONGEST: u64 = i64::MAX.unsigned_abs();
 
 fn scene() -> Scene {
     Scene::new(assert_cmd::cargo::cargo_bin("carrack"))
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("UTF-8")
 }
 
 fn holes(lengths: &[u64]) -> Content {

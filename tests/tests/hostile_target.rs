@@ -23,6 +23,7 @@ use carrack_tests::{
         swaps::{Swaps, while_swapping},
         with_contents,
     },
+    program::text,
     trees::noise,
 };
 
@@ -33,10 +34,6 @@ const OTHERS: usize = 2_000;
 
 fn small() -> Vec<String> {
     (0..200).map(|number| format!("file {number}")).collect()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("UTF-8")
 }
 
 /// A directory `d` of small files, and, if it is `whole`, with a directory and large files as well.

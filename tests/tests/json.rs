@@ -16,7 +16,8 @@ use std::{
 
 use carrack_tests::{
     images::in_private_mounts,
-    program::{Running, signal, wait, wait_until},
+    program::{Running, signal, text, wait, wait_until},
+    server::NOWHERE,
     trees::{files_below, noise},
 };
 use rustix::process::Signal;
@@ -162,10 +163,6 @@ impl Place {
     fn objects(&self, folder: &str) -> Vec<PathBuf> {
         files_below(&self.path("repository").join(folder))
     }
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("UTF-8")
 }
 
 /// Messages of one type.
@@ -430,9 +427,8 @@ fn long_work(place: &Place) {
             assert!(guessed, "nothing says how long it takes: {said:?}");
         }
     }
-    // Nobody listens there.
-    let endpoint = "http://127.0.0.1:1";
-    let mut command = place.command(&["-r", "s3://bucket/prefix", "--endpoint", endpoint, "snapshots"]);
+    let endpoint = format!("http://{NOWHERE}");
+    let mut command = place.command(&["-r", "s3://bucket/prefix", "--endpoint", &endpoint, "snapshots"]);
     command
         .env("AWS_ACCESS_KEY_ID", "one")
         .env("AWS_SECRET_ACCESS_KEY", "two")

@@ -11,6 +11,7 @@ use carrack_tests::minio::{ACCESS_KEY, MinioServer, SECRET_KEY, Setup};
 use carrack_tests::place::{Place, program};
 use carrack_tests::program::ended;
 use carrack_tests::proxy::forward::{Asked, ForwardProxy, LOGIN};
+use carrack_tests::server::NOWHERE;
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/backup";
 const TOKEN: &str = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJjYXJyYWNrIn0.";
@@ -168,7 +169,7 @@ async fn a_web_identity_that_is_refused_is_told_from_a_service_that_is_away() {
     // Each may do it another time.
     let troubled = Sts::start(session, ROLE, TOKEN, Duration::from_secs(3600)).await.unwrap();
     troubled.fail("503 Service Unavailable", "ServiceUnavailable");
-    let nobody = "http://127.0.0.1:1".to_owned();
+    let nobody = format!("http://{NOWHERE}");
     let endless = Liar::start(Lie::EndlessPut).await.unwrap();
     let runs = [
         (troubled.url(), "ServiceUnavailable"),
@@ -227,8 +228,8 @@ async fn a_backup_goes_through_a_proxy_that_wants_a_login() {
 async fn a_backup_over_tls_goes_through_a_tunnel_of_a_proxy() {
     let server = MinioServer::start_with(Setup { tls: true, ..Setup::default() }).unwrap();
     let proxy = ForwardProxy::start(server.address()).await.unwrap();
-    // The certificate is for this address, and nobody listens on this port.
-    let behind = "127.0.0.1:1";
+    // The certificate is for this address, whatever the port.
+    let behind = NOWHERE;
     let mut environment = with_keys(&server, format!("https://{behind}"));
     environment.push(("CARRACK_CA_FILE", server.options().ca_file.unwrap().display().to_string()));
     environment.push(("HTTPS_PROXY", proxy.url(LOGIN)));

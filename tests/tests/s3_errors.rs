@@ -22,6 +22,7 @@ use carrack_tests::minio::{ACCESS_KEY, BUCKET, MinioServer, SECRET_KEY, Setup};
 use carrack_tests::place::program;
 use carrack_tests::program::ended;
 use carrack_tests::proxy::{Disturbance, Proxy};
+use carrack_tests::server::NOWHERE;
 
 async fn bare(url: &str, options: &StoreOptions) -> Arc<dyn ObjectStore> {
     open_plain(url, options, &World::system()).await.unwrap()
@@ -152,7 +153,7 @@ async fn exit_codes() {
         (xml("503 Slow Down", "", "SlowDown"), 12, "again later"),
     ];
     let runs = cases.map(|(text, code, words)| async move {
-        let proxy = Proxy::start("127.0.0.1:1".into()).await.unwrap();
+        let proxy = Proxy::start(NOWHERE.into()).await.unwrap();
         proxy.disturb(Disturbance::Answer(text.clone()), usize::MAX);
         let url = proxy.url();
         let printed = tokio::task::spawn_blocking(move || ended(&mut snapshots(&url), code)).await.unwrap();
@@ -168,9 +169,9 @@ async fn exit_codes() {
 /// Nobody looks at a terminal for half a minute without a word; and who wants none gets none.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wait_for_a_service_is_told() {
-    let nobody = "http://127.0.0.1:1";
+    let nobody = format!("http://{NOWHERE}");
     let run = |option: Option<&'static str>| {
-        let mut command = snapshots(nobody);
+        let mut command = snapshots(&nobody);
         command.args(option);
         tokio::task::spawn_blocking(move || ended(&mut command, 12))
     };
@@ -221,7 +222,7 @@ fn a_profile_that_does_not_exist_is_named() {
     let home = tempfile::tempdir().unwrap();
     let [config, credentials] = ["config", "credentials"].map(|name| home.path().join(".aws").join(name));
     let run = |arguments: &[&str], variables: &[(&str, &str)], code: i32| {
-        let mut command = snapshots("http://127.0.0.1:1");
+        let mut command = snapshots(&format!("http://{NOWHERE}"));
         command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
         command.env("HOME", home.path()).args(arguments).envs(variables.iter().copied());
         let start = Instant::now();
@@ -322,7 +323,7 @@ async fn a_certificate_that_nobody_vouches_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn causes_are_plain_words() {
     let directory = tempfile::tempdir().unwrap();
-    let nobody = "http://127.0.0.1:1".to_owned();
+    let nobody = format!("http://{NOWHERE}");
     let secure = MinioServer::start_with(Setup { tls: true, ..Setup::default() }).unwrap();
     for (endpoint, words) in [
         (nobody.clone(), "Connection refused"),

@@ -16,6 +16,7 @@ use carrack_tests::place::Place;
 use carrack_tests::program::ended;
 use carrack_tests::proxy::turning::{Turn, Turning};
 use carrack_tests::proxy::{Disturbance, Proxy};
+use carrack_tests::server::NOWHERE;
 use carrack_tests::trees::noise;
 
 const SLOW_DOWN: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/xml\r\nRetry-After: 1\r\n\
@@ -84,7 +85,7 @@ async fn wrong_settings_are_told_apart() {
         StoreOptions { credentials_file: Some(path), ..server.options() }
     };
     let here = server.repository("x");
-    let elsewhere = StoreOptions { endpoint: Some("http://127.0.0.1:1".into()), ..server.options() };
+    let elsewhere = StoreOptions { endpoint: Some(format!("http://{NOWHERE}")), ..server.options() };
     let tls = StoreOptions { endpoint: Some(server.url().replace("http:", "https:")), ..server.options() };
     let absent = StoreOptions { credentials_file: Some(directory.path().join("absent")), ..server.options() };
     for (url, options, kind, words) in [

@@ -18,7 +18,7 @@ pub use self::single::Single;
 use super::{Forger, Outcome, measured};
 use crate::{
     images::{in_private_mounts, is_mounted},
-    program::Program,
+    program::{Program, text},
     trees::{Tree, differences, noise, read},
 };
 
@@ -262,10 +262,6 @@ fn ends(outcome: &Outcome, codes: &[i32]) -> bool {
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Runtime::new().expect("a runtime")
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("UTF-8")
 }
 
 fn honest_contents() -> Vec<u8> {

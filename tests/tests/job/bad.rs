@@ -8,7 +8,10 @@ use std::{
 };
 
 use carrack_proto::{Keys, Outcome, Place as Volume, Task};
-use carrack_tests::program::{NOBODY, ended, install};
+use carrack_tests::{
+    program::{NOBODY, ended, install},
+    server::NOWHERE,
+};
 
 use crate::place::{Place, directory, of, to};
 
@@ -88,12 +91,11 @@ fn keys_that_are_missing_or_wrong() {
 fn a_store_that_does_not_answer() {
     let mut place = Place::new();
     place.repository.url = "s3://carrack/fleet".to_owned();
-    // Nobody listens on the port of nobody.
-    place.repository.endpoint = Some("http://127.0.0.1:1".to_owned());
+    place.repository.endpoint = Some(format!("http://{NOWHERE}"));
     place.variable("AWS_ACCESS_KEY_ID", "nobody");
     place.variable("AWS_SECRET_ACCESS_KEY", "nothing");
     let told = place.run(Task::Connect { initialise: true }, 12);
-    assert!(told.message.contains("127.0.0.1:1") && told.next.is_some(), "{told:?}");
+    assert!(told.message.contains(NOWHERE) && told.next.is_some(), "{told:?}");
     assert_eq!(told.outcome, Outcome::Failed);
 }
 

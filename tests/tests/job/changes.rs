@@ -7,7 +7,7 @@ use carrack_proto::{
     BackupOutput, ChangeTracking, Changes, Keys, ListSource, MetadataService, Output, Place as Volume,
     Source, Task, VolumeState,
 };
-use carrack_tests::trees::noise;
+use carrack_tests::{server::NOWHERE, trees::noise};
 
 use crate::place::{HOST, Place, of, to};
 
@@ -34,7 +34,7 @@ impl Device {
     fn service(&self, bases: &[&str]) -> ListSource {
         fs::write(self.place.path("token"), "token").expect("writes");
         ListSource::Service(MetadataService {
-            address: "127.0.0.1:1".into(),
+            address: NOWHERE.into(),
             ca_file: self.place.text("token"),
             token_file: self.place.text("token"),
             namespace: "carrack".into(),
@@ -93,7 +93,7 @@ fn all_is_read_where_there_is_no_list_to_go_by() {
     let other = VolumeState { volume: "w".into(), ..state("f", 6) };
     assert!(device.whole(&other, service(&["e"])).contains("of another volume"));
     let because = device.whole(&VolumeState { volume: "w".into(), ..state("g", 7) }, service(&["f"]));
-    assert!(because.contains("127.0.0.1:1"), "{because}");
+    assert!(because.contains(NOWHERE), "{because}");
 }
 
 #[test]

@@ -111,7 +111,8 @@ impl FaultyServer {
     }
 }
 
-/// A socket with this address, which others of this program may have too; only one that listens gets connections.
+/// A socket with this address, which others of this program may have too; only one that listens gets connections. `Port` of the
+/// black-box tests, which this package does not use, is reserved in the same way.
 fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;

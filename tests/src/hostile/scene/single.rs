@@ -7,10 +7,11 @@ use std::{
 
 use carrack_mover::format::{entry::Content, records::SourceKind, session::SessionName};
 
-use super::{CODES, Memory, SECONDS, Scene, ends, runtime, text};
+use super::{CODES, Memory, SECONDS, Scene, ends, runtime};
 use crate::{
     hostile::{Forger, image, measured_until_closed, measured_with_input},
     images::LoopDevice,
+    program::text,
     trees::noise,
 };
 
