@@ -102,6 +102,18 @@ impl Scene {
         self.back_up_over_single(single, Some(&name));
     }
 
+    /// Commands that add up what the record of this snapshot counts, one of each: each must succeed.
+    pub fn counts(&self, single: Single, name: SessionName) {
+        let (name, file, [plenty, _]) = (name.to_string(), self.fresh("image"), self.memories());
+        for arguments in [&["snapshots"][..], &["restore", &name, "--target", text(&file)]] {
+            let outcome = self.run_within(&plenty, arguments);
+            assert!(ends(&outcome, &[0]), "{arguments:?}: {outcome:?}");
+        }
+        self.back_up_single(single, &["--parent", &name], &plenty);
+        let copied = self.copy(&plenty);
+        assert!(ends(&copied, &[0, 3]), "copy: {copied:?}");
+    }
+
     /// Copies everything, in much memory and in little.
     pub fn copies(&self, codes: &[i32]) {
         for memory in &self.memories() {
