@@ -2,38 +2,33 @@
 //!
 //! Needs root, FUSE, rsync, and the program beside the tests (`cargo build -p carrack-mover`).
 
+mod desk;
+
 use std::{
     collections::BTreeMap,
     ffi::OsString,
     fs,
     io::{BufRead as _, BufReader},
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
+    path::Path,
+    process::Stdio,
     sync::Arc,
     time::Duration,
 };
 
 use carrack_mover::{
     clock::{Clock, World},
-    repo::{Repository, Unlock},
-    secret::Passphrase,
-    store::{FsStore, ObjectStore},
+    repo::Repository,
 };
 use carrack_tests::{
-    damage::scene::{Walled, back_up, prune, tree_of, world},
-    handbook::{cook, newest, recipes},
+    damage::scene::{Walled, prune, tree_of, world},
+    handbook::recipes,
     images::in_private_mounts,
     place::program,
     program::wait_until,
     trees::{noise, rsync_differences},
 };
-use tempfile::TempDir;
 
-/// A repository in a directory, a tree to back up, and room for everything else.
-struct Desk {
-    directory: TempDir,
-    extra: Vec<(&'static str, String)>,
-}
+use crate::desk::{Desk, runtime};
 
 /// A recipe after a disaster.
 struct Case {
@@ -196,154 +191,6 @@ fn name_of(path: &Path) -> String {
     path.file_name().and_then(|name| name.to_str()).expect("a name").to_owned()
 }
 
-impl Desk {
-    /// With one backup of a small tree; on a small disk, if that is to be full.
-    fn new(on_small_disk: bool) -> Self {
-        let desk = Self { directory: TempDir::new().expect("a directory"), extra: Vec::new() };
-        for folder in ["source/inner", "safe", "target", "mounted", "disk"] {
-            fs::create_dir_all(desk.path(folder)).expect("makes");
-        }
-        for index in 0..20_u64 {
-            let contents = noise(index, 2000 * index as usize);
-            fs::write(desk.path(&format!("source/inner/file {index}")), contents).expect("writes");
-        }
-        fs::write(desk.path("source/large"), noise(100, 600_000)).expect("writes");
-        if on_small_disk {
-            let disk = desk.path("disk");
-            let status =
-                Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(&disk).status();
-            assert!(status.expect("mount runs").success());
-            fs::create_dir(disk.join("repository")).expect("makes");
-            fs::write(disk.join("ballast"), noise(7, 1_000_000)).expect("writes");
-            std::os::unix::fs::symlink(disk.join("repository"), desk.path("repository")).expect("links");
-        }
-        desk.carrack(&["init"]);
-        desk.back_up();
-        desk
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn set(&mut self, name: &'static str, value: String) {
-        self.extra.push((name, value));
-    }
-
-    fn get(&self, name: &str) -> &str {
-        let found = self.extra.iter().find(|(known, _)| *known == name);
-        &found.expect("it was set").1
-    }
-
-    fn command(&self, program: &Path) -> Command {
-        let mut command = Command::new(program);
-        command.env_clear().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin");
-        command.env("CARRACK_PASSWORD", "correct").env("CARRACK_REPOSITORY", self.path("repository"));
-        for (name, folder) in [
-            ("COPY", "copy"),
-            ("SAFE", "safe"),
-            ("TARGET", "target"),
-            ("SOURCE", "source"),
-            ("MOUNTED", "mounted"),
-        ] {
-            command.env(name, self.path(folder));
-        }
-        command.envs(self.extra.iter().cloned()).stdin(Stdio::null()).current_dir(self.directory.path());
-        command
-    }
-
-    /// Runs the program, which must succeed.
-    fn carrack(&self, arguments: &[&str]) -> String {
-        self.refused(0, arguments)
-    }
-
-    /// Runs the program, which must end with this code.
-    fn refused(&self, code: i32, arguments: &[&str]) -> String {
-        let output = self.command(&program()).args(arguments).output();
-        let output = output.expect("the program was built: cargo build -p carrack-mover");
-        let text = [output.stdout, output.stderr].concat();
-        let text = String::from_utf8_lossy(&text).into_owned();
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
-        text
-    }
-
-    fn back_up(&self) {
-        self.carrack(&["backup", self.path("source").to_str().expect("UTF-8")]);
-    }
-
-    /// Runs a recipe; answers with what was said, and with the exit codes of the program.
-    fn cook(&self, name: &str) -> (String, Vec<i32>) {
-        cook(name, self.command(Path::new("/bin/bash")), self.directory.path())
-    }
-
-    /// Whether a snapshot of the source was restored to this target as this tree is.
-    fn assert_restored(&self, target: &str, wanted: &str) {
-        let source = self.path("source");
-        let found = self.path(target).join(source.strip_prefix("/").expect("an absolute path"));
-        let differences = rsync_differences(&self.path(wanted), &found, &[]).expect("rsync runs");
-        assert_eq!(differences, "", "{target} is not as {wanted}");
-    }
-
-    fn keep_source(&self) {
-        let status = Command::new("cp").arg("-a").arg(self.path("source")).arg(self.path("kept")).status();
-        assert!(status.expect("cp runs").success());
-    }
-
-    fn change_source(&self) {
-        fs::write(self.path("source/large"), noise(102, 600_000)).expect("writes");
-    }
-
-    fn objects(&self, folder: &str) -> Vec<PathBuf> {
-        let folder = self.path("repository").join(folder);
-        let tree = tree_of(&folder).expect("lists");
-        tree.into_keys().map(|name| Path::new("/").join(name)).collect()
-    }
-
-    fn largest_pack(&self) -> PathBuf {
-        let size = |path: &PathBuf| fs::metadata(path).map_or(0, |metadata| metadata.len());
-        self.objects("packs").into_iter().max_by_key(size).expect("a pack")
-    }
-
-    fn flip(&self, path: &Path) {
-        let mut bytes = fs::read(path).expect("reads");
-        bytes[100] ^= 1;
-        fs::write(path, bytes).expect("writes");
-    }
-
-    fn copy_repository(&self) {
-        let status =
-            Command::new("cp").arg("-r").arg(self.path("repository")).arg(self.path("copy")).status();
-        assert!(status.expect("cp runs").success());
-    }
-
-    /// The name of the newest snapshot.
-    fn latest(&self) -> String {
-        newest(&self.carrack(&["snapshots", "--json"]))
-    }
-
-    /// Backs the source up by the engine, in a world of its own; the snapshot's name.
-    fn back_up_in(&self, world: World, host: &str) -> String {
-        runtime().block_on(async {
-            let repository = Repository::open(self.store(), world, &Self::unlock()).await.expect("opens");
-            let report = back_up(&repository, &self.path("source"), host).await.expect("backs up");
-            report.snapshot.expect("a snapshot").session.nonce.to_hex()
-        })
-    }
-
-    fn restore(&self, snapshot: &str) {
-        let target = self.path("again").display().to_string();
-        self.carrack(&["restore", snapshot, "--target", &target]);
-    }
-
-    fn unlock() -> Unlock {
-        Unlock::Passphrase(Passphrase::new(b"correct".to_vec()))
-    }
-
-    fn store(&self) -> Arc<dyn ObjectStore> {
-        Arc::new(FsStore::open(self.path("repository"), World::system()))
-    }
-}
-
 fn lose_password(desk: &mut Desk) {
     desk.cook("before");
     fs::write(desk.path("safe/new-password"), "another\n").expect("writes");
@@ -447,10 +294,6 @@ fn lose_end(desk: &mut Desk) {
     desk.back_up();
     desk.copy_repository();
     fs::remove_file(first).expect("removes");
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Runtime::new().expect("a runtime")
 }
 
 fn back_up_in_the_future(desk: &mut Desk) {
