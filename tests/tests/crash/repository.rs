@@ -23,21 +23,20 @@ const SHARE_LOCAL: u64 = 1;
 const SHARE_BUCKET: u64 = 1;
 
 /// What is done before, one after the other: repository, version of the source, arguments.
-pub(crate) type Before<'b> = &'b [(&'b str, Option<&'b str>, &'b [&'b str])];
+type Before = Vec<(&'static str, Option<&'static str>, Vec<String>)>;
 
-const INIT: (&str, Option<&str>, &[&str]) = ("repository", None, &["init"]);
-const FIRST: (&str, Option<&str>, &[&str]) =
-    ("repository", Some("v1"), &["backup", "--tag", "v1", "{world}source"]);
-const SECOND: (&str, Option<&str>, &[&str]) =
-    ("repository", Some("v2"), &["backup", "--tag", "v2", "{world}source"]);
-const THIRD: (&str, Option<&str>, &[&str]) =
-    ("repository", Some("v3"), &["backup", "--tag", "v3", "{world}source"]);
+/// The same of one that is done before several cases.
+type Step = (&'static str, Option<&'static str>, &'static [&'static str]);
+
+const INIT: Step = ("repository", None, &["init"]);
+const FIRST: Step = ("repository", Some("v1"), &["backup", "--tag", "v1", "{world}source"]);
+const SECOND: Step = ("repository", Some("v2"), &["backup", "--tag", "v2", "{world}source"]);
+const THIRD: Step = ("repository", Some("v3"), &["backup", "--tag", "v3", "{world}source"]);
 
 /// A repository that is copied into.
-const OTHER: (&str, Option<&str>, &[&str]) = ("second", None, &["init"]);
+const OTHER: Step = ("second", None, &["init"]);
 
-const ADD: (&str, Option<&str>, &[&str]) =
-    ("repository", None, &["key", "add", "--new-key-file", "{world}second"]);
+const ADD: Step = ("repository", None, &["key", "add", "--new-key-file", "{world}second"]);
 
 /// A backup that finds so many small segments of the index that it joins them.
 const JOINING: &str = "joining backup";
@@ -45,15 +44,16 @@ const JOINING: &str = "joining backup";
 const PARTS: usize = Join::FROM;
 
 /// What comes before it. The small ones are forgotten again: what is judged are snapshots of the source.
-fn before_joining() -> Before<'static> {
-    const FORGET: (&str, Option<&str>, &[&str]) =
-        ("repository", None, &["forget", "--keep-tag", "none", "--allow-forget-all"]);
-    let backup = |number: usize| -> &'static [&'static str] {
-        let path: &'static str = format!("{{world}}part {number}").leak();
-        vec!["backup", path].leak()
-    };
+fn before_joining() -> Before {
+    const FORGET: Step = ("repository", None, &["forget", "--keep-tag", "none", "--allow-forget-all"]);
+    let backup = |number: usize| vec!["backup".to_owned(), format!("{{world}}part {number}")];
     let small = (0..PARTS).map(|number| ("repository", None, backup(number)));
-    [INIT].into_iter().chain(small).chain([FORGET]).collect::<Vec<_>>().leak()
+    before(&[INIT]).into_iter().chain(small).chain(before(&[FORGET])).collect()
+}
+
+fn before(steps: &[Step]) -> Before {
+    let owned = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+    steps.iter().map(|&(repository, version, words)| (repository, version, owned(words))).collect()
 }
 
 /// The world of a case.
@@ -74,10 +74,10 @@ fn joins_if_it_is_to(name: &str, left: &[String]) {
 
 /// Runs what comes before, and completes the case with the ids of the snapshots in the order in which they were made,
 /// and of the key that was added.
-pub(crate) fn prepare(
+fn prepare(
     world: &World,
     ground: &dyn Ground,
-    before: Before<'static>,
+    before: &Before,
     case: &mut Case,
     complete: fn(&mut Case, &[String]),
 ) {
@@ -87,16 +87,16 @@ pub(crate) fn prepare(
         if let Some(version) = version {
             world.turn_to(version);
         }
-        let mut case = Case::new("before", arguments);
+        let mut case = Case::new("before", &[]);
         case.repository = repository;
         let newest = ids.last().cloned().unwrap_or_default();
-        case.arguments = case.arguments.iter().map(|argument| argument.replace("{id}", &newest)).collect();
+        case.arguments = arguments.iter().map(|argument| argument.replace("{id}", &newest)).collect();
         case.arguments.push("--json".into());
         let output = case.command(world, ground).output().expect("starts");
         let text = ended(&output, &[0], &arguments.join(" ")).expect("it succeeds");
         for message in text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()) {
             ids.extend(message["snapshot_id"].as_str().map(str::to_owned));
-            if arguments.starts_with(&["key", "add"]) {
+            if arguments.starts_with(&["key".to_owned(), "add".to_owned()]) {
                 added = message["key"].as_str().unwrap_or_default().to_owned();
             }
         }
@@ -109,16 +109,16 @@ pub(crate) fn prepare(
 }
 
 /// A case, and what comes before it.
-pub(crate) struct Planned {
-    pub before: Before<'static>,
+struct Planned {
+    before: Before,
     /// Completes the case once the ids of the snapshots before are known.
-    pub complete: fn(&mut Case, &[String]),
-    pub case: Case,
+    complete: fn(&mut Case, &[String]),
+    case: Case,
 }
 
-pub(crate) fn planned(name: &str) -> Planned {
-    let plan = |before: Before<'static>, arguments: &[&str], complete: fn(&mut Case, &[String])| Planned {
-        before,
+fn planned(name: &str) -> Planned {
+    let plan = |steps: &[Step], arguments: &[&str], complete: fn(&mut Case, &[String])| Planned {
+        before: before(steps),
         complete,
         case: Case::new("", arguments),
     };
@@ -136,7 +136,9 @@ pub(crate) fn planned(name: &str) -> Planned {
             case.kept = ids.to_vec();
             case.stored = Some("v2");
         }),
-        JOINING => plan(before_joining(), FIRST.2, |case, _| case.stored = Some("v1")),
+        JOINING => {
+            Planned { before: before_joining(), ..plan(&[], FIRST.2, |case, _| case.stored = Some("v1")) }
+        }
         "image backup" => {
             plan(&[INIT], &["backup", "--tag", "image", "--device", "{world}image"], |case, _| {
                 case.stored = Some("image");
@@ -147,7 +149,7 @@ pub(crate) fn planned(name: &str) -> Planned {
             case.gone = ids[..2].to_vec();
         }),
         "prune" => {
-            const FORGET: (&str, Option<&str>, &[&str]) = ("repository", None, &["forget", "{id}"]);
+            const FORGET: Step = ("repository", None, &["forget", "{id}"]);
             let arguments = ["prune", "--wait", "0", "--fence-after", "1s", "--max-unused", "0"];
             plan(&[INIT, FIRST, FORGET, SECOND, THIRD], &arguments, |case, ids| case.kept = ids[1..].to_vec())
         }
@@ -184,13 +186,13 @@ pub(crate) fn planned(name: &str) -> Planned {
 
 /// A copy of what another place has, which begins with two snapshots there.
 fn copy_from(world: &World, source: &dyn Ground, name: &'static str) -> Planned {
-    prepare(world, source, &[INIT, FIRST, SECOND], &mut Case::new(name, &[]), |_, _| {});
+    prepare(world, source, &before(&[INIT, FIRST, SECOND]), &mut Case::new(name, &[]), |_, _| {});
     let address = source.address("repository");
     let arguments = ["copy", "--from-repo", &address, "--from-key-file", "{world}first"];
     let mut case = Case::new(name, &arguments);
     case.repository = "second";
     case.environment = source.environment();
-    Planned { before: &[OTHER], complete: |case, _| case.stored = Some("v2"), case }
+    Planned { before: before(&[OTHER]), complete: |case, _| case.stored = Some("v2"), case }
 }
 
 /// Complains about all that failed.
@@ -207,7 +209,7 @@ fn local(name: &str) {
 fn on_a_disk(world: &World, Planned { before, complete, mut case }: Planned) {
     let (place, name) = (world.path("place"), case.name);
     let ground = Local::new(State::default(), &place);
-    prepare(world, &ground, before, &mut case, complete);
+    prepare(world, &ground, &before, &mut case, complete);
     let base = ground.disk().state().after_power_loss(None);
     drop(ground);
 
@@ -277,7 +279,7 @@ async fn one_in_bucket(
     let name = case.name;
     let prefix = |word: &str| format!("{}-{word}", name.replace(' ', "-"));
     let ground = Bucket::new(server, server.url(), prefix("base"), &Objects::new()).await;
-    prepare(world, &ground, before, &mut case, complete);
+    prepare(world, &ground, &before, &mut case, complete);
     let base = ground.objects().await;
 
     let ground = Bucket::new(server, gate.url(), prefix("whole"), &base).await;
