@@ -63,4 +63,5 @@ before=$(du -sk "$CARRACK_REPOSITORY" | cut -f1)
 quietly "$carrack" forget --keep-last 1 --prune --max-unused 0
 quietly "$carrack" check --read-data
 for round in "${!names[@]}"; do compare "$round"; done
-say "$count snapshots: a backup took $first ms after few others and $last ms at last; $before KiB, $(du -sk "$CARRACK_REPOSITORY" | cut -f1) after pruning"
+after=$(du -sk "$CARRACK_REPOSITORY" | cut -f1)
+say "$count snapshots: a backup took $first ms after few others and $last ms at last; $before KiB, $after after pruning"

@@ -146,16 +146,24 @@ struct Verb<'s> {
     prepare: Box<dyn Fn() -> Trial + 's>,
 }
 
-fn verb<'s>(
-    (name, changes): (&'static str, bool),
-    next: &'static [i32],
-    prepare: impl Fn() -> (String, Vec<String>) + 's,
-) -> Verb<'s> {
-    let prepare = Box::new(move || {
-        let (repository, arguments) = prepare();
-        Trial { repository, arguments }
-    });
-    Verb { name, changes, next, prepare }
+impl<'s> Verb<'s> {
+    /// One that changes the repository.
+    fn writing(
+        name: &'static str,
+        next: &'static [i32],
+        prepare: impl Fn() -> (String, Vec<String>) + 's,
+    ) -> Self {
+        let prepare = Box::new(move || {
+            let (repository, arguments) = prepare();
+            Trial { repository, arguments }
+        });
+        Self { name, changes: true, next, prepare }
+    }
+
+    /// One that only reads it, and does the same again.
+    fn reading(name: &'static str, prepare: impl Fn() -> (String, Vec<String>) + 's) -> Self {
+        Self { changes: false, ..Self::writing(name, &[0], prepare) }
+    }
 }
 
 fn words(arguments: &[&str]) -> Vec<String> {
@@ -165,12 +173,12 @@ fn words(arguments: &[&str]) -> Vec<String> {
 /// Verbs that write what is new.
 fn writers(stage: &Stage) -> Vec<Verb<'_>> {
     vec![
-        verb(("init", true), &[0, 11], move || (stage.fresh("new"), words(&["init"]))),
-        verb(("backup", true), &[0], move || {
+        Verb::writing("init", &[0, 11], move || (stage.fresh("new"), words(&["init"]))),
+        Verb::writing("backup", &[0], move || {
             stage.write();
             ("main".to_owned(), words(&["backup", &stage.text("source")]))
         }),
-        verb(("copy", true), &[0], move || {
+        Verb::writing("copy", &[0], move || {
             stage.back_up("main");
             let from = ["copy", "--from-repo", &stage.place("main")];
             let password = ["--from-password-file", &stage.text("password")];
@@ -182,22 +190,22 @@ fn writers(stage: &Stage) -> Vec<Verb<'_>> {
 /// Verbs that take something away, and those that put in order.
 fn keepers(stage: &Stage) -> Vec<Verb<'_>> {
     vec![
-        verb(("forget", true), &[0], move || {
+        Verb::writing("forget", &[0], move || {
             stage.back_up("main");
             // The sessions of those that ended so are not waited for.
             let prune = ["forget", "--keep-last", "1", "--prune", "--fence-after", "1s"];
             ("main".to_owned(), words(&prune))
         }),
-        verb(("prune", true), &[0], move || {
+        Verb::writing("prune", &[0], move || {
             stage.back_up("main");
             stage.run("main", &["forget", "--keep-last", "1"], 0);
             ("main".to_owned(), words(&["prune", "--fence-after", "1s"]))
         }),
-        verb(("check", true), &[0], move || {
+        Verb::writing("check", &[0], move || {
             stage.back_up("main");
             ("main".to_owned(), words(&["check", "--read-data"]))
         }),
-        verb(("repo repair-index", true), &[0], move || {
+        Verb::writing("repo repair-index", &[0], move || {
             stage.back_up("main");
             ("main".to_owned(), words(&["repo", "repair-index"]))
         }),
@@ -207,31 +215,31 @@ fn keepers(stage: &Stage) -> Vec<Verb<'_>> {
 fn keys(stage: &Stage) -> Vec<Verb<'_>> {
     let add = move || ["key", "add", "--new-password-file", &stage.text("second")].map(str::to_owned);
     vec![
-        verb(("key add", true), &[0], move || {
+        Verb::writing("key add", &[0], move || {
             // Each key costs whoever opens the repository some time; this leaves one.
             stage.run("keys", &["key", "rotate"], 0);
             ("keys".to_owned(), add().to_vec())
         }),
-        verb(("key remove", true), &[0, 10], move || {
+        Verb::writing("key remove", &[0, 10], move || {
             stage.run("keys", &["key", "rotate"], 0);
             let added = ended(stage.command("keys", &add()).arg("--json"), 0).message("summary");
             ("keys".to_owned(), words(&["key", "remove", added["key"].as_str().expect("an id")]))
         }),
-        verb(("key rotate", true), &[0], move || ("keys".to_owned(), words(&["key", "rotate"]))),
+        Verb::writing("key rotate", &[0], move || ("keys".to_owned(), words(&["key", "rotate"]))),
     ]
 }
 
 fn readers(stage: &Stage) -> Vec<Verb<'_>> {
     let of = |arguments: &'static [&'static str]| move || ("main".to_owned(), words(arguments));
     vec![
-        verb(("restore", false), &[0], move || {
+        Verb::reading("restore", move || {
             let target = stage.text(&stage.fresh("target"));
             ("main".to_owned(), words(&["restore", "latest", "--target", &target, "--verify"]))
         }),
-        verb(("snapshots", false), &[0], of(&["snapshots"])),
-        verb(("find", false), &[0], of(&["find", "4"])),
-        verb(("stats", false), &[0], of(&["stats"])),
-        verb(("key list", false), &[0], of(&["key", "list"])),
+        Verb::reading("snapshots", of(&["snapshots"])),
+        Verb::reading("find", of(&["find", "4"])),
+        Verb::reading("stats", of(&["stats"])),
+        Verb::reading("key list", of(&["key", "list"])),
     ]
 }
 

@@ -290,7 +290,10 @@ fn border(seeds: &mut Seeds) {
             "firstProblems":[{"item":"/x","message":"gone"}],"output":{"connect":{"id":"a0","initialised":false}}}"#
             .to_owned(),
         format!(r#"1{{"version":1,"outcome":"failed","exitCode":70,"message":"{}"}}"#, "\\\"".repeat(500)),
-        format!(r#"1{{"version":1,"outcome":"completed","exitCode":0,"output":{{"bundle":{{"sealed":"{}"}}}}}}"#, "a0".repeat(2200)),
+        format!(
+            r#"1{{"version":1,"outcome":"completed","exitCode":0,"output":{{"bundle":{{"sealed":"{}"}}}}}}"#,
+            "a0".repeat(2200)
+        ),
         r#"2{"message_type":"status","phase":"backup","bytes_done":5,"total_bytes":0,"error_count":1}"#.to_owned(),
     ];
     for text in texts {
@@ -307,7 +310,8 @@ fn border(seeds: &mut Seeds) {
 
 /// Answers of an S3 service; the number before each says what was asked.
 fn answers(seeds: &mut Seeds) {
-    let listing = "200\n\n<ListBucketResult><IsTruncated>true</IsTruncated><KeyCount>2</KeyCount><NextContinuationToken>n</NextContinuationToken>\
+    let listing = "200\n\n<ListBucketResult><IsTruncated>true</IsTruncated><KeyCount>2</KeyCount>\
+         <NextContinuationToken>n</NextContinuationToken>\
          <Contents><Key>x/packs/aa/x</Key><Size>5</Size><LastModified>2024-01-01T00:00:00.000Z</LastModified></Contents>\
          <Contents><Key>x/packs/Foreign</Key><Size>0</Size></Contents></ListBucketResult>";
     let redirect = "301\nlocation: https://user:pass@other.example:9000/bucket?x=y\nx-amz-bucket-region: eu-west-3\n\n\

@@ -1,8 +1,9 @@
 //! Changes the engine in thousands of ways, each of which must fail a test: are the tests awake?
 //!
 //! All changes are compiled into one program, and a variable of the environment says which one is on. So the engine is
-//! compiled once, and not once for each change, which takes minutes each and is why this is not cargo-mutants. Each test is run once to see which changes it comes to; a change is
-//! then tried by those tests only: those of its module first, and the quickest of them.
+//! compiled once, and not once for each change, which takes minutes each and is why this is not cargo-mutants. Each test is
+//! run once to see which changes it comes to; a change is then tried by those tests only: those of its module first, and the
+//! quickest of them.
 
 mod explained;
 mod judge;
