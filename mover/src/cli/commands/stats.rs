@@ -48,7 +48,10 @@ pub(crate) async fn run(context: &Context, args: &StatsArgs) -> Result<Outcome> 
     snapshots::tell_no_match(&context.output, &list, &chosen, &filter);
     let mut summary = Summary { snapshots_count: chosen.len(), ..Summary::default() };
     for counts in chosen.iter().map(|snapshot| &snapshot.statistics) {
-        summary.total_file_count += counts.files_new + counts.files_changed + counts.files_unmodified;
+        // Records of somebody hostile count what they like.
+        for files in [counts.files_new, counts.files_changed, counts.files_unmodified] {
+            summary.total_file_count = summary.total_file_count.saturating_add(files);
+        }
         summary.restore_size = summary.restore_size.saturating_add(counts.bytes_total);
         summary.added_size = summary.added_size.saturating_add(counts.bytes_stored);
     }

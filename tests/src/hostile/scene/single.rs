@@ -105,7 +105,7 @@ impl Scene {
     /// Commands that add up what the record of this snapshot counts, one of each: each must succeed.
     pub fn counts(&self, single: Single, name: SessionName) {
         let (name, file, [plenty, _]) = (name.to_string(), self.fresh("image"), self.memories());
-        for arguments in [&["snapshots"][..], &["restore", &name, "--target", text(&file)]] {
+        for arguments in [&["snapshots"][..], &["stats"], &["restore", &name, "--target", text(&file)]] {
             let outcome = self.run_within(&plenty, arguments);
             assert!(ends(&outcome, &[0]), "{arguments:?}: {outcome:?}");
         }
