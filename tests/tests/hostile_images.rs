@@ -5,7 +5,7 @@
 //! Needs root, FUSE, loop devices, Python for the peak of memory, and the program beside the tests
 //! (`cargo build -p carrack-mover`).
 
-use std::fs;
+use std::{fs, os::unix::fs::FileExt as _};
 
 use carrack_mover::format::{
     entry::{Content, Run},
@@ -104,13 +104,69 @@ fn lists_of_blocks_have_the_length_that_is_said_of_them() {
     }
 }
 
+/// Few pages that stand for more holes than anybody can go through: in one page, or each in a page of its own. Writers make
+/// one hole of neighbours.
+#[test]
+fn holes_that_follow_each_other_are_damage() {
+    for single in Single::ALL {
+        // A terabyte, which a file can have.
+        for (in_a_page, levels_above) in [(10_000, 2), (1, 3)] {
+            let scene = scene();
+            let name = scene.forge_single(single, |forger| {
+                let (mut page, mut bytes) = forger.tower_of_runs(&Run::Hole(1), in_a_page, 1)?;
+                for _ in 0..levels_above {
+                    let mut above = PageWriter::runs_inner();
+                    (0..10_000).try_for_each(|_| above.push_runs_page(&page, bytes))?;
+                    (page, bytes) = (forger.page(&above)?, 10_000 * bytes);
+                }
+                Ok((Content::Paged { depth: levels_above + 1, pages: vec![(page, bytes)] }, bytes))
+            });
+            let target = scene.carrack.path("new image");
+            for arguments in [
+                &["restore", &name.to_string(), "--target", text(&target)][..],
+                &["restore", &name.to_string(), "--dry-run", "--target", text(&target)],
+                &["check", "--no-mark"],
+            ] {
+                let outcome = scene.run(arguments);
+                assert_eq!(outcome.code, Some(14), "{arguments:?}: {outcome:?}");
+            }
+            scene.everything_of(single, name, &[0, 14]);
+            scene.run(&["prune", "--wait", "0"]);
+        }
+    }
+}
+
+/// A list of changed blocks says that nearly nothing has changed since an image of a terabyte that is said to be of chunks
+/// of a byte each. That is no image of a device: it is left, and the device is read, of which only the blocks take time.
+#[test]
+fn a_list_of_changes_is_not_held_up_by_what_is_no_image_of_a_device() {
+    let scene = scene();
+    let name = scene.forge_single(Single::Image, tower).to_string();
+    let (volume, list) = (scene.volume(), scene.carrack.path("list"));
+    let file = fs::File::options().write(true).open(&volume).expect("opens");
+    file.set_len(1_000_000_000_000).expect("grows");
+    fs::write(&list, "65536 65536\n").expect("writes");
+    let backup = ["backup", "--host", "hostile", "--device", text(&volume), "--changed-blocks", text(&list)];
+    let outcome = scene.run(&[&backup[..], &["--parent", &name]].concat());
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    let target = scene.carrack.path("new image");
+    scene.carrack.run(["restore", "latest", "--host", "hostile", "--target", text(&target)], 0);
+    let restored = fs::File::open(&target).expect("opens");
+    assert_eq!(restored.metadata().expect("is there").len(), 1_000_000_000_000);
+    let (mut found, mut wanted) = (vec![0; 2 << 20], vec![0; 2 << 20]);
+    restored.read_exact_at(&mut found, 0).expect("reads");
+    fs::File::open(&volume).expect("opens").read_exact_at(&mut wanted, 0).expect("reads");
+    assert!(found == wanted, "an image that never was");
+}
+
 /// Four pages that keep to every rule, each of which names the one below it so often that they stand for 2^54 runs.
 #[test]
 fn few_pages_that_stand_for_more_than_there_is_hold_nobody_up() {
     for single in Single::ALL {
         let scene = scene();
         let name = scene.forge_single(single, |forger| {
-            let (page, bytes) = forger.tower_of_runs(&Run::Hole(512), 10_000, 4)?;
+            let run = Run::Chunk(forger.chunk(FrameKind::Data, &noise(7, 512))?);
+            let (page, bytes) = forger.tower_of_runs(&run, 10_000, 4)?;
             let pages = vec![(page.clone(), bytes), (page, bytes)];
             Ok((Content::Paged { depth: 4, pages }, 2 * bytes))
         });
@@ -197,9 +253,10 @@ fn numbers_of_a_record_may_be_any() {
     }
 }
 
-/// A terabyte of holes of a byte each, which keeps to every rule.
+/// A terabyte of one byte again and again, which keeps to every rule.
 fn tower(forger: &mut Forger) -> anyhow::Result<(Content, u64)> {
-    let (page, bytes) = forger.tower_of_runs(&Run::Hole(1), 10_000, 3)?;
+    let byte = Run::Chunk(forger.chunk(FrameKind::Data, b"x")?);
+    let (page, bytes) = forger.tower_of_runs(&byte, 10_000, 3)?;
     Ok((Content::Paged { depth: 3, pages: vec![(page, bytes)] }, bytes))
 }
 
@@ -212,7 +269,8 @@ fn stop(scene: &Scene, arguments: &[&str], is_at_work: impl FnMut() -> bool) {
     scene.assert_outside();
 }
 
-/// What takes for ever ends when it is asked to.
+/// A snapshot takes the time that its bytes take, and it may say that it has more of them than anybody waits for: that ends
+/// when it is asked to.
 #[test]
 fn whoever_has_enough_is_obeyed() {
     let scene = scene();

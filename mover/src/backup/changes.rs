@@ -116,12 +116,19 @@ pub(super) fn changed_blocks_of(list: &Path, size: u64, grid: u32) -> Result<Cha
     ChangedBlocks::read(file, &origin, size, u64::from(grid))
 }
 
+/// Whether a run of an image lies as one of a device's backup does: it begins and ends with a block, or with the image.
+pub(super) fn keeps_to(grid: u32, run: &Range<u64>, image_size: u64) -> bool {
+    let grid = u64::from(grid);
+    run.start.is_multiple_of(grid) && (run.end.is_multiple_of(grid) || run.end == image_size)
+}
+
 /// Adds the blocks of a device of this size whose chunks the parent has, but nobody may name again, to those that must be
 /// read (W2).
 pub(super) fn with_unusable(
     parent: &Found,
     mut changed: ChangedBlocks,
     size: u64,
+    grid: u32,
     cancel: &Cancel,
 ) -> Result<ChangedBlocks> {
     if !parent.opener.may_be_absent() {
@@ -130,17 +137,21 @@ pub(super) fn with_unusable(
     let mut at = 0;
     let mut failed = None;
     parent.opener.runs(&parent.entry.content, &mut |run| {
-        let length = run.length();
+        let range = at..at + run.length();
+        // From there on all of the device is read.
+        if !keeps_to(grid, &range, parent.entry.metadata.size) {
+            return false;
+        }
+        at = range.end;
         let is_sound = cancel.check().and_then(|()| match &run {
             Run::Chunk(chunk) => parent.opener.is_sound(chunk),
             Run::Hole(_) => Ok(true),
         });
         match is_sound {
             Ok(true) => {}
-            Ok(false) => changed.include(at..at + length),
+            Ok(false) => changed.include(range),
             Err(error) => failed = Some(error),
         }
-        at += length;
         failed.is_none() && at < size
     })?;
     failed.map_or(Ok(changed), Err)
@@ -236,6 +247,22 @@ mod tests {
         let bytes: Vec<Run> = (0..100).map(|_| chunk(1)).collect();
         assert_eq!(taken_of(&bytes, &[(0, 100)]).1, [(0, 40), (40, 80), (80, 100)]);
         assert_eq!(taken_of(&[Run::Hole(100)], &[(10, 100)]), (vec![10], vec![(10, 90), (90, 100)]));
+    }
+
+    #[test]
+    fn a_run_of_a_device_begins_and_ends_with_a_block_or_with_the_device() {
+        for (run, holds) in [
+            (0..10, true),
+            (20..50, true),
+            (90..95, true),
+            (0..95, true),
+            (0..5, false),
+            (5..10, false),
+            (5..95, false),
+            (90..94, false),
+        ] {
+            assert_eq!(keeps_to(10, &run, 95), holds, "{run:?}");
+        }
     }
 
     #[test]

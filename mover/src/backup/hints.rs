@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{earlier::Found, parent::PageOpener};
+use super::{earlier::Found, parent::PageOpener, repeats::PagesMet};
 use crate::{
     format::{
         entry::{Content, Run},
@@ -25,6 +25,7 @@ pub(super) struct Hints {
 struct EarlierContent {
     opener: Arc<PageOpener>,
     levels: Vec<(u8, std::vec::IntoIter<(ChunkRef, u64)>)>,
+    met: PagesMet,
     at: u64,
 }
 
@@ -33,7 +34,7 @@ impl Hints {
     pub(super) fn of(found: Vec<Found>, shared: &Arc<Shared>) -> Self {
         let mut hints = Self { shared: Arc::clone(shared), contents: Vec::new() };
         for Found { entry, opener } in found {
-            let mut content = EarlierContent { opener, levels: Vec::new(), at: 0 };
+            let mut content = EarlierContent { opener, levels: Vec::new(), met: PagesMet::default(), at: 0 };
             match entry.content {
                 Content::Inline(runs) => content.learn(&runs, &hints.shared),
                 Content::Paged { depth, pages } => content.levels.push((depth, pages.into_iter())),
@@ -61,6 +62,11 @@ impl EarlierContent {
                 self.levels.pop();
                 continue;
             };
+            // What is below a page that comes again was learnt when it came first.
+            if !self.met.is_new(&page, depth, bytes) {
+                self.at += bytes;
+                continue;
+            }
             let opened = self.opener.open(&page);
             match opened.map(|page| (page.content_bytes() == Some(bytes)).then_some(page)) {
                 Ok(Some(Page::Runs(runs))) if depth == 1 => self.learn(&runs, shared),

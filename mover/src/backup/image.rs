@@ -7,7 +7,7 @@ use crossbeam_channel::{Sender, bounded};
 use super::{
     BackupSource,
     assemble::{Item, Large, Piece},
-    changes::{Parts, changed_blocks_of, dirty, with_unusable},
+    changes::{Parts, changed_blocks_of, dirty, keeps_to, with_unusable},
     dispatch::{Dispatched, Dispatcher, stopped},
     earlier::Found,
     hints::Hints,
@@ -95,7 +95,7 @@ impl Dispatcher<'_> {
         let is_on_grid = self.earlier.parent.grid == grid;
         match (parent, changed.filter(|_| is_on_grid)) {
             (Some(parent), Some(changed)) => {
-                let changed = with_unusable(&parent, changed, size, &self.cancel)?;
+                let changed = with_unusable(&parent, changed, size, grid, &self.cancel)?;
                 let sizes = (size, parent.entry.metadata.size);
                 let mut dirty = dirty(&changed, u64::from(grid), sizes, from);
                 self.changed_blocks(&file, &parent, &mut dirty, from, grid, &pieces)?;
@@ -206,6 +206,7 @@ impl Dispatcher<'_> {
         let size = file.size();
         let mut dirty = dirty.peekable();
         let mut at = 0u64;
+        let mut astray = None;
         let mut failed: Option<Error> = None;
         let mut parts = Parts::new(self.segment_bytes as u64, |kept: Vec<Run>, range: Range<u64>| {
             if !kept.is_empty() {
@@ -215,9 +216,13 @@ impl Dispatcher<'_> {
         });
         let mut step = |run: Run| -> Result<bool> {
             self.cancel.check()?;
-            let (start, end) = (at.max(from), at + run.length());
-            at = end;
-            parts.add(run, start, end, &mut dirty)?;
+            let range = at..at + run.length();
+            if !keeps_to(grid, &range, parent.entry.metadata.size) {
+                astray = Some(range.start.max(from));
+                return Ok(false);
+            }
+            at = range.end;
+            parts.add(run, range.start.max(from), range.end, &mut dirty)?;
             // How far the parent goes beyond the device is decided by whoever wrote it.
             Ok(at < size)
         };
@@ -230,10 +235,17 @@ impl Dispatcher<'_> {
         if let Some(error) = failed {
             return Err(error);
         }
-        for range in dirty {
-            parts.read(range)?;
+        if astray.is_none() {
+            dirty.try_for_each(|range| parts.read(range))?;
         }
-        parts.finish()
+        parts.finish()?;
+        match astray {
+            // Runs that are no blocks may be of a byte each: to go through them can take longer than to read the device.
+            Some(start) => {
+                self.all_blocks(file, start, grid, pieces, &mut Hints::of(Vec::new(), &self.shared))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Reads a stream to its end; it is cut here, because what comes cannot be asked for again.

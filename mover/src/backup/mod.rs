@@ -36,6 +36,7 @@ mod image;
 mod memory;
 mod options;
 mod parent;
+mod repeats;
 mod resume;
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,10 @@ use std::{
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::vouch::{Vouch, packs_of};
+use super::{
+    repeats::PagesMet,
+    vouch::{Vouch, packs_of},
+};
 use crate::{
     codec::{self, Cipher},
     error::{Error, Result},
@@ -118,7 +121,7 @@ impl PageOpener {
         let mut needed = HashSet::new();
         let nonce = self.bridge.session().name().nonce;
         let looks = self.infos.len() > KEYS_CARRIED && nonce.0[0].is_multiple_of(KEYS_LOOKED_UP_EVERY);
-        if !looks || self.keys_below(*depth, pages, &mut needed).is_err() {
+        if !looks || self.keys_below(*depth, pages, true, &mut needed, &mut PagesMet::default()).is_err() {
             self.all_carried.store(true, atomic::Ordering::Relaxed);
             needed.extend(self.infos.keys());
         }
@@ -129,13 +132,20 @@ impl PageOpener {
         &self,
         depth: u8,
         pages: &[(ChunkRef, u64)],
+        is_end: bool,
         needed: &mut HashSet<SessionName>,
+        met: &mut PagesMet,
     ) -> Result<()> {
-        for (page, bytes) in pages {
+        for (page, bytes, is_last) in listed(pages, is_end) {
+            if !met.is_new(page, depth, bytes) {
+                continue;
+            }
             let (page, sessions) = Page::with_sessions(&self.plain(page)?)?;
             needed.extend(sessions);
-            match of_bytes(page, *bytes)? {
-                Page::RunsInner(pages) if depth > 1 => self.keys_below(depth - 1, &pages, needed)?,
+            match as_said(page, bytes, is_last)? {
+                Page::RunsInner(pages) if depth > 1 => {
+                    self.keys_below(depth - 1, &pages, is_last, needed, met)?;
+                }
                 Page::Runs(_) if depth == 1 => {}
                 _ => return Err(wrong_level()),
             }
@@ -192,16 +202,27 @@ impl PageOpener {
         }
         match content {
             Content::Inline(runs) => self.require_runs(runs),
-            Content::Paged { depth, pages } => self.require_pages(*depth, pages),
+            Content::Paged { depth, pages } => {
+                self.require_pages(*depth, pages, true, &mut PagesMet::default())
+            }
         }
     }
 
-    fn require_pages(&self, depth: u8, pages: &[(ChunkRef, u64)]) -> Result<()> {
-        for (page, bytes) in pages {
+    fn require_pages(
+        &self,
+        depth: u8,
+        pages: &[(ChunkRef, u64)],
+        is_end: bool,
+        met: &mut PagesMet,
+    ) -> Result<()> {
+        for (page, bytes, is_last) in listed(pages, is_end) {
             self.require_chunk(page)?;
-            match of_bytes(self.read(page)?, *bytes)? {
+            if !met.is_new(page, depth, bytes) {
+                continue;
+            }
+            match as_said(self.read(page)?, bytes, is_last)? {
                 Page::Runs(runs) if depth == 1 => self.require_runs(&runs)?,
-                Page::RunsInner(pages) if depth > 1 => self.require_pages(depth - 1, &pages)?,
+                Page::RunsInner(pages) if depth > 1 => self.require_pages(depth - 1, &pages, is_last, met)?,
                 _ => return Err(wrong_level()),
             }
         }
@@ -274,7 +295,9 @@ impl PageOpener {
                 let _all = runs.iter().cloned().all(visit);
                 Ok(())
             }
-            Content::Paged { depth, pages } => self.paged_runs(*depth, pages, visit).map(|_going_on| ()),
+            Content::Paged { depth, pages } => {
+                self.paged_runs(*depth, pages, true, visit).map(|_going_on| ())
+            }
         }
     }
 
@@ -282,17 +305,18 @@ impl PageOpener {
         &self,
         depth: u8,
         pages: &[(ChunkRef, u64)],
+        is_end: bool,
         visit: &mut dyn FnMut(Run) -> bool,
     ) -> Result<bool> {
-        for (page, bytes) in pages {
-            let going_on = match of_bytes(self.open(page)?, *bytes)? {
+        for (page, bytes, is_last) in listed(pages, is_end) {
+            let going_on = match as_said(self.open(page)?, bytes, is_last)? {
                 Page::Runs(runs) if depth == 1 => {
                     if self.vouch.is_some() {
                         self.require_runs(&runs)?;
                     }
                     runs.into_iter().all(&mut *visit)
                 }
-                Page::RunsInner(pages) if depth > 1 => self.paged_runs(depth - 1, &pages, visit)?,
+                Page::RunsInner(pages) if depth > 1 => self.paged_runs(depth - 1, &pages, is_last, visit)?,
                 _ => return Err(wrong_level()),
             };
             if !going_on {
@@ -307,9 +331,15 @@ fn unsound() -> Error {
     Error::not_found("a pack that an earlier run had stored cannot be used")
 }
 
-/// A page of runs that must stand for so many bytes: one that did not could be named again and again for nothing.
-fn of_bytes(page: Page, bytes: u64) -> Result<Page> {
-    if page.content_bytes() == Some(bytes) { Ok(page) } else { Err(wrong_level()) }
+/// Pages of a list of runs with the bytes below each, and which is the last of its list if these are at the list's end.
+fn listed(pages: &[(ChunkRef, u64)], is_end: bool) -> impl Iterator<Item = (&ChunkRef, u64, bool)> {
+    let last = pages.len().saturating_sub(1);
+    pages.iter().enumerate().map(move |(at, (page, bytes))| (page, *bytes, is_end && at == last))
+}
+
+/// A page of runs that must be what is said of it: one that was not could be named again and again for nothing.
+fn as_said(page: Page, bytes: u64, is_last: bool) -> Result<Page> {
+    if page.stands_for(bytes, is_last) { Ok(page) } else { Err(wrong_level()) }
 }
 
 fn wrong_level() -> Error {

@@ -24,6 +24,8 @@ use crate::{
 
 /// Damaged frames of one pack that are told apart; a pack with more counts as damaged as a whole.
 const FRAMES_KEPT: usize = 4096;
+/// What remembering the pages of one list takes: those of a device of a terabyte. Others are opened again.
+const LIST_BYTES: u64 = 1 << 20;
 /// Leaves that are fetched at once.
 const LEAVES_AT_ONCE: usize = 8;
 
@@ -200,11 +202,13 @@ impl Look<'_> {
         pages: &[(ChunkRef, u64)],
     ) -> Result<Vec<PackId>> {
         let mut objects = Vec::new();
-        let mut pending: Vec<(Level, ChunkRef)> =
-            pages.iter().map(|(page, bytes)| (Level::Runs(depth.max(1), *bytes), page.clone())).collect();
+        // A page with damage below it is not clean, and is opened once all the same.
+        let mut met = Seen::within(LIST_BYTES);
+        let listed = walk::runs_below(depth.max(1), pages, true);
+        let mut pending: Vec<(Level, ChunkRef)> = listed.map(|(level, page)| (level, page.clone())).collect();
         while let Some((level, page)) = pending.pop() {
             self.cancel.check()?;
-            if self.clean.has(&page) {
+            if self.clean.has(&page) || !met.insert_named(&level, &page) {
                 continue;
             }
             for (level, page, opened) in walk::open(reader, vec![(level, page)]).await? {
@@ -235,9 +239,9 @@ impl Look<'_> {
                 objects.sort_unstable();
                 objects.dedup();
             }
-            (Level::Runs(level @ 2.., _), Ok(Page::RunsInner(pages))) => {
-                let below = pages.into_iter().map(|(page, bytes)| (Level::Runs(level - 1, bytes), page));
-                pending.extend(below);
+            (Level::Runs(level @ 2.., _, is_end), Ok(Page::RunsInner(pages))) => {
+                let below = walk::runs_below(level - 1, &pages, is_end);
+                pending.extend(below.map(|(level, page)| (level, page.clone())));
             }
             _ => objects.extend(page.frame.place().map(|place| self.packs.locate(place).pack)),
         }

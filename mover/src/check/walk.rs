@@ -58,7 +58,9 @@ impl Seen {
                 hasher.update(&(above.first.len() as u64).to_le_bytes());
                 hasher.update(&above.first).update(&above.last).update(&above.entries.to_le_bytes());
             }
-            Level::Runs(_, bytes) => drop(hasher.update(&bytes.to_le_bytes())),
+            Level::Runs(_, bytes, is_last) => {
+                hasher.update(&bytes.to_le_bytes()).update(&[u8::from(*is_last)]);
+            }
         }
         self.insert_key(half(&hasher))
     }
@@ -91,8 +93,8 @@ fn half(hasher: &blake3::Hasher) -> [u8; 16] {
 pub(super) enum Level {
     /// Nothing is said of a root.
     Tree(u8, Option<Box<Child>>),
-    /// Bytes of contents below it.
-    Runs(u8, u64),
+    /// Bytes of contents below it, and whether nothing of the list comes behind it.
+    Runs(u8, u64, bool),
 }
 
 impl Level {
@@ -102,9 +104,9 @@ impl Level {
                 (*level == 1) == matches!(page, Page::Leaf(_)) && *level > 0,
                 above.as_ref().is_none_or(|above| above.describes(page)),
             ),
-            (Self::Runs(level, bytes), Page::Runs(_) | Page::RunsInner(_)) => (
+            (Self::Runs(level, bytes, is_last), Page::Runs(_) | Page::RunsInner(_)) => (
                 (*level == 1) == matches!(page, Page::Runs(_)) && *level > 0,
-                page.content_bytes() == Some(*bytes),
+                page.stands_for(*bytes, *is_last),
             ),
             _ => (false, true),
         };
@@ -238,6 +240,17 @@ fn push(
     }
 }
 
+/// Pages of a list of runs on this level, and where they stand; of its end if nothing of the list comes behind them.
+pub(super) fn runs_below(
+    level: u8,
+    pages: &[(ChunkRef, u64)],
+    is_end: bool,
+) -> impl DoubleEndedIterator<Item = (Level, &ChunkRef)> {
+    let last = pages.len().saturating_sub(1);
+    let placed = pages.iter().enumerate();
+    placed.map(move |(at, (page, bytes))| (Level::Runs(level, *bytes, is_end && at == last), page))
+}
+
 /// Hands out what a page names.
 fn below(
     level: &Level,
@@ -245,7 +258,8 @@ fn below(
     pending: &mut Vec<(Level, ChunkRef)>,
     visitor: &mut (dyn Visitor + Send),
 ) {
-    let (Level::Tree(level, _) | Level::Runs(level, _)) = level;
+    let is_end = matches!(level, Level::Runs(_, _, true));
+    let (Level::Tree(level, _) | Level::Runs(level, ..)) = level;
     let under = level.saturating_sub(1);
     let chunks = |runs: &[Run], visitor: &mut (dyn Visitor + Send)| {
         runs.iter().for_each(|run| match run {
@@ -260,8 +274,8 @@ fn below(
             }
         }
         Page::RunsInner(pages) => {
-            for (page, bytes) in pages.iter().rev() {
-                push(pending, visitor, Level::Runs(under, *bytes), page);
+            for (level, page) in runs_below(under, pages, is_end).rev() {
+                push(pending, visitor, level, page);
             }
         }
         Page::Runs(runs) => chunks(runs, visitor),
@@ -270,8 +284,8 @@ fn below(
                 match &entry.content {
                     Content::Inline(runs) => chunks(runs, visitor),
                     Content::Paged { depth, pages } => {
-                        for (page, bytes) in pages.iter().rev() {
-                            push(pending, visitor, Level::Runs((*depth).max(1), *bytes), page);
+                        for (level, page) in runs_below((*depth).max(1), pages, true).rev() {
+                            push(pending, visitor, level, page);
                         }
                     }
                 }

@@ -200,6 +200,14 @@ impl Page {
         }
     }
 
+    /// Whether a page of a list of runs is what is said above it: it stands for so many bytes, and is the last of its list
+    /// or not. Only the last is without a chunk, because neighbouring holes are one run: few pages of others could stand
+    /// for any number of runs in which nothing is.
+    pub fn stands_for(&self, bytes: u64, is_last: bool) -> bool {
+        let is_empty = matches!(self, Self::Runs(runs) if runs.iter().all(|run| run.chunk().is_none()));
+        self.content_bytes() == Some(bytes) && (is_last || !is_empty)
+    }
+
     /// Reads a page and lists the sessions whose keys are needed for what it names (with repeats).
     pub fn with_sessions(bytes: &[u8]) -> Result<(Self, Vec<SessionName>)> {
         let mut reader = Reader::within("page", bytes, limits::PAGE_ROWS);
@@ -212,7 +220,7 @@ impl Page {
         let page = match kind {
             LEAF => Self::Leaf(read_leaf(&mut reader, &mut refs)?),
             INNER => Self::Inner(read_inner(&mut reader, &mut refs)?),
-            RUNS => Self::Runs(read_runs(&mut reader, &mut refs)?),
+            RUNS => Self::Runs(read_page_runs(&mut reader, &mut refs)?),
             RUNS_INNER => {
                 let count = reader.count(3)?;
                 let mut pages = Vec::with_capacity(count);
@@ -235,6 +243,15 @@ pub(crate) fn read_page_bytes(reader: &mut Reader<'_>) -> Result<u64> {
     match reader.varint()? {
         0 => Err(reader.malformed("a page of runs of no bytes")),
         bytes => Ok(bytes),
+    }
+}
+
+/// Runs of a page. Neighbouring holes would cost time and stand for nothing that one does not.
+fn read_page_runs(reader: &mut Reader<'_>, refs: &mut RefReader) -> Result<Vec<Run>> {
+    let runs = read_runs(reader, refs)?;
+    match runs.windows(2).any(|pair| pair.iter().all(|run| run.chunk().is_none())) {
+        true => Err(reader.malformed("a hole follows a hole")),
+        false => Ok(runs),
     }
 }
 

@@ -215,6 +215,29 @@ fn children_of_a_page_are_in_order_and_stand_for_something() {
 }
 
 #[test]
+fn holes_of_a_page_are_apart_and_only_the_last_page_is_without_a_chunk() {
+    let (stored, hole) = (Run::Chunk(chunk()), Run::Hole(5));
+    let length = stored.length();
+    for (rows, bytes, holds, is_last_only) in [
+        (vec![hole.clone(), stored.clone(), hole.clone()], length + 10, true, false),
+        (vec![stored.clone(), stored.clone()], 2 * length, true, false),
+        (vec![hole.clone()], 5, true, true),
+        (vec![hole.clone(), hole.clone()], 10, false, true),
+        (vec![stored, hole.clone(), hole], length + 10, false, false),
+    ] {
+        assert_eq!(read(&runs(&rows)).ok(), holds.then(|| Page::Runs(rows.clone())), "{rows:?}");
+        let page = Page::Runs(rows);
+        assert!(page.stands_for(bytes, true), "{page:?}");
+        assert_eq!(page.stands_for(bytes, false), !is_last_only, "{page:?}");
+        assert!(!page.stands_for(bytes + 1, true), "{page:?}");
+    }
+    let inner = Page::RunsInner(vec![(chunk(), 3), (chunk(), 4)]);
+    assert!(inner.stands_for(7, true) && inner.stands_for(7, false));
+    assert!(!inner.stands_for(8, true));
+    assert!(!Page::Leaf(vec![]).stands_for(0, true));
+}
+
+#[test]
 fn what_a_later_program_wrote_is_not_called_damage() {
     let mut pack = trailer(1, Suite::Aes256Gcm).to_bytes();
     let mut page = leaf(&[]).to_bytes().expect("a page");

@@ -80,8 +80,9 @@ impl<'a> Runs<'a> {
 
     async fn open(&mut self) -> Result<()> {
         let Some((level, page, bytes)) = self.pending.pop() else { return Ok(()) };
+        let is_last = self.pending.is_empty();
         for page in self.reader.pages(&[page]).await? {
-            if page.content_bytes() != Some(bytes) {
+            if !page.stands_for(bytes, is_last) {
                 return Err(Error::corrupt("a page of a list of chunks is not what the page above says"));
             }
             match page {

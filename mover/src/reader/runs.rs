@@ -104,11 +104,13 @@ impl RunWalk {
                 chunks.push(chunk);
                 lengths.push(bytes);
             }
+            let mut left = chunks.len() + self.pending.len();
             for (page, bytes) in self.reader.pages(&chunks).await?.into_iter().zip(lengths) {
+                left -= 1;
                 // Positions of what follows depend on it, so it is checked, not believed.
-                let right = page.content_bytes() == Some(bytes);
+                let is_right = page.stands_for(bytes, left == 0);
                 let Page::Runs(runs) = page else { return Err(misplaced()) };
-                if !right {
+                if !is_right {
                     return Err(misplaced());
                 }
                 self.ready.push_back(runs);
@@ -117,9 +119,16 @@ impl RunWalk {
     }
 
     /// Bytes of all runs that are not holes; for a walk that nothing was taken of.
-    pub async fn chunk_bytes(mut self, cancel: &Cancel) -> Result<u64> {
+    pub async fn chunk_bytes(self, cancel: &Cancel) -> Result<u64> {
+        self.chunk_bytes_beyond(u64::MAX, cancel).await
+    }
+
+    /// The same, but nothing is counted any more once there are more than `enough`.
+    pub async fn chunk_bytes_beyond(mut self, enough: u64, cancel: &Cancel) -> Result<u64> {
         let mut bytes = 0;
-        while let Some((_, piece)) = self.next_piece().await? {
+        while bytes <= enough
+            && let Some((_, piece)) = self.next_piece().await?
+        {
             cancel.check()?;
             let chunks = piece.iter().filter(|run| matches!(run, Run::Chunk(_)));
             bytes += chunks.map(Run::length).sum::<u64>();

@@ -133,12 +133,10 @@ async fn plan_only(
 ) -> Result<RestoreReport> {
     let size = entry.metadata.size;
     let room = BlockTarget::examine(&options.target, size, wish)?;
-    let bytes_written = reader.runs(&entry.content).chunk_bytes(cancel).await?;
+    let bytes_written = reader.runs(&entry.content).chunk_bytes_beyond(room, cancel).await?;
     if room < bytes_written {
         let target = options.target.display();
-        return Err(Error::no_space(format!(
-            "{target} has room for {room} bytes, and {bytes_written} are needed"
-        )));
+        return Err(Error::no_space(format!("{target} has room for {room} bytes, and more are needed")));
     }
     let target_room = Some(room);
     Ok(RestoreReport { files: 1, bytes: size, bytes_written, target_room, ..RestoreReport::default() })

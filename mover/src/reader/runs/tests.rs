@@ -109,6 +109,42 @@ async fn pages_are_what_the_page_above_says() {
 }
 
 #[tokio::test]
+async fn a_page_without_a_chunk_is_the_last() {
+    let mut writer = Writer::new();
+    let chunk = Run::Chunk(writer.frame(FrameKind::Data, &[b"chunk"], Compression::Stored).remove(0));
+    let hole = Run::Hole(7);
+    let last = writer.paged(&[chunk.clone(), chunk.clone(), hole.clone()], 2);
+    // Before a page that is fetched with it, and before one that is not.
+    let first = writer.paged(&[hole.clone(), chunk.clone()], 1);
+    let many = vec![chunk.clone(); PAGES_AT_ONCE];
+    let spread = writer.paged(&[&many[1..], std::slice::from_ref(&hole), &many[..1]].concat(), 1);
+    let reader = writer.finish(Vec::new(), 2);
+    assert_eq!(rest(reader.runs(&last)).await.unwrap(), [(0, chunk.clone()), (5, chunk), (10, hole)]);
+    let Content::Paged { depth, pages } = last else { panic!("{last:?}") };
+    let twice = Content::Paged { depth, pages: [pages.clone(), pages].concat() };
+    for content in [first, spread, twice] {
+        let error = rest(reader.runs(&content)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{content:?}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_counted_ends_where_there_is_enough() {
+    let (reader, packs, content, placed) = content(3);
+    let stored = placed.iter().filter(|(_, run)| run.chunk().is_some()).map(|(_, run)| run.length());
+    let all = stored.sum::<u64>();
+    let go_on = Cancel::default();
+    for (enough, requests) in [(u64::MAX, 6), (all, 6), (0, 2)] {
+        packs.reads.store(0, Ordering::Relaxed);
+        let fresh = SnapshotReader::with_access(Arc::clone(&packs) as _, reader.snapshot().clone());
+        let found = fresh.runs(&content).chunk_bytes_beyond(enough, &go_on).await.unwrap();
+        assert_eq!(found == all, enough > 0, "{enough}: {found}");
+        assert!(found > enough.min(all - 1), "{enough}: {found}");
+        assert_eq!(packs.reads.load(Ordering::Relaxed), requests, "{enough}");
+    }
+}
+
+#[tokio::test]
 async fn pages_of_different_levels_are_not_fetched_together() {
     let (reader, packs, content, placed) = content(3);
     let Content::Paged { depth: 2, pages } = content else { panic!("{content:?}") };

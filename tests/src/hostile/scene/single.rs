@@ -90,7 +90,7 @@ impl Scene {
         self.copies(codes);
     }
 
-    /// The same without copies: of what is long enough they never come to an end.
+    /// The same without copies: they take the time that the bytes take, of which a snapshot may say any number.
     pub fn everything_of_but_copies(&self, single: Single, name: SessionName, codes: &[i32]) {
         let name = name.to_string();
         for memory in &self.memories() {
