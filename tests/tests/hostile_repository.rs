@@ -3,7 +3,7 @@
 //!
 //! Needs root, FUSE, Python for the peak of memory, and the program beside the tests (`cargo build -p carrack-mover`).
 
-use std::{fs, path::PathBuf};
+use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf};
 
 use carrack_mover::{
     format::{
@@ -156,6 +156,44 @@ fn large_pages_are_not_held_all_at_once() {
     }
     scene.everything_but_copies_with_plenty(&[0, 3]);
     scene.run(&["prune", "--wait", "0"]);
+}
+
+/// Names of files with several, whose paths are far longer than what is stored of them: those that files are restored
+/// under, and those that are linked to them.
+#[test]
+fn links_are_not_remembered_all_at_once() {
+    const NAMES: u64 = 25_000;
+    let directories: Vec<String> = (1..=12).map(|levels| vec!["d".repeat(250); levels].join("/")).collect();
+    for files in [8, NAMES / 2] {
+        let scene = scene();
+        scene.forge(async |mut forger: Forger| {
+            let made: Vec<_> =
+                directories.iter().map(|path| entry(path.as_bytes(), Kind::Directory)).collect();
+            let mut leaves = vec![forger.leaf(&made)?];
+            for page in 0..NAMES / 100 {
+                let name = |number: u64| {
+                    let path = format!("{}/{number:06}", directories[11]);
+                    linked(entry(path.as_bytes(), Kind::File), number % files)
+                };
+                leaves.push(forger.leaf(&(page * 100..page * 100 + 100).map(name).collect::<Vec<_>>())?);
+            }
+            let root = forger.inner(&leaves)?;
+            forger.commit(&root.page, 2).await
+        });
+        let target = scene.carrack.path("target");
+        let restore = ["restore", "latest", "--target", target.to_str().expect("UTF-8")];
+        // Into an empty target, over what is there, and not at all.
+        for further in [&["--verify"][..], &["--delete"], &["--dry-run"]] {
+            let outcome = scene.run_with_least(&[&restore[..], further].concat());
+            assert_eq!(outcome.code, Some(0), "{files} {further:?}: {outcome:?}");
+            let deepest = target.join(&directories[11]);
+            assert_eq!(fs::read_dir(&deepest).expect("it is there").count() as u64, NAMES);
+            for name in ["000000", "000007", "024999"] {
+                let found = fs::metadata(deepest.join(name)).expect("it is there");
+                assert_eq!(found.nlink(), NAMES / files, "{files} {further:?} {name}");
+            }
+        }
+    }
 }
 
 #[test]

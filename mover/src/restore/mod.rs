@@ -10,7 +10,7 @@ mod batch;
 mod compare;
 mod execute;
 pub mod image;
-mod kept;
+mod places;
 mod plan;
 pub mod select;
 pub mod stream;

@@ -1,16 +1,16 @@
 //! Walks the tree, makes what has no contents, and collects the rest into batches.
 
 use std::{
-    collections::{HashMap, HashSet},
     mem,
     sync::{Arc, atomic::Ordering},
 };
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 
 mod delete;
 mod directories;
 mod dry_run;
+mod links;
 mod opened;
 #[cfg(test)]
 mod tests;
@@ -18,13 +18,14 @@ mod tests;
 use self::{
     delete::{Others, join},
     directories::finish_directories,
+    links::{Links, Role, link},
     opened::Opened,
 };
 use super::{
     Existing, RestoreOptions, RestoreReport,
     batch::{Batch, FILE_BYTES, FileTask, Sink, weight},
     execute::{Executor, Shared},
-    kept::Kept,
+    places::Places,
     report,
     select::relative,
 };
@@ -45,6 +46,9 @@ const FIRST_BATCH_BYTES: usize = 1 << 20;
 /// Directories that wait for their attributes are kept up to this part of the memory; beyond it the tree is
 /// walked a second time, backwards.
 const DIRECTORY_SHARE: u64 = 16;
+/// What is remembered of the first names of files with several, and of their further ones, takes this part of the memory
+/// each.
+const LINK_SHARE: u64 = 16;
 /// Two batches live at once and take this part of the memory each.
 pub(super) const BATCH_SHARE: u64 = 8;
 /// Stored bytes in flight take this part of the memory.
@@ -71,10 +75,9 @@ struct Planner<'o> {
     /// Directories in the order they were made; none once there are too many.
     directories: Option<Vec<(Vec<u8>, Metadata)>>,
     directory_bytes: usize,
-    /// Names that are linked at the end, to a file that has several.
-    links: Vec<(Vec<u8>, (u64, u64))>,
-    kept: Kept,
-    first_names: HashSet<(u64, u64)>,
+    links: Links,
+    /// Files that stay as they are, by their place among the selected ones.
+    kept: Places,
     /// What is to be removed.
     others: Others,
     report: RestoreReport,
@@ -86,7 +89,7 @@ pub(crate) async fn run(
     options: &RestoreOptions,
     monitor: Arc<dyn Monitor>,
     cancel: Cancel,
-) -> Result<(RestoreReport, Kept)> {
+) -> Result<(RestoreReport, Places)> {
     let prefix = options.selection.prefix(reader).await?;
     if options.delete && prefix != options.selection.path {
         return Err(Error::invalid(
@@ -97,28 +100,28 @@ pub(crate) async fn run(
     let mut opened = Opened::at(options)?;
     let tree = opened.tree.take();
     let shared = Arc::new(Shared::new(reader, tree, Arc::clone(&monitor), cancel));
-    let executor =
-        Executor::start(Arc::clone(&shared), options.threads, options.memory_bytes / FLIGHT_SHARE)?;
-    let (batches, mut queue) = mpsc::channel::<Batch>(1);
-    let dispatcher = tokio::spawn(async move {
-        while let Some(batch) = queue.recv().await {
-            executor.run(batch).await?;
-        }
-        executor.finish().await
-    });
+    let (batches, mut dispatcher) = dispatch(options, &shared)?;
     let mut planner = Planner::new(options, Arc::clone(&shared), prefix, opened, batches);
-    let planned = planner.walk().await;
-    let Planner { batches, directories, links, prefix, root, mut report, kept, shared: own, .. } = planner;
-    drop((batches, own));
-    let written =
-        dispatcher.await.map_err(|error| Error::internal("the restore did not finish").with_source(error))?;
-    // What ended the work says more than what the planner saw of it.
-    written?;
-    planned?;
+    let mut planned = planner.walk().await;
+    loop {
+        // Without a way to them the workers come to an end.
+        drop(planner.batches);
+        let written = dispatcher
+            .await
+            .map_err(|error| Error::internal("the restore did not finish").with_source(error))?;
+        // What ended the work says more than what the planner saw of it.
+        written?;
+        planned?;
+        link(options, &shared, &planner.prefix, &mut planner.links).await?;
+        let Some(waiting) = planner.links.next_round() else { break };
+        (planner.batches, dispatcher) = dispatch(options, &shared)?;
+        planned = planner.walk_again(&waiting).await;
+    }
+    drop(planner.shared);
+    let (mut report, kept) = (planner.report, planner.kept);
     if !options.dry_run {
-        link(&shared, links)?;
-        finish_directories(options, &shared, &prefix, directories).await?;
-        directories::finish_root(&shared, root.as_ref());
+        finish_directories(options, &shared, &planner.prefix, planner.directories).await?;
+        directories::finish_root(&shared, planner.root.as_ref());
         shared.check()?;
     }
     report.deleted += shared.tree.as_ref().map_or(0, TargetTree::removed);
@@ -127,6 +130,22 @@ pub(crate) async fn run(
     finish_tree(shared)?;
     report.problems = Progress::get(&monitor.progress().problems);
     Ok((report, kept))
+}
+
+/// Starts what executes batches: the way to it, and what it came to once that way is closed.
+fn dispatch(
+    options: &RestoreOptions,
+    shared: &Arc<Shared>,
+) -> Result<(mpsc::Sender<Batch>, JoinHandle<Result<()>>)> {
+    let executor = Executor::start(Arc::clone(shared), options.threads, options.memory_bytes / FLIGHT_SHARE)?;
+    let (batches, mut queue) = mpsc::channel::<Batch>(1);
+    let dispatcher = tokio::spawn(async move {
+        while let Some(batch) = queue.recv().await {
+            executor.run(batch).await?;
+        }
+        executor.finish().await
+    });
+    Ok((batches, dispatcher))
 }
 
 impl<'o> Planner<'o> {
@@ -153,9 +172,8 @@ impl<'o> Planner<'o> {
             batch_limit: FIRST_BATCH_BYTES,
             directories: Some(Vec::new()),
             directory_bytes: 0,
-            links: Vec::new(),
-            kept: Kept::default(),
-            first_names: HashSet::new(),
+            links: Links::new(options.memory_bytes),
+            kept: Places::default(),
             others: Others::new(options.memory_bytes),
             report: RestoreReport::default(),
         }
@@ -191,6 +209,7 @@ impl Planner<'_> {
             }
             self.make_above(&path).await?;
         }
+        let place = self.links.meet(&entry);
         Progress::add(&self.shared.monitor.progress().entries_expected, 1);
         Progress::add(&self.shared.monitor.progress().bytes_expected, entry.metadata.size);
         // The sizes of one snapshot may be any numbers.
@@ -203,7 +222,7 @@ impl Planner<'_> {
             }
             Kind::File => {
                 self.report.files += 1;
-                self.file(path, entry).await
+                self.file(path, entry, place).await
             }
             Kind::Image => {
                 let error = Error::invalid("it is an image, which a restore to a directory cannot place")
@@ -213,30 +232,34 @@ impl Planner<'_> {
             }
             _ => {
                 self.report.others += 1;
-                self.node(&path, &entry);
+                self.node(&path, &entry, place);
                 Ok(())
             }
         }
     }
 
-    fn node(&mut self, path: &[u8], entry: &Entry) {
+    /// What is no directory and has no contents; `place` is that among the names of files with several.
+    fn node(&mut self, path: &[u8], entry: &Entry, place: Option<u64>) {
         let present = self.present(path);
         if self.keeps(present.as_ref(), &entry.metadata) {
             self.pass_by(&entry.metadata);
             return;
         }
-        if self.is_in_the_way(path, present.as_ref()) {
-            return;
+        if !self.is_in_the_way(path, present.as_ref()) {
+            self.make_node(path, entry, place);
         }
+    }
+
+    fn make_node(&mut self, path: &[u8], entry: &Entry, place: Option<u64>) {
         let shared = Arc::clone(&self.shared);
         let Some(tree) = &shared.tree else { return };
-        if entry.metadata.links > 1 && self.is_further_name(path, &entry.metadata) {
+        if place.is_some_and(|place| self.links.role(place, path, &entry.metadata) != Role::First) {
             return;
         }
         match tree.create_node(path, &entry.kind, &entry.metadata) {
             Ok(made) => {
                 Progress::add(&self.shared.monitor.progress().entries, 1);
-                if entry.metadata.links > 1 {
+                if place.is_some() {
                     let key = (entry.metadata.device, entry.metadata.inode);
                     lock(&self.shared.made).insert(key, made);
                 }
@@ -249,16 +272,6 @@ impl Planner<'_> {
     fn pass_by(&self, metadata: &Metadata) {
         Progress::add(&self.shared.monitor.progress().entries, 1);
         Progress::add(&self.shared.monitor.progress().bytes, metadata.size);
-    }
-
-    /// Whether another name of the same inode came before; then this one is linked to it at the end.
-    fn is_further_name(&mut self, path: &[u8], metadata: &Metadata) -> bool {
-        let key = (metadata.device, metadata.inode);
-        let further = !self.first_names.insert(key);
-        if further {
-            self.links.push((path.to_vec(), key));
-        }
-        further
     }
 
     /// The target, if something may be there already.
@@ -282,7 +295,7 @@ impl Planner<'_> {
         }
     }
 
-    async fn file(&mut self, path: Vec<u8>, entry: Entry) -> Result<()> {
+    async fn file(&mut self, path: Vec<u8>, entry: Entry, place: Option<u64>) -> Result<()> {
         let present = self.present(&path);
         // A name that stays is not the first one: the others of its inode are restored without it.
         if self.keeps(present.as_ref(), &entry.metadata) {
@@ -295,15 +308,29 @@ impl Planner<'_> {
             return Ok(());
         }
         self.report.files_new += u64::from(!matches!(present, Some((Kind::File, _))));
-        let several = entry.metadata.links > 1;
-        if several && self.is_further_name(&path, &entry.metadata) {
-            // Its contents are those of the first name.
-            Progress::add(&self.shared.monitor.progress().bytes, entry.metadata.size);
-            return Ok(());
+        self.write_file(path, entry, place, present).await
+    }
+
+    /// Plans the contents of a file, unless it has them from another name.
+    async fn write_file(
+        &mut self,
+        path: Vec<u8>,
+        entry: Entry,
+        place: Option<u64>,
+        present: Option<(Kind, Metadata)>,
+    ) -> Result<()> {
+        match place.map(|place| self.links.role(place, &path, &entry.metadata)) {
+            None | Some(Role::First) => {}
+            Some(Role::Further) => {
+                // Its contents are those of the first name.
+                Progress::add(&self.shared.monitor.progress().bytes, entry.metadata.size);
+                return Ok(());
+            }
+            Some(Role::Later) => return Ok(()),
         }
         let reuse = matches!(present, Some((Kind::File, _)));
         let right = self.options.existing == Existing::Trust
-            && !several
+            && place.is_none()
             && matches!(&present, Some((Kind::File, old)) if looks_right(old, &entry.metadata));
         if self.options.dry_run {
             self.report.files_skipped += u64::from(right);
@@ -403,24 +430,6 @@ fn looks_right(present: &Metadata, wanted: &Metadata) -> bool {
 
 fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-/// Makes the further names of files that have several.
-fn link(shared: &Shared, links: Vec<(Vec<u8>, (u64, u64))>) -> Result<()> {
-    let Some(tree) = &shared.tree else { return Ok(()) };
-    let made: HashMap<_, _> = mem::take(&mut *lock(&shared.made));
-    for (path, key) in links {
-        shared.check()?;
-        let linked = match made.get(&key) {
-            Some(first) => tree.hard_link(&path, first),
-            None => Err(Error::corrupt("the file that it is another name of was not restored")),
-        };
-        match linked {
-            Ok(()) => Progress::add(&shared.monitor.progress().entries, 1),
-            Err(error) => shared.report(&path, &error),
-        }
-    }
-    Ok(())
 }
 
 fn finish_tree(shared: Arc<Shared>) -> Result<()> {

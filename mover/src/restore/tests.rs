@@ -7,6 +7,7 @@ use std::{
 
 mod attributes;
 mod delete;
+mod links;
 mod overwrite;
 mod protected;
 mod reports;

@@ -7,7 +7,7 @@ use super::{
     batch::{Batch, FileTask, Sink},
     compare,
     execute::Shared,
-    kept::Kept,
+    places::Places,
     plan::BATCH_SHARE,
     report,
     select::relative,
@@ -73,7 +73,7 @@ async fn next_piece(runs: &mut RunWalk, task: &FileTask, shared: &Shared) -> Opt
 pub(super) async fn verify(
     reader: &SnapshotReader,
     options: &RestoreOptions,
-    kept: &Kept,
+    kept: &Places,
     monitor: Arc<dyn Monitor>,
     cancel: Cancel,
 ) -> Result<u64> {

@@ -7,6 +7,7 @@ use super::stdout::StreamTarget;
 use super::tree::{TargetOptions, TargetTree};
 use crate::error::ErrorKind;
 use crate::format::metadata::{FileTime, Kind, Metadata, Xattr};
+use crate::sys::attributes::{read_flags, write_flags};
 
 fn open(root: &Path) -> TargetTree {
     TargetTree::open(root, TargetOptions { replace: true, replace_trees: true }).unwrap()
@@ -123,6 +124,27 @@ fn nodes_links_and_missing_things() {
     fs::write(dir.path().join("a"), "somebody else's").unwrap();
     target.hard_link(b"c", &first).unwrap_err();
     assert!(!dir.path().join("c").exists());
+}
+
+#[test]
+fn a_file_is_locked_when_it_has_its_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = open(dir.path());
+    let appended_to = rustix::fs::IFlags::APPEND.bits();
+    let locked = Metadata { links: 2, flags: appended_to, ..own(1) };
+    let first = target.create_small_file(b"a", &locked, b"x").unwrap();
+    target.hard_link(b"b", &first).unwrap();
+    let file = fs::File::open(dir.path().join("a")).unwrap();
+    let is_locked = || read_flags(&file).is_ok_and(|flags| flags & appended_to != 0);
+    assert!(!is_locked());
+    target.lock_linked();
+    let was_locked = is_locked();
+    if was_locked {
+        write_flags(&file, 0).unwrap();
+    }
+    // It is done once. Where no flag can be set, or not by this user, that is told.
+    let problems = target.finish().problems;
+    assert_eq!((problems.len(), is_locked()), (usize::from(!was_locked), false));
 }
 
 #[test]

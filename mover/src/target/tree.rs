@@ -262,8 +262,8 @@ impl TargetTree {
         self.removed.load(Ordering::Relaxed)
     }
 
-    /// Ends the restore: sets what had to wait, and tells what could not be restored.
-    pub fn finish(self) -> Report {
+    /// Sets the flags that had to wait until a file has all of its names.
+    pub fn lock_linked(&self) {
         for (made, flags) in std::mem::take(&mut *lock(&self.locked_links)) {
             let set = || -> Result<()> {
                 let (parent, name) = self.locate(&made.path)?;
@@ -279,6 +279,11 @@ impl TargetTree {
                 self.report(Problem::new(made.path.as_slice(), "flags", error));
             }
         }
+    }
+
+    /// Ends the restore: sets what had to wait, and tells what could not be restored.
+    pub fn finish(self) -> Report {
+        self.lock_linked();
         std::mem::take(&mut *lock(&self.report))
     }
 

@@ -6,7 +6,7 @@ use super::*;
 async fn verified(sample: &Sample, options: &RestoreOptions) -> (u64, Vec<String>) {
     let monitor = Arc::new(CollectMonitor::default());
     let watched = Arc::clone(&monitor) as Arc<dyn Monitor>;
-    let none = kept::Kept::default();
+    let none = places::Places::default();
     let right = verify::verify(&sample.reader, options, &none, watched, Cancel::default()).await.unwrap();
     let mut named: Vec<_> = monitor.problems().into_iter().map(|problem| problem.what).collect();
     named.sort_unstable();

@@ -28,7 +28,7 @@ async fn what_differs_is_found_when_memory_is_full_and_not_when_all_was_listed()
         let reader = SnapshotReader::with_access(Arc::clone(&packs) as _, reader.snapshot().clone());
         let watch = Arc::new(Watch::of(&packs));
         let options = RestoreOptions { memory_bytes, ..RestoreOptions::to(target.path()) };
-        let kept = Kept::default();
+        let kept = Places::default();
         let right = verify(&reader, &options, &kept, Arc::clone(&watch) as _, Cancel::default());
         assert_eq!(right.await.unwrap(), 0);
         reads.push(watch.reads_before_the_only_problem());

@@ -1,21 +1,25 @@
-//! Which files of the target were left as they were.
+//! Which of the names that a walk meets are meant.
 
 #[cfg(test)]
 mod tests;
 
-/// Files by their place among those that are selected, which every walk meets in the same order: a bit each.
+/// Names by their place among those of their sort that are selected, which every walk meets in the same order: a bit each.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
+pub(super) struct Places {
     bits: Vec<u64>,
 }
 
-impl Kept {
+impl Places {
     pub(super) fn add(&mut self, place: u64) {
         let (word, bit) = at(place);
         if self.bits.len() <= word {
             self.bits.resize(word + 1, 0);
         }
         self.bits[word] |= bit;
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.bits.is_empty()
     }
 
     pub(super) fn has(&self, place: u64) -> bool {
