@@ -2,10 +2,11 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
+use super::Problem;
 use super::block::{BlockTarget, BlockTargetOptions};
 use super::stdout::StreamTarget;
 use super::tree::{TargetOptions, TargetTree};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::format::metadata::{FileTime, Kind, Metadata, Xattr};
 use crate::sys::attributes::{read_flags, write_flags};
 
@@ -124,6 +125,25 @@ fn nodes_links_and_missing_things() {
     fs::write(dir.path().join("a"), "somebody else's").unwrap();
     target.hard_link(b"c", &first).unwrap_err();
     assert!(!dir.path().join("c").exists());
+}
+
+#[test]
+fn problems_for_which_there_is_no_room_are_counted_by_what_they_are_about() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = open(dir.path());
+    let report = |path: usize, what: String| {
+        target.report(Problem::new(vec![b'x'; path], what, Error::corrupt("a test")));
+    };
+    // All of the room for a path that is as long, and then none for the shortest.
+    report((2 << 20) - 5, "owner".into());
+    report(1, "owner".into());
+    report(1, "n".repeat(1 << 20));
+    (0..2000).for_each(|number| report(1, format!("user.{number}")));
+    report(1, "owner".into());
+    let left = target.finish();
+    assert_eq!((left.problems.len(), left.further["owner"]), (1, 2));
+    assert_eq!((left.further.len(), left.further.values().sum::<u64>()), (1000, 2003));
+    assert_eq!(left.further["other attributes"], 2000 - 998 + 1);
 }
 
 #[test]

@@ -35,6 +35,12 @@ const OPEN_DIRECTORIES: usize = 128;
 /// Problems kept word for word; more of them are counted by attribute, so that a restore of millions of files
 /// as an ordinary user stays within memory.
 const PROBLEMS_KEPT: usize = 10_000;
+/// Bytes that the paths and words of those may take: paths may be long, and each is in its words once more.
+const PROBLEMS_BYTES: usize = 4 << 20;
+/// Attributes by which the others are counted at most. A snapshot may name any number of them.
+const ATTRIBUTES_COUNTED: usize = 1000;
+/// What they are counted by beyond that.
+const OTHER_ATTRIBUTES: &str = "other attributes";
 
 /// Longest name that Linux takes, in bytes.
 const NAME_MAX: usize = 255;
@@ -63,6 +69,8 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// How many more there were, by what they are about.
     pub further: BTreeMap<String, u64>,
+    /// What the first ones take.
+    bytes: usize,
 }
 
 /// An open directory of the target.
@@ -293,11 +301,16 @@ impl TargetTree {
 
     pub(super) fn report(&self, problem: Problem) {
         let mut report = lock(&self.report);
-        if report.problems.len() < PROBLEMS_KEPT {
+        let bytes = report.bytes + 2 * (problem.path.len() + problem.what.len());
+        if report.problems.len() < PROBLEMS_KEPT && bytes <= PROBLEMS_BYTES {
+            report.bytes = bytes;
             report.problems.push(problem);
-        } else {
-            *report.further.entry(problem.what.into_owned()).or_default() += 1;
+            return;
         }
+        let what = &*problem.what;
+        let finds_room = report.further.len() < ATTRIBUTES_COUNTED && what.len() <= NAME_MAX;
+        let what = if finds_room || report.further.contains_key(what) { what } else { OTHER_ATTRIBUTES };
+        *report.further.entry(what.to_owned()).or_default() += 1;
     }
 
     /// The directory that holds `path`, and the name in it.
