@@ -72,7 +72,7 @@ restore() { quietly "$carrack" restore "$1" --target "$2" "${@:3}"; }
 # The newest snapshot's id.
 latest() { "$carrack" snapshots --json | sed -n 's/.*"message_type":"snapshot".*"session":"\([^"]*\)".*/\1/p' | tail -n1; }
 
-# make_image FILE SIZE: a sparse file as a loop device; the device is in $device then.
+# make_device FILE SIZE: a sparse file as a loop device; the device is in $device then.
 make_device() {
     [ -e "$1" ] || truncate -s "$2" "$1"
     device=$(losetup --find --show "$1")

@@ -7,7 +7,7 @@ the same time; programs are killed, and the server too.
 
 What must hold all the time: every restore, copy and mounted tree is what was backed up; what was committed stays visible until
 it is forgotten; whatever was killed, the next run of the same succeeds; no program takes more memory or opens more files than
-the bounds below. At the end, when everybody has stopped and one prune has run, nothing is left that nobody needs. It goes on
+the bounds below. At the end, when everybody has stopped and prunes have run, nothing is left that nobody needs. It goes on
 until each kind of work was done, and each kind of program was killed; that this takes too long is a failure, too.
 
 CARRACK: the program (default: the development build). SOAK_SEED chooses what is done, though not when.

@@ -8,7 +8,7 @@
 # run by hand before a release, with the last one.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-# The last commit before there were controllers: it writes the format as it was released, and builds fast.
+# The last commit before there were controllers: it writes version 1 of the format, and builds fast.
 early=7dc326c1793e8d73bc2d768745489a9484e3aefa
 [ $# -le 1 ] || fail "name one commit or program: tests/judges/two_versions.sh v0.1.0"
 set -- "${1:-$early}"
