@@ -34,8 +34,6 @@ pub(super) const PARALLEL_SEGMENTS: usize = 4;
 const SEGMENTS: &str = "index/s-";
 const JOINED: &str = ".joined";
 
-/// So many small ones are joined: each is a request of every writer.
-const JOIN_FROM: usize = 12;
 /// Rows that are joined at once: as many as half a segment has.
 const JOIN_ROWS_MAX: usize = SEGMENT_ROWS / 2;
 /// Part of the rows of the index that may be joined: they are kept until the backup ends, and written then.
@@ -89,8 +87,8 @@ pub struct Join {
 }
 
 impl Join {
-    /// The fewest small segments that a backup joins.
-    pub const FROM: usize = JOIN_FROM;
+    /// The fewest small segments that a backup joins: each is a request of every writer.
+    pub const FROM: usize = 12;
     /// Bytes of one row: as it is kept, and twice while a segment is made of it.
     const ROW_BYTES: usize = 32 + 32 + 18;
     /// The same for each row that the index may have.
@@ -154,7 +152,7 @@ impl Loading {
     fn join(self) -> Option<Join> {
         let Self { there, joined, mut small, .. } = self;
         small.retain(|segment| !joined.contains(&segment.id));
-        if small.len() < JOIN_FROM {
+        if small.len() < Join::FROM {
             return None;
         }
         let mut join = Join { segments: BTreeSet::new(), rows: Vec::new(), seen: there };

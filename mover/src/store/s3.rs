@@ -18,6 +18,8 @@ mod profile;
 mod reply;
 #[cfg(test)]
 mod testing;
+#[cfg(any(test, feature = "testing"))]
+mod unconnected;
 
 use std::time::Duration;
 

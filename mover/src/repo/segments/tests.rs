@@ -87,7 +87,7 @@ async fn however_many_backups_there_were_a_writer_reads_a_few_segments() {
         let (read, found) = stage.load(number + 1).await;
         assert_eq!(found, number + 1);
         // Joined ones are asked for side by side, and all but the longest in vain.
-        assert!(read.len() < JOIN_FROM + PARALLEL_SEGMENTS, "{} of {number}", read.len());
+        assert!(read.len() < Join::FROM + PARALLEL_SEGMENTS, "{} of {number}", read.len());
     }
     assert_eq!(stage.names().await.len(), 200, "each backup leaves one, joined or not");
     assert!((15..=20).contains(&joins) && stage.joined().await.len() as u64 == joins, "{joins}");
@@ -96,11 +96,11 @@ async fn however_many_backups_there_were_a_writer_reads_a_few_segments() {
 #[tokio::test]
 async fn a_join_waits_for_enough_small_ones() {
     let stage = Stage::new().await;
-    stage.add_alone(0..JOIN_FROM as u64 - 1).await;
+    stage.add_alone(0..Join::FROM as u64 - 1).await;
     assert!(stage.repository.load_index(usize::MAX).await.unwrap().join.is_none());
     stage.add_alone(100..101).await;
     let join = stage.repository.load_index(usize::MAX).await.unwrap().join.unwrap();
-    assert_eq!((join.segments.len(), join.rows.len()), (JOIN_FROM, JOIN_FROM));
+    assert_eq!((join.segments.len(), join.rows.len()), (Join::FROM, Join::FROM));
 }
 
 /// A backup that stored nothing anew joins what others left, and one that has much leaves it beside.
@@ -147,7 +147,7 @@ async fn segments_of_many_rows_are_left_as_they_are() {
         put(part * 100_000, small).await;
     }
     let all = join(usize::MAX).await.unwrap();
-    assert!((small * JOIN_FROM..=JOIN_ROWS_MAX).contains(&all.rows.len()), "{}", all.rows.len());
+    assert!((small * Join::FROM..=JOIN_ROWS_MAX).contains(&all.rows.len()), "{}", all.rows.len());
 }
 
 #[tokio::test]
@@ -186,7 +186,7 @@ async fn an_index_that_cannot_be_read_now_is_no_lost_one() {
 async fn whether_others_have_joined_need_not_be_known() {
     let store = Arc::new(Meddled::new(Arc::new(MemStore::new())));
     let repository = testing::create(store.clone()).await;
-    for number in 0..JOIN_FROM as u64 {
+    for number in 0..Join::FROM as u64 {
         let session = testing::begin(&repository).await;
         session.put_segment(&[(chunk(number), PackId([9; 16]))]).await.unwrap();
     }
@@ -197,7 +197,7 @@ async fn whether_others_have_joined_need_not_be_known() {
     session.put_joined(join, &[(chunk(100), PackId([9; 16]))]).await.unwrap();
     store.fail_lists("none", ErrorKind::Unavailable);
     let listed = repository.segment_names().await.unwrap();
-    assert_eq!((listed.len(), listed.iter().any(|listed| is_joined(&listed.name))), (JOIN_FROM + 1, false));
+    assert_eq!((listed.len(), listed.iter().any(|listed| is_joined(&listed.name))), (Join::FROM + 1, false));
 }
 
 /// What a joined segment stands for is there until maintenance takes both away.

@@ -7,25 +7,18 @@ use std::cell::RefCell;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use aws_config::{BehaviorVersion, SdkConfig};
-use aws_credential_types::Credentials;
-use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::StalledStreamProtectionConfig;
-use aws_sdk_s3::config::retry::RetryConfig;
-use aws_smithy_runtime_api::client::http::{
-    HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
-};
+use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector};
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::http::{Headers, StatusCode};
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
 
-use super::{Cover, Hedge, S3Store, ServiceReply, client};
+use super::unconnected::{ENDPOINT, client_over, store_of};
+use super::{S3Store, ServiceReply};
 use crate::error::{Error, ErrorKind};
-use crate::store::{ByteRange, ObjectStore as _, Put, ServerSideEncryption, valid_name};
+use crate::store::{ByteRange, ObjectStore as _, Put, valid_name};
 
-const ENDPOINT: &str = "http://store.example:9000";
 /// The service is asked whether it locks objects of this kind, and of the other it is not.
 const PACK: &str = "packs/aa/x";
 const SMALL: &str = "snapshots/x";
@@ -43,17 +36,7 @@ thread_local! {
     static ANSWER: RefCell<Option<Answer>> = const { RefCell::new(None) };
 }
 
-static CLIENT: LazyLock<Client> = LazyLock::new(|| {
-    let credentials = Credentials::new("any", "any", None, None, "fuzz");
-    let shared = SdkConfig::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .credentials_provider(SharedCredentialsProvider::new(credentials))
-        .http_client(http_client_fn(|_, _| SharedHttpConnector::new(OneAnswer)))
-        .retry_config(RetryConfig::disabled())
-        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-        .build();
-    client::client_of(&shared, "us-east-1", Some(ENDPOINT.to_owned()), true)
-});
+static CLIENT: LazyLock<Client> = LazyLock::new(|| client_over(SharedHttpConnector::new(OneAnswer)));
 
 /// Stands where a connection is.
 #[derive(Debug)]
@@ -119,18 +102,7 @@ impl Answer {
 /// A store whose service says this.
 fn asked<T>(answer: &Answer, work: impl AsyncFnOnce(S3Store) -> T) -> T {
     ANSWER.set(Some(answer.clone()));
-    let store = S3Store {
-        client: CLIENT.clone(),
-        bucket: "bucket".to_owned(),
-        prefix: "x/".to_owned(),
-        endpoint: ENDPOINT.to_owned(),
-        storage_class: None,
-        encryption: ServerSideEncryption::BucketDefault,
-        cover: Cover::new(false, false),
-        silence: Duration::from_secs(60),
-        hedge: Hedge::new(false),
-        lock: tokio::sync::OnceCell::new(),
-    };
+    let store = store_of(CLIENT.clone(), Duration::from_secs(60));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     runtime.block_on(work(store))
 }

@@ -3,20 +3,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use aws_config::{BehaviorVersion, SdkConfig};
-use aws_credential_types::Credentials;
-use aws_credential_types::provider::SharedCredentialsProvider;
-use aws_sdk_s3::config::StalledStreamProtectionConfig;
-use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_smithy_runtime_api::http::StatusCode;
 
 use super::*;
 use crate::error::{Error, ErrorKind};
-use crate::store::s3::{Cover, Hedge, S3Store, ServiceReply, client};
-use crate::store::{ByteRange, ObjectStore as _, ServerSideEncryption};
+use crate::store::s3::unconnected::{ENDPOINT, client_over, store_of};
+use crate::store::s3::{S3Store, ServiceReply};
+use crate::store::{ByteRange, ObjectStore as _};
 
-const ENDPOINT: &str = "http://store.example:9000";
 const PACK: &str = "packs/aa/x";
 const SMALL: &str = "snapshots/x";
 /// Four times the longest answer: a test that takes all of it fails, and ends.
@@ -87,27 +82,7 @@ impl Service {
     }
 
     fn store(&self) -> S3Store {
-        let connector = SharedHttpConnector::new(self.clone());
-        let credentials = Credentials::new("any", "any", None, None, "test");
-        let shared = SdkConfig::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .credentials_provider(SharedCredentialsProvider::new(credentials))
-            .http_client(http_client_fn(move |_, _| connector.clone()))
-            .retry_config(RetryConfig::disabled())
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .build();
-        S3Store {
-            client: client::client_of(&shared, "us-east-1", Some(ENDPOINT.to_owned()), true),
-            bucket: "bucket".to_owned(),
-            prefix: "x/".to_owned(),
-            endpoint: ENDPOINT.to_owned(),
-            storage_class: None,
-            encryption: ServerSideEncryption::BucketDefault,
-            cover: Cover::new(false, false),
-            silence: Duration::from_secs(600),
-            hedge: Hedge::new(false),
-            lock: tokio::sync::OnceCell::new(),
-        }
+        store_of(client_over(SharedHttpConnector::new(self.clone())), Duration::from_secs(600))
     }
 
     /// The request failed like this, and no more was taken than so many bytes and the piece that was too much.
