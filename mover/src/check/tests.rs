@@ -6,6 +6,7 @@ use crate::{
     clock::World,
     format::{frame::ChunkRef, page::Page},
     monitor::CollectMonitor,
+    pipeline::tree::name_says_so,
     reader::{SnapshotReader, testing::noise},
     repo::{CreateOptions, Unlock},
     restore::{RestoreOptions, restore},
@@ -39,12 +40,28 @@ async fn backed_up(folder: &Path) -> Repository {
     repository
 }
 
-/// A repository with so many small files that their tree has several leaves, backed up twice with one change.
+/// A name behind this one, and before others of its length, at which a leaf ends that has enough in it.
+fn name_that_ends_a_leaf(directory: &Path, before: &str) -> String {
+    let ends = |name: &String| {
+        let path = directory.join(name);
+        name_says_so(path.to_str().unwrap().trim_start_matches('/').as_bytes())
+    };
+    (0..).map(|number| format!("{before}-{number}")).find(ends).unwrap()
+}
+
+/// A repository with so many small files that their tree has several leaves, backed up twice with one change in the last
+/// leaf. Directories on the way change as well, which are in the first one.
 async fn twice(folder: &Path) -> (Repository, [SessionName; 2]) {
     let source = folder.join("source");
     std::fs::create_dir_all(&source).unwrap();
     for index in 0..3000u64 {
-        std::fs::write(source.join(format!("file{index:04}")), noise(index, 40)).unwrap();
+        let name = format!("file{index:04}");
+        std::fs::write(source.join(&name), noise(index, 40)).unwrap();
+        // The random name of the folder must not decide how many leaves there are: of five hundred files one ends a leaf,
+        // this one or one shortly before it.
+        if index % 500 == 499 {
+            std::fs::write(source.join(name_that_ends_a_leaf(&source, &name)), "").unwrap();
+        }
     }
     let repository = create(folder).await;
     let first = back_up(&repository, &source, "one").await;

@@ -235,7 +235,7 @@ impl TreeWriter {
 
 /// Whether a leaf ends behind this path: about one path in 512, and always the same ones, so that a change moves no
 /// page but its own.
-fn name_says_so(path: &[u8]) -> bool {
+pub(crate) fn name_says_so(path: &[u8]) -> bool {
     let hash = path.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
