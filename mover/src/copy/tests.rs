@@ -9,10 +9,11 @@ use std::{
 };
 
 use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
 
 use super::*;
 use crate::{
-    clock::World,
+    clock::{Clock, World},
     error::ErrorKind,
     format::{
         entry::{Entry, Run},
@@ -39,10 +40,13 @@ fn write_old(path: &Path, contents: &[u8]) {
     file.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
 }
 
+fn unlock(key: u8) -> Unlock {
+    Unlock::Secret(crate::secret::Key::new([key; 32]))
+}
+
 async fn new_repository(store: &Arc<MemStore>, key: u8) -> Repository {
     let store: Arc<dyn ObjectStore> = store.clone();
-    let unlock = Unlock::Secret(crate::secret::Key::new([key; 32]));
-    Repository::create(store, World::system(), &unlock, &CreateOptions::default()).await.unwrap()
+    Repository::create(store, World::system(), &unlock(key), &CreateOptions::default()).await.unwrap()
 }
 
 impl Pair {
@@ -217,6 +221,21 @@ async fn the_next_copy_reads_what_changed_and_no_more() {
     assert_same(&world, &second, &copied).await;
 }
 
+/// A clock that is an hour behind: for whoever looks at it, all files are younger than now, however slow this machine is.
+#[derive(Debug)]
+struct Behind(World);
+
+#[async_trait::async_trait]
+impl Clock for Behind {
+    fn now(&self) -> Timestamp {
+        self.0.clock.now() - SignedDuration::from_hours(1)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.clock.monotonic()
+    }
+}
+
 /// A newer snapshot proves nothing of a file that was too young when the older one was made.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_snapshot_is_compared_as_of_its_own_time() {
@@ -225,7 +244,9 @@ async fn an_older_snapshot_is_compared_as_of_its_own_time() {
     fs::create_dir(&source).unwrap();
     let file = source.join("file");
     fs::write(&file, "one").unwrap();
-    let young = world.back_up(&world.from, files(&source)).await;
+    let behind = World { clock: Arc::new(Behind(World::system())), ..World::system() };
+    let from = Repository::open(world.stores[0].clone(), behind, &unlock(1)).await.unwrap();
+    let young = world.back_up(&from, files(&source)).await;
     tokio::time::sleep(Duration::from_millis(3100)).await;
     let later = world.back_up(&world.from, files(&source)).await;
     world.copy(&later).await;
