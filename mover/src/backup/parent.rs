@@ -52,7 +52,7 @@ pub(crate) struct PageOpener {
 }
 
 /// Keys that a snapshot may carry without need, about: 30 KiB of its record.
-const KEYS_CARRIED: usize = 128;
+pub(super) const KEYS_CARRIED: usize = 128;
 /// One backup in so many looks up which keys are needed, once there are many.
 const KEYS_LOOKED_UP_EVERY: u8 = 32;
 
