@@ -12,21 +12,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::disk::{Ran, State};
+use crate::disk::{Ran, State, Steps};
 use crate::http::Request;
 
 /// How long the number of a process may take that was started just now.
 const START_LIMIT: Duration = Duration::from_secs(30);
-
-/// Which requests are steps of a program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Steps {
-    /// Those with which it changes something.
-    #[default]
-    Changes,
-    /// All of them: what only reads has no others.
-    All,
-}
 
 /// When a program is killed: at a step, counted from one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

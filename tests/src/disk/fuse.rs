@@ -307,7 +307,10 @@ impl Filesystem for Served {
     }
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+        match self.step(Step::Look, |_| Ok(())) {
+            Ok(()) => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
+            Err(errno) => reply.error(errno),
+        }
     }
 
     fn create(
@@ -388,6 +391,12 @@ impl Filesystem for Served {
     }
 
     fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        // The kernel asks for the rest of a list as long as there is one.
+        if offset == 0
+            && let Err(errno) = self.step(Step::Look, |_| Ok(()))
+        {
+            return reply.error(errno);
+        }
         let listed = self.read(|state| {
             let names = state.names(ino.0).ok_or(Errno::ENOTDIR)?;
             let kind =

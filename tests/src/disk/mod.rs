@@ -26,6 +26,17 @@ pub use self::state::State;
 /// How long the number of a process may take that was started just now.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
+/// Which of what a program does are its steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Steps {
+    /// That with which it changes something, or makes it durable.
+    #[default]
+    Changes,
+    /// All requests to a service; on a disk, files that it opens and directories that it lists besides. What only reads
+    /// has no others.
+    All,
+}
+
 /// What a program does to the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
@@ -33,11 +44,14 @@ enum Step {
     Change,
     /// Makes changes durable.
     Sync,
+    /// Opens a file, or lists a directory.
+    Look,
 }
 
 #[derive(Debug, Default)]
 struct Control {
     state: State,
+    counted: Steps,
     steps: u64,
     last: Option<Step>,
     /// The step that is not carried out any more.
@@ -61,6 +75,9 @@ impl Shared {
     /// Carries a step out; none if the program is killed at it, or was before.
     fn step<T>(&self, step: Step, change: impl FnOnce(&mut State) -> T) -> Option<T> {
         let mut control = self.lock();
+        if step == Step::Look && control.counted == Steps::Changes {
+            return Some(change(&mut control.state));
+        }
         if control.dead {
             return None;
         }
@@ -125,11 +142,11 @@ impl Disk {
 
     /// Runs a program, and kills it when it is about to take a step on this disk, counted from one; never if none is
     /// given. What is on the disk stays as it was at that moment.
-    pub fn run(&self, command: &mut Command, end_at: Option<u64>) -> Result<Ran> {
+    pub fn run(&self, command: &mut Command, counted: Steps, end_at: Option<u64>) -> Result<Ran> {
         {
             let mut control = self.shared.lock();
             let state = std::mem::take(&mut control.state);
-            *control = Control { state, end_at, ..Control::default() };
+            *control = Control { state, counted, end_at, ..Control::default() };
         }
         let child: Child = command
             .stdin(Stdio::null())

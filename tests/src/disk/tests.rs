@@ -2,16 +2,21 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, symlink};
 use std::process::Command;
 
-use super::{Disk, State};
+use super::{Disk, State, Steps};
 use crate::images::in_private_mounts;
 
 /// A shell that does this in a directory with a new disk; what is on it then, and the steps that it took.
 fn done(script: &str, end_at: Option<u64>) -> (State, u64, bool) {
+    counted(script, Steps::Changes, end_at)
+}
+
+fn counted(script: &str, steps: Steps, end_at: Option<u64>) -> (State, u64, bool) {
     in_private_mounts(|| {
         let place = tempfile::tempdir().expect("a directory");
         let disk = Disk::mount(State::default(), place.path()).expect("mounts");
         let mut command = Command::new("sh");
-        let ran = disk.run(command.args(["-ec", script]).current_dir(place.path()), end_at).expect("runs");
+        command.args(["-ec", script]).current_dir(place.path());
+        let ran = disk.run(&mut command, steps, end_at).expect("runs");
         assert_eq!(ran.output.status.success(), !ran.killed, "{:?}", ran.output);
         (disk.state(), ran.steps, ran.killed)
     })
@@ -63,6 +68,19 @@ fn a_program_is_killed_at_each_step() {
     assert_eq!(before.first(), Some(&vec![]));
     assert_eq!(before.last(), Some(&vec!["c".to_owned(), "d/".into(), "d/b".into()]));
     assert!(!done(script, Some(steps + 1)).2);
+}
+
+#[test]
+fn what_only_looks_has_steps_if_they_are_counted() {
+    let script = "echo one > a; mkdir d; cat a; ls d";
+    let (_, changes, _) = done(script, None);
+    let (_, all, _) = counted(script, Steps::All, None);
+    assert_eq!(all, changes + 2, "a file that is opened, and a directory that is listed");
+    for step in [all - 1, all] {
+        let (_, taken, killed) = counted(script, Steps::All, Some(step));
+        assert_eq!((taken, killed), (step - 1, true));
+    }
+    assert!(!counted(script, Steps::All, Some(all + 1)).2);
 }
 
 #[test]

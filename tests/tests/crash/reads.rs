@@ -9,7 +9,8 @@ use std::{
 
 use anyhow::{Result, ensure};
 use carrack_tests::{
-    gate::{End, Gate, Steps},
+    disk::Steps,
+    gate::{End, Gate},
     images::in_private_mounts,
     minio::MinioServer,
 };

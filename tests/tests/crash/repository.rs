@@ -5,8 +5,8 @@ use std::{fs, time::Instant};
 use anyhow::{Context as _, Result};
 use carrack_mover::repo::Join;
 use carrack_tests::{
-    disk::State,
-    gate::{End, Gate, Steps},
+    disk::{State, Steps},
+    gate::{End, Gate},
     images::in_private_mounts,
     minio::MinioServer,
     trees::noise,
@@ -214,7 +214,7 @@ fn on_a_disk(world: &World, Planned { before, complete, mut case }: Planned) {
     drop(ground);
 
     let ground = Local::new(base.clone(), &place);
-    let ran = ground.disk().run(&mut case.command(world, &ground), None).expect("runs");
+    let ran = ground.disk().run(&mut case.command(world, &ground), Steps::Changes, None).expect("runs");
     ended(&ran.output, &[0], name).expect("it succeeds undisturbed");
     joins_if_it_is_to(name, &ground.names(case.repository));
     drop(ground);
@@ -244,7 +244,7 @@ fn on_a_disk(world: &World, Planned { before, complete, mut case }: Planned) {
 fn crash(world: &World, base: &State, case: &Case, step: u64) -> Result<(bool, Vec<(&'static str, State)>)> {
     let place = world.path("place");
     let ground = Local::new(base.clone(), &place);
-    let ran = ground.disk().run(&mut case.command(world, &ground), Some(step))?;
+    let ran = ground.disk().run(&mut case.command(world, &ground), Steps::Changes, Some(step))?;
     if !ran.killed {
         ended(&ran.output, &[0], "a run with fewer steps")?;
     }

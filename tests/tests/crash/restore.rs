@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use anyhow::{Context as _, Result};
 use carrack_tests::{
-    disk::{Disk, State},
+    disk::{Disk, State, Steps},
     images::in_private_mounts,
 };
 
@@ -96,13 +96,13 @@ impl Restore {
             let world = world();
             let base = self.base(&world);
             let disk = Disk::mount(base.clone(), &world.path("place")).expect("mounts");
-            let whole = disk.run(&mut self.command(&world, &[]), None).expect("runs");
+            let whole = disk.run(&mut self.command(&world, &[]), Steps::Changes, None).expect("runs");
             ended(&whole.output, &[0], self.name).expect("it succeeds undisturbed");
             drop(disk);
             let (mut tried, mut killed, mut failed) = (0, 0, Vec::new());
             for step in chosen(whole.steps, SHARE) {
                 let disk = Disk::mount(base.clone(), &world.path("place")).expect("mounts");
-                let ran = disk.run(&mut self.command(&world, &[]), Some(step)).expect("runs");
+                let ran = disk.run(&mut self.command(&world, &[]), Steps::Changes, Some(step)).expect("runs");
                 let state = ran.state;
                 drop(disk);
                 if ran.killed {
