@@ -489,21 +489,23 @@ class Repository:
     def runs(self, content):
         if content["depth"] == 0:
             yield from content["runs"]
-        for page, length in content["pages"]:
-            yield from self.run_page(page, content["depth"], length)
+        yield from self.run_pages(content["pages"], content["depth"], True)
 
-    def run_page(self, page, depth, length):
+    def run_pages(self, pages, depth, is_end):
+        """Runs of neighbouring pages, which are the end of a list or not."""
+        for number, (page, length) in enumerate(pages, 1):
+            yield from self.run_page(page, length, depth, is_end and number == len(pages))
+
+    def run_page(self, page, length, depth, is_last):
         _, rows = self.page(page, [RUNS] if depth == 1 else [RUNS_INNER])
-        total = 0
-        for row in rows:
-            if depth == 1:
-                total += row if isinstance(row, int) else row.length
-                yield row
-            else:
-                total += row[1]
-                yield from self.run_page(row[0], depth - 1, row[1])
-        if total != length:
+        if sum(run_length(row) if depth == 1 else row[1] for row in rows) != length:
             raise Damage("a page of runs is not as long as it should be")
+        if depth > 1:
+            yield from self.run_pages(rows, depth - 1, is_last)
+        elif not is_last and all(is_hole(row) for row in rows):
+            raise Damage("a page without a chunk is not the last of its list")
+        else:
+            yield from rows
 
 
 def place_of_json(value):
@@ -647,6 +649,8 @@ def read_page(data, kinds):
         rows = [read_child(cursor, references) for _ in range(count)]
     elif kind == RUNS:
         rows = [read_run(cursor, references) for _ in range(count)]
+        if any(is_hole(first) and is_hole(second) for first, second in zip(rows, rows[1:])):
+            raise Damage("a hole follows a hole")
     else:
         rows = [read_runs_page(cursor, references) for _ in range(count)]
     cursor.finish()
@@ -666,8 +670,18 @@ def read_run(cursor, references):
     return references.read() if kind else cursor.varint()
 
 
+def is_hole(run):
+    return isinstance(run, int)
+
+
+def run_length(run):
+    return run if is_hole(run) else run.length
+
+
 def read_runs_page(cursor, references):
     length = cursor.varint()
+    if not length:
+        raise Damage("a page of runs of no bytes")
     return references.read(), length
 
 
@@ -726,7 +740,7 @@ def read_content(cursor, references, size):
     count = cursor.count()
     if depth == 0:
         runs, pages = [read_run(cursor, references) for _ in range(count)], []
-        lengths = [run if isinstance(run, int) else run.length for run in runs]
+        lengths = [run_length(run) for run in runs]
     else:
         runs, pages = [], [read_runs_page(cursor, references) for _ in range(count)]
         lengths = [length for _, length in pages]
@@ -751,7 +765,7 @@ def listing(repository, snapshot, out):
         if "content" in row:
             digest = hashlib.sha256()
             for run in repository.runs(row["content"]):
-                digest.update(bytes(run) if isinstance(run, int) else repository.chunk(DATA, run))
+                digest.update(bytes(run) if is_hole(run) else repository.chunk(DATA, run))
             line["sha256"] = digest.hexdigest()
         if "target" in row:
             line["target"] = escaped(row["target"])
@@ -808,7 +822,7 @@ class Restore:
     def contents(self, row, path):
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:
             for run in self.repository.runs(row["content"]):
-                if isinstance(run, int):
+                if is_hole(run):
                     file.seek(run, os.SEEK_CUR)
                 else:
                     file.write(self.repository.chunk(DATA, run))

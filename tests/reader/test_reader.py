@@ -185,6 +185,64 @@ def describe(reference):
     return {"place": place, "offset": reference.offset, "length": reference.length, "id": reference.id.hex()}
 
 
+class Runs(unittest.TestCase):
+    """Pages that no program writes: section 10.3 calls them damage."""
+
+    HOLE = bytes([0, 5])
+    CHUNK = bytes([1, 0, 0, 9]) + bytes(32)
+    # One session, one pack, and one frame of 100 bytes.
+    TABLES = bytes([1]) + b"b" + bytes(24) + bytes([1]) + bytes(16) + bytes([1, 0, 0, 0, 0, 116, 100, 0]) + bytes(32)
+
+    def setUp(self):
+        self.pages = {}
+        self.repository = reader.Repository.__new__(reader.Repository)
+        self.repository.chunk = lambda _, reference: self.pages[reference.id]
+
+    def keep(self, kind, *rows):
+        """Makes a page; gives its id."""
+        identity = len(self.pages).to_bytes(32, "little")
+        self.pages[identity] = bytes([1, kind]) + self.TABLES + bytes([len(rows)]) + b"".join(rows)
+        return identity
+
+    def keep_above(self, *pages):
+        return self.keep(reader.RUNS_INNER, *(bytes([length, 0, 0, 9]) + identity for identity, length in pages))
+
+    def lengths(self, depth, *pages):
+        """Of the runs of a list of pages, each with the bytes that it is said to have."""
+        pages = [(reader.Reference(None, 0, 0, identity), length) for identity, length in pages]
+        runs = self.repository.runs({"depth": depth, "runs": [], "pages": pages})
+        return [reader.run_length(run) for run in runs]
+
+    def test_no_hole_of_a_page_follows_a_hole(self):
+        page = self.keep(reader.RUNS, self.HOLE, self.CHUNK, self.HOLE)
+        self.assertEqual(self.lengths(1, (page, 19)), [5, 9, 5])
+        for rows in ([self.HOLE, self.HOLE], [self.CHUNK, self.HOLE, self.HOLE]):
+            page, length = self.keep(reader.RUNS, *rows), sum(9 if row == self.CHUNK else 5 for row in rows)
+            with self.assertRaisesRegex(reader.Damage, "a hole follows a hole"):
+                self.lengths(1, (page, length))
+        # Those within an entry may be any.
+        content = reader.read_content(reader.Cursor(bytes([0, 2]) + 2 * self.HOLE), None, 10)
+        self.assertEqual(list(self.repository.runs(content)), [5, 5])
+
+    def test_only_the_last_page_of_a_list_is_without_a_chunk(self):
+        stored, hole = (self.keep(reader.RUNS, self.CHUNK), 9), (self.keep(reader.RUNS, self.HOLE), 5)
+        self.assertEqual(self.lengths(1, stored, hole), [9, 5])
+        above, ending = (self.keep_above(stored), 9), (self.keep_above(stored, hole), 14)
+        self.assertEqual(self.lengths(2, above, ending), [9, 9, 5])
+        for depth, pages in ((1, (hole, stored)), (1, (stored, hole, hole)), (2, (ending, above)), (2, (ending, ending))):
+            with self.assertRaisesRegex(reader.Damage, "not the last of its list"):
+                self.lengths(depth, *pages)
+
+    def test_a_page_stands_for_the_bytes_that_are_said_of_it_and_for_some(self):
+        page = self.keep(reader.RUNS, self.CHUNK)
+        for depth, (identity, length) in ((1, (page, 8)), (2, (self.keep_above((page, 9)), 10)), (2, (self.keep_above((page, 8)), 8))):
+            with self.assertRaisesRegex(reader.Damage, "not as long as it should be"):
+                self.lengths(depth, (identity, length))
+        nothing = self.keep_above((self.keep(reader.RUNS), 0), (page, 9))
+        with self.assertRaisesRegex(reader.Damage, "of no bytes"):
+            self.lengths(2, (nothing, 9))
+
+
 class GoldenRepository(unittest.TestCase):
     """Repositories written by released versions, and what is in them."""
 
