@@ -169,7 +169,7 @@ class Upgrade(Case):
 
     def bundle_writes(self):
         top = SOURCES / "bundle"
-        top.mkdir()
+        top.mkdir(exist_ok=True)
         (top / "file").write_bytes(golden.noise(8, 20_000) + b"more")
         secret = {"CARRACK_WRITER_BUNDLE": str(self.folder / "writer-1.json")}
         told = summary(self.run_it("backup", top, secret=secret))
@@ -183,7 +183,7 @@ class Upgrade(Case):
         for folder in FOLDERS:
             with self.subTest(folder.name):
                 self.take(folder)
-                other = self.work / "other"
+                other = self.work / f"copy of {folder.name}"
                 self.run_at(other, "init")
                 words = ("copy", "--from-repo", self.repository, "--from-key-file", folder / "secret")
                 copied = [row for row in self.run_at(other, *words) if row["message_type"] == "copied"]
