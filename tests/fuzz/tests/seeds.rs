@@ -1,12 +1,12 @@
-//! The inputs that the corpus began with: every object of the golden repository, opened as far as its decoder sees it,
-//! and words for the parsers of text. All of them must pass; `CARRACK_WRITE_CORPUS=1` writes them.
+//! The inputs that the corpus began with: every object of the first golden repository, and what another one has beyond, opened
+//! as far as its decoder sees it, and words for the parsers of text. All of them must pass; `CARRACK_WRITE_CORPUS=1` writes them.
 
 use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
 use carrack_fuzz::{folder, targets};
 use carrack_mover::{
     clock::World,
-    codec::{self, Cipher},
+    codec::{self, Cipher, Domain},
     format::{
         entry::Run,
         frame::{ChunkRef, Frame, FrameKind},
@@ -47,11 +47,17 @@ fn golden() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../golden")
 }
 
-async fn golden_repository(seeds: &mut Seeds) {
-    let store: Arc<dyn ObjectStore> =
-        Arc::new(FsStore::open(golden().join("v1/repository"), World::system()));
+/// A golden repository, and where it lies.
+async fn opened(name: &str) -> (Repository, Arc<dyn ObjectStore>) {
+    let path = golden().join(name).join("repository");
+    let store: Arc<dyn ObjectStore> = Arc::new(FsStore::open(path, World::system()));
     let unlock = Unlock::Passphrase(Passphrase::new(b"golden".to_vec()));
     let repository = Repository::open(Arc::clone(&store), World::system(), &unlock).await.expect("it opens");
+    (repository, store)
+}
+
+async fn golden_repository(seeds: &mut Seeds) {
+    let (repository, store) = opened("v1").await;
     let snapshots = repository.snapshots().await.expect("they are read").snapshots;
     let mut infos: BTreeMap<_, SessionKeyInfo> = BTreeMap::new();
     for snapshot in &snapshots {
@@ -81,7 +87,10 @@ async fn golden_repository(seeds: &mut Seeds) {
             }
             Some("index") => {
                 seeds.add("hint", body);
-                segment(repository.keys(), body, seeds);
+                let plain = segment(repository.keys(), body, Domain::Segment);
+                // Such a one may be joined, too, and then names others: here two.
+                seeds.add("joined_segment", [&[2][..], &[1; 16], &[2; 16], &plain].concat());
+                seeds.add("segment", plain);
             }
             _ => {}
         }
@@ -91,19 +100,24 @@ async fn golden_repository(seeds: &mut Seeds) {
     seeds.json(11, &serde_json::to_vec(&bundle.expect("a bundle")).expect("JSON"));
 }
 
+/// The joined segment of a repository with many backups.
+async fn joined_segment(seeds: &mut Seeds) {
+    let (repository, store) = opened("v1-0.1.0").await;
+    let listed = list_all(store.as_ref(), "index/").await.expect("it lists");
+    let joined = listed.iter().find(|object| object.name.ends_with(".joined")).expect("a joined segment");
+    let bytes = store.get(&joined.name, ByteRange::All).await.expect("it is read");
+    seeds.add("joined_segment", segment(repository.keys(), &bytes[RECORD_HEADER..], Domain::Joined));
+}
+
 /// The bytes of a segment, behind the keys of its session.
-fn segment(keys: &Keys, body: &[u8], seeds: &mut Seeds) {
+fn segment(keys: &Keys, body: &[u8], domain: Domain) -> Vec<u8> {
     let (header, sealed) = body.split_at(HINT_HEADER);
     let session = session_of(header);
     let suite = carrack_mover::format::frame::Suite::from_code(header[29]).expect("a suite");
     let generation = u32::from_le_bytes(header[25..29].try_into().expect("four bytes"));
     let key = keys.session_index_key(generation, session).expect("a key");
     let cipher = Cipher::new(suite, &key);
-    let plain = codec::open_object(&cipher, codec::Domain::Segment, session, sealed, 1 << 20);
-    let plain = plain.expect("it opens");
-    // Of a joined one, which a small repository does not have: it names two others.
-    seeds.add("joined_segment", [&[2][..], &[1; 16], &[2; 16], &plain].concat());
-    seeds.add("segment", plain);
+    codec::open_object(&cipher, domain, session, sealed, 1 << 20).expect("it opens")
 }
 
 fn session_of(binary: &[u8]) -> carrack_mover::format::session::SessionName {
@@ -350,7 +364,10 @@ fn answers(seeds: &mut Seeds) {
 fn real_objects_pass_their_targets() {
     let mut seeds = Seeds::default();
     // Not for longer: a target may have a runtime of its own.
-    tokio::runtime::Runtime::new().expect("a runtime").block_on(golden_repository(&mut seeds));
+    tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
+        golden_repository(&mut seeds).await;
+        joined_segment(&mut seeds).await;
+    });
     answers(&mut seeds);
     vectors(&mut seeds);
     json_of_records(&mut seeds);
