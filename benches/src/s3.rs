@@ -2,12 +2,13 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use tokio::net::TcpSocket;
 
 use crate::tools::{S3, write};
 
@@ -50,6 +51,7 @@ pub struct Server {
     child: Child,
     data: PathBuf,
     address: String,
+    _held: [Port; 2],
     region: &'static str,
     /// Where each prefix is a directory of its own; none for a server that mixes prefixes in its data files.
     prefixes: Option<PathBuf>,
@@ -61,12 +63,13 @@ impl Server {
     pub fn start(program: &Program, dir: &Path) -> Result<Self> {
         crate::dataset::remove(dir)?;
         fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
-        let port = free_port()?;
-        let address = format!("127.0.0.1:{port}");
+        // The second one is for a server whose parts speak with each other.
+        let held = [Port::reserve()?, Port::reserve()?];
+        let address = format!("127.0.0.1:{}", held[0].number);
         let log = File::create(dir.join("server.log"))?;
         let (mut command, region) = match program {
             Program::Minio(path) => (minio(path, dir, &address)?, "us-east-1"),
-            Program::Garage(path) => (garage(path, dir, port)?, "garage"),
+            Program::Garage(path) => (garage(path, dir, &held)?, "garage"),
             Program::Versitygw(path) => (versitygw(path, dir, &address)?, "us-east-1"),
         };
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
@@ -76,6 +79,7 @@ impl Server {
             child,
             data: dir.to_path_buf(),
             address,
+            _held: held,
             region,
             prefixes: (!is_garage).then(|| buckets(dir).join(BUCKET)),
             // Garage 2.5 ignores the condition on a put.
@@ -159,8 +163,24 @@ fn answers(address: &str) -> bool {
         && matches!(reply[9], b'2'..=b'4')
 }
 
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0").context("find a free port")?.local_addr()?.port())
+/// A port on the loopback interface. While this is there, nobody is given it who asks for any; a server that takes one which
+/// others have bound and do not listen on, as all of these do, can listen on it. `Port` of the black-box tests, which this
+/// package does not use, is reserved in the same way.
+#[derive(Debug)]
+struct Port {
+    number: u16,
+    _bound: TcpSocket,
+}
+
+impl Port {
+    /// One that nobody has.
+    fn reserve() -> Result<Self> {
+        let socket = TcpSocket::new_v4().context("make a socket")?;
+        socket.set_reuseaddr(true)?;
+        socket.set_reuseport(true)?;
+        socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).context("bind a loopback port")?;
+        Ok(Self { number: socket.local_addr()?.port(), _bound: socket })
+    }
 }
 
 /// A command that the kernel kills when this process ends in whatever way: a signal or a panic that aborts
@@ -199,13 +219,13 @@ fn versitygw(program: &Path, dir: &Path, address: &str) -> Result<Command> {
     Ok(command)
 }
 
-fn garage(program: &Path, dir: &Path, port: u16) -> Result<Command> {
-    let rpc = free_port()?;
+fn garage(program: &Path, dir: &Path, [api, rpc]: &[Port; 2]) -> Result<Command> {
+    let (api, rpc) = (api.number, rpc.number);
     // compression_level "none": the server must not do what the tools are measured for.
     let config = format!(
         "metadata_dir = {:?}\ndata_dir = {:?}\ndb_engine = \"sqlite\"\nreplication_factor = 1\ncompression_level = \"none\"\n\
          rpc_bind_addr = \"127.0.0.1:{rpc}\"\nrpc_public_addr = \"127.0.0.1:{rpc}\"\nrpc_secret = \"{SECRET_KEY}\"\n\
-         [s3_api]\ns3_region = \"garage\"\napi_bind_addr = \"127.0.0.1:{port}\"\n",
+         [s3_api]\ns3_region = \"garage\"\napi_bind_addr = \"127.0.0.1:{api}\"\n",
         dir.join("meta"),
         dir.join("data")
     );

@@ -34,7 +34,7 @@ pub const NOWHERE: &str = "127.0.0.1:1";
 
 /// A port on the loopback interface. While this is there, nobody is given it who asks for any, and no connection goes out from
 /// it; a server that shares its port, as MinIO does, can listen on it, and again after it was killed. `faulty.rs` of the tests in
-/// clusters, which do not use this package, reserves its own in the same way.
+/// clusters and `s3.rs` of the benchmarks, which do not use this package, reserve their own in the same way.
 #[derive(Debug)]
 pub struct Port {
     number: u16,
