@@ -15,8 +15,22 @@ pub struct Job {
     /// What the process may use.
     #[serde(default)]
     pub resources: Resources,
+    /// The newest snapshots that whoever wrote this has seen, of the sources that the task has to do with. A backup or
+    /// restore names those that are gone without a trace, and maintenance deletes nothing then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub last_seen: Vec<SeenSnapshot>,
     /// What to do.
     pub task: Task,
+}
+
+/// A snapshot that was there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SeenSnapshot {
+    /// Its session.
+    pub snapshot: String,
+    /// When it was begun.
+    pub started: jiff::Timestamp,
 }
 
 /// Where the repository is and how its store is reached. Credentials come through the environment of the pod.

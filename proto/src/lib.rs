@@ -13,12 +13,12 @@ mod sealed;
 
 pub use job::{
     BackupTask, ChangeTracking, Job, Keys, ListSource, MaintainTask, MetadataService, Place,
-    RepositoryAccess, Resources, RestoreTask, Source, Target, Task, VolumeState,
+    RepositoryAccess, Resources, RestoreTask, SeenSnapshot, Source, Target, Task, VolumeState,
 };
 pub use progress::Progress;
 pub use result::{
-    BackupOutput, Changes, ConnectOutput, JobResult, MaintainOutput, Outcome, Output, Problem, RestoreOutput,
-    TERMINATION_MESSAGE_LIMIT,
+    BackupOutput, Changes, ConnectOutput, JobResult, MaintainOutput, NAMED_GONE, Outcome, Output, Problem,
+    RestoreOutput, TERMINATION_MESSAGE_LIMIT,
 };
 pub use sealed::{SealError, SealKey};
 

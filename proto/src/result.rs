@@ -105,6 +105,9 @@ pub struct ConnectOutput {
 pub struct BackupOutput {
     /// Session of the snapshot; none if nothing was written.
     pub snapshot: Option<String>,
+    /// When it was begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<jiff::Timestamp>,
     /// Bytes of the source.
     pub logical_bytes: u64,
     /// Bytes that were read.
@@ -168,7 +171,17 @@ pub struct MaintainOutput {
     pub checked_snapshots: u64,
     /// Objects that a check found damaged.
     pub damaged_objects: u64,
+    /// How many of the snapshots in [`crate::Job::last_seen`] are not there any more, whatever became of them. Those that
+    /// nothing explains are problems as well. Nobody needs to expect any of them again.
+    #[serde(default)]
+    pub gone: u64,
+    /// Their sessions, at most [`NAMED_GONE`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub first_gone: Vec<String>,
 }
+
+/// Most snapshots that are named in [`MaintainOutput::first_gone`]: a result is short, and has to stay whole.
+pub const NAMED_GONE: usize = 32;
 
 impl JobResult {
     /// The termination message: at most [`TERMINATION_MESSAGE_LIMIT`] bytes. Long texts are cut, the number of problems

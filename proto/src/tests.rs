@@ -40,6 +40,23 @@ fn a_sealed_bundle_stays_whole_or_is_no_result() {
 }
 
 #[test]
+fn as_many_snapshots_that_are_gone_as_are_named_fit_with_all_else() {
+    let gone = format!("b{}-{}", "1".repeat(16), "2".repeat(32));
+    let output = MaintainOutput {
+        forgotten: u64::MAX,
+        freed_bytes: u64::MAX,
+        repository_bytes: Some(u64::MAX),
+        checked_snapshots: u64::MAX,
+        damaged_objects: u64::MAX,
+        gone: u64::MAX,
+        first_gone: vec![gone; NAMED_GONE],
+    };
+    let output = Some(Output::Maintain(output));
+    let told = JobResult { output: output.clone(), ..failed(&"\u{1b}".repeat(3000), 9) };
+    assert_eq!(JobResult::read(&told.to_message()).expect("a result").output, output);
+}
+
+#[test]
 fn a_seal_opens_with_its_key_only() {
     let key = SealKey::generate().expect("randomness");
     let sealed = key.seal(b"bundle").expect("sealed");
@@ -62,6 +79,7 @@ fn a_job_is_read_as_it_was_written_and_refuses_what_it_does_not_know() {
         repository: RepositoryAccess { url: "s3://bucket/fleet".into(), ..RepositoryAccess::default() },
         keys: Keys::WriterBundle("/carrack/job/bundle.json".into()),
         resources: Resources::default(),
+        last_seen: vec![SeenSnapshot { snapshot: "b01-02".into(), started: jiff::Timestamp::UNIX_EPOCH }],
         task: Task::Backup(BackupTask {
             source: Source { host: "east/shop/data".into(), place: Place::Directory("/data".into()) },
             tags: vec!["nightly".into()],
@@ -74,6 +92,10 @@ fn a_job_is_read_as_it_was_written_and_refuses_what_it_does_not_know() {
     };
     let text = serde_json::to_string(&job).expect("JSON");
     assert_eq!(serde_json::from_str::<Job>(&text).expect("a job"), job);
+    let forgetful = Job { last_seen: vec![], ..job };
+    let short = serde_json::to_string(&forgetful).expect("JSON");
+    assert!(text.contains("lastSeen") && !short.contains("lastSeen"), "{short}");
+    assert_eq!(serde_json::from_str::<Job>(&short).expect("a job"), forgetful);
     let odd = text.replace("\"cloned\":true", "\"cloned\":true,\"surprise\":1");
     assert!(serde_json::from_str::<Job>(&odd).expect_err("refused").to_string().contains("surprise"));
 }

@@ -83,6 +83,7 @@ impl JobFiles {
                 repository: access(location),
                 keys: keys(&key),
                 resources: resources(mover_type),
+                last_seen: Vec::new(),
                 task,
             },
             key,

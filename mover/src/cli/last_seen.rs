@@ -1,5 +1,6 @@
-//! The newest snapshot of each source that this machine has seen. A store cannot prove that it is not an old state of
-//! itself; who remembers what was there can tell. The file is a hint: without it there is no warning, and no harm.
+//! The newest snapshot of each source that this machine has seen, or whoever gave it a job. A store cannot prove that it is
+//! not an old state of itself; who remembers what was there can tell. The file is a hint: without it there is no warning, and
+//! no harm.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -39,6 +40,15 @@ pub(crate) struct Seen {
     pub(crate) started: Timestamp,
 }
 
+/// Snapshots that were seen and are not in view.
+#[derive(Debug, Default)]
+pub(crate) struct Gone {
+    /// All of them, whatever became of them: nobody needs to expect them any more.
+    pub(crate) all: Vec<SessionName>,
+    /// Those that nobody forgot and that no newer one of their source follows.
+    pub(crate) missing: Vec<Seen>,
+}
+
 /// The memory of one repository.
 #[derive(Debug)]
 pub(crate) struct LastSeen {
@@ -57,15 +67,28 @@ impl LastSeen {
         Self { file, newest }
     }
 
-    /// Snapshots that were seen and are not there, without a marker of a forget and without a newer one of their
-    /// source. Forgetting by rules leaves the newest; so these were given up by name, or the store is an old state of
-    /// itself.
+    /// What somebody else has seen. It is kept nowhere.
+    pub(crate) fn given(seen: impl IntoIterator<Item = Seen>) -> Self {
+        let mut given = Self { file: None, newest: BTreeMap::new() };
+        given.see(seen);
+        given
+    }
+
+    /// Snapshots that were seen and are not there, without a trace of a forget and without a newer one of their
+    /// source. Forgetting by rules leaves the newest; so these were given up by name and cleaned up days ago, or the store
+    /// is an old state of itself.
     pub(crate) async fn missing(&self, repository: &Repository) -> Result<Vec<Seen>> {
-        let Some(prefix) = self.common_prefix() else { return Ok(Vec::new()) };
+        Ok(self.gone(repository).await?.missing)
+    }
+
+    /// The same, with those whose end is known.
+    pub(crate) async fn gone(&self, repository: &Repository) -> Result<Gone> {
+        let mut gone = Gone::default();
+        let Some(prefix) = self.common_prefix() else { return Ok(gone) };
         let visible: BTreeSet<SessionName> = repository.visible(&prefix).await?.into_iter().collect();
-        let mut missing = Vec::new();
         for seen in self.newest.values().filter(|seen| !visible.contains(&seen.session)) {
-            if repository.is_forgotten(seen.session).await? {
+            gone.all.push(seen.session);
+            if repository.was_forgotten(seen.session).await? {
                 continue;
             }
             let mut newer = false;
@@ -75,10 +98,10 @@ impl LastSeen {
                     repository.snapshot(name).await.is_ok_and(|snapshot| snapshot.started >= seen.started);
             }
             if !newer {
-                missing.push(*seen);
+                gone.missing.push(*seen);
             }
         }
-        Ok(missing)
+        Ok(gone)
     }
 
     /// What the names of all that were seen begin with: most hosts know of one source, and need no others listed.
@@ -156,8 +179,8 @@ pub(crate) fn problem(seen: &Seen) -> Problem {
     Problem {
         what: format!("snapshot {}", seen.session.nonce.short()),
         message: format!(
-            "of {}: this machine has seen it, it is gone, and there is nothing newer of its source; unless somebody \
-             gave it up by name, an old state of the store was put back",
+            "of {}: it was seen before, it is gone, and there is nothing newer of its source; unless somebody gave it \
+             up by name, an old state of the store was put back",
             units::moment(seen.started)
         ),
     }
@@ -166,17 +189,22 @@ pub(crate) fn problem(seen: &Seen) -> Problem {
 /// Fails before anything is deleted, once: whoever runs it again has looked.
 pub(crate) async fn refuse_missing(repository: &Repository, memory: &mut LastSeen) -> Result<()> {
     let missing = memory.missing(repository).await?;
-    let Some(first) = missing.first() else { return Ok(()) };
-    let Problem { what, message } = problem(first);
+    let Some(refusal) = refusal(&missing) else { return Ok(()) };
+    memory.drop_all(missing.iter().map(|seen| &seen.session));
+    memory.keep();
+    Err(refusal.with_hint(
+        "see carrack snapshots, and who can write to the store; if all is well, run the same command again",
+    ))
+}
+
+/// Why nothing is deleted; nothing if nothing is missing.
+pub(crate) fn refusal(missing: &[Seen]) -> Option<Error> {
+    let Problem { what, message } = problem(missing.first()?);
     let others = match missing.len() {
         1 => String::new(),
         count => format!(" ({} more)", count - 1),
     };
-    memory.drop_all(missing.iter().map(|seen| &seen.session));
-    memory.keep();
-    Err(Error::conflict(format!("{what}{others} {message}")).with_hint(
-        "see carrack snapshots, and who can write to the store; if all is well, run the same command again",
-    ))
+    Some(Error::conflict(format!("{what}{others} {message}")))
 }
 
 #[cfg(test)]
@@ -197,7 +225,7 @@ mod tests {
             },
             started: Timestamp::UNIX_EPOCH,
         };
-        let mut last_seen = LastSeen { file: None, newest: BTreeMap::new() };
+        let mut last_seen = LastSeen::given([]);
         assert_eq!(last_seen.common_prefix(), None);
         last_seen.see([seen([0x12; 8])]);
         assert_eq!(last_seen.common_prefix(), Some(seen([0x12; 8]).session.to_string()));

@@ -122,6 +122,19 @@ impl Repository {
         Ok(!self.is_forgotten(session).await? && !self.has_tombstone(session).await?)
     }
 
+    /// Whether a snapshot is out of view because it was forgotten: its marker says so, and after its clean-up, for some
+    /// days, the fence in the place of its end. Both are signed, and the marker goes after the fence is there.
+    pub async fn was_forgotten(&self, session: SessionName) -> Result<bool> {
+        if self.is_forgotten(session).await? {
+            return Ok(true);
+        }
+        let name = session.end_object();
+        let Some(bytes) = self.there(&name).await? else { return Ok(false) };
+        // A session that was shut out may have lost its end before: that is no word of a forget.
+        let fence = self.open_signed::<Fenced>(&name, RecordKind::Fenced, &bytes);
+        Ok(fence.is_ok_and(|fence| fence.cleaned_up && fence.session == session))
+    }
+
     async fn orphan(&self, session: SessionName) -> Result<Orphan> {
         let Some(bytes) = self.there(&session.end_object()).await? else { return Ok(Orphan::Explained) };
         if self.tombstone(session, &bytes).is_some() {

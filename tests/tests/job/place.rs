@@ -71,7 +71,8 @@ impl Place {
 
     pub(crate) fn job(&self, keys: Keys, task: Task) -> Job {
         let resources = Resources { threads: Some(2), ..Resources::default() };
-        Job { version: VERSION, repository: self.repository.clone(), keys, resources, task }
+        let (repository, last_seen) = (self.repository.clone(), Vec::new());
+        Job { version: VERSION, repository, keys, resources, last_seen, task }
     }
 
     /// The command that a pod runs, with nothing in its environment but credentials.

@@ -351,6 +351,8 @@ struct Summary {
     /// None if nothing was committed.
     snapshot_id: Option<String>,
     session: Option<String>,
+    /// When it was begun.
+    time: Option<String>,
     dry_run: bool,
     files_new: u64,
     files_changed: u64,
@@ -397,6 +399,7 @@ fn show(
         let counts = &snapshot.statistics;
         summary.snapshot_id = (!args.dry_run).then(|| snapshot.session.nonce.short());
         summary.session = (!args.dry_run).then(|| snapshot.session.to_string());
+        summary.time = (!args.dry_run).then(|| snapshot.started.to_string());
         summary.files_new = counts.files_new;
         summary.files_changed = counts.files_changed;
         summary.files_unmodified = counts.files_unmodified;

@@ -18,6 +18,7 @@ use crate::cli::{
 };
 
 mod changes;
+mod memory;
 mod place;
 mod plan;
 mod read;

@@ -8,12 +8,12 @@ use carrack_mover::{
         records::{Snapshot, SourceKind},
         session::SessionName,
     },
-    monitor::unescape_path,
+    monitor::{Problem, unescape_path},
     repo::{Repository, SnapshotFilter},
 };
 use carrack_proto::{
     BackupOutput, BackupTask, ChangeTracking, Changes, ConnectOutput, Job, MaintainOutput, MaintainTask,
-    Output, Place, RestoreOutput, RestoreTask, Source, Task,
+    NAMED_GONE, Output, Place, RestoreOutput, RestoreTask, Source, Task,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use super::{
     changes::{self, ChangeList},
-    place, plan, read,
+    memory, place, plan, read,
 };
 use crate::cli::{
     args::Command,
@@ -29,6 +29,7 @@ use crate::cli::{
     context::Context,
     dispatch, engine,
     exit::Outcome,
+    last_seen::{self, Gone},
     password::{self, Ask},
     record::Record,
 };
@@ -94,6 +95,16 @@ impl<'j> Tasks<'j> {
         engine::open(&self.prepare(&plan::init())?.0).await
     }
 
+    /// What was seen by whoever wrote the job and is not there; what nothing explains is named.
+    async fn look_back(&self, repository: &Repository) -> Result<Gone> {
+        let gone = memory::of(&self.job.last_seen).gone(repository).await?;
+        let (context, _) = self.prepare(&plan::init())?;
+        for Problem { what, message } in gone.missing.iter().map(last_seen::problem) {
+            context.output.problem(&what, &message);
+        }
+        Ok(gone)
+    }
+
     async fn connect(&self, initialise: bool) -> Result<ConnectOutput> {
         let is_there = |repository: Repository| ConnectOutput {
             id: repository.format().repository.to_hex(),
@@ -132,7 +143,16 @@ impl<'j> Tasks<'j> {
     async fn backup(&self, task: &BackupTask, output: &mut Option<Output>) -> Result<Outcome> {
         place::require(&task.source.place)?;
         let left_out = place::lost_and_found(&task.source.place);
-        let (opened, mut changes) = self.changes(task).await?;
+        let (mut opened, mut changes) = self.changes(task).await?;
+        let mut missing = 0;
+        if !self.job.last_seen.is_empty() {
+            let repository = match opened.take() {
+                Some(repository) => repository,
+                None => self.open().await?,
+            };
+            missing = self.look_back(&repository).await?.missing.len() as u64;
+            opened = Some(repository);
+        }
         let list = changes.as_ref().and_then(|known| known.as_ref().ok());
         let by_list = list.is_some();
         let mut done = self.verb(&plan::backup(task, left_out.as_deref(), list)?, opened).await;
@@ -153,6 +173,7 @@ impl<'j> Tasks<'j> {
         }
         *output = Some(Output::Backup(BackupOutput {
             snapshot: summary["session"].as_str().map(str::to_owned),
+            started: summary["time"].as_str().and_then(|time| time.parse().ok()),
             logical_bytes: number(&summary, "total_bytes_processed"),
             read_bytes: number(&summary, "bytes_read"),
             added_bytes: number(&summary, "data_added"),
@@ -164,7 +185,7 @@ impl<'j> Tasks<'j> {
                 Err(because) => Changes::Unknown { because },
             }),
         }));
-        Ok(outcome)
+        Ok(outcome.and(Outcome::of_problems(missing)))
     }
 
     /// What the storage says has changed, if it is to be asked, and the repository that was opened for it.
@@ -188,6 +209,7 @@ impl<'j> Tasks<'j> {
     async fn restore(&self, task: &RestoreTask, output: &mut Option<Output>) -> Result<Outcome> {
         place::require(&task.target.place)?;
         let repository = self.open().await?;
+        let missing = self.look_back(&repository).await?.missing.len() as u64;
         let snapshot = choose(&repository, task).await?;
         require_same_kind(&snapshot, &task.target.place)?;
         let session = snapshot.session.to_string();
@@ -206,13 +228,29 @@ impl<'j> Tasks<'j> {
                 "see what could not be, and restore again: what is there already is not written again",
             ));
         }
-        Ok(outcome)
+        Ok(outcome.and(Outcome::of_problems(missing)))
     }
 
     async fn maintain(&self, task: &MaintainTask, output: &mut Option<Output>) -> Result<Outcome> {
-        let mut outcome = Outcome::Done;
+        let verbs = plan::maintain(task)?;
         let mut done = MaintainOutput::default();
-        for words in plan::maintain(task)? {
+        let mut outcome = Outcome::Done;
+        if !self.job.last_seen.is_empty() {
+            let Gone { all, missing } = self.look_back(&self.open().await?).await?;
+            done.gone = all.len() as u64;
+            done.first_gone = all.iter().take(NAMED_GONE).map(ToString::to_string).collect();
+            *output = Some(Output::Maintain(done.clone()));
+            // What is left of them may be needed to bring them back.
+            let deletes = task.prune || !task.keep.is_empty();
+            if let Some(refusal) = last_seen::refusal(&missing).filter(|_| deletes) {
+                return Err(refusal.with_hint(
+                    "nothing was deleted: see carrack snapshots, and who can write to the store; whoever expects those \
+                     snapshots no more can run it again",
+                ));
+            }
+            outcome = Outcome::of_problems(missing.len() as u64);
+        }
+        for words in verbs {
             outcome = outcome.and(self.verb(&words, None).await?);
             let summary = self.record.take_summary();
             match words[0].as_str() {

@@ -175,6 +175,7 @@ async fn only_what_was_forgotten_or_shut_out_is_cleaned_up() {
     let repository = &stage.repository;
     let [forgotten, standing] = [pinned(&stage).await, pinned(&stage).await];
     repository.forget(&[forgotten]).await.unwrap();
+    assert!(repository.was_forgotten(forgotten).await.unwrap(), "its marker says so");
     let (shut_out, open) = (begin(repository).await.name(), begin(repository).await.name());
     assert!(repository.fence(shut_out, "it was overdue").await.unwrap());
     let fence = stage.body(&shut_out.end_object()).await;
@@ -186,6 +187,11 @@ async fn only_what_was_forgotten_or_shut_out_is_cleaned_up() {
     let end = repository.end(forgotten).await.unwrap();
     assert!(matches!(end, Some(End::Fenced { cleaned_up: true })), "{end:?}");
     assert_eq!(stage.body(&shut_out.end_object()).await, fence, "it is a tombstone already");
+    // Who saw them before asks what became of them: to be shut out is another end than to be forgotten.
+    assert!(repository.was_forgotten(forgotten).await.unwrap());
+    for other in [standing, shut_out, open] {
+        assert!(!repository.was_forgotten(other).await.unwrap(), "{other}");
+    }
     assert!(matches!(repository.end(standing).await.unwrap(), Some(End::Committed(_))));
     assert!(repository.end(open).await.unwrap().is_none());
     let marks = stage.names("marks/").await;

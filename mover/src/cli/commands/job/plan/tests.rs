@@ -45,6 +45,7 @@ fn job(keys: Keys) -> Job {
         repository: RepositoryAccess { url: "s3://bucket/fleet".into(), ..RepositoryAccess::default() },
         keys,
         resources: Resources::default(),
+        last_seen: vec![],
         task: Task::Connect { initialise: false },
     }
 }
