@@ -22,6 +22,9 @@ use crate::{
     pod::{self, JobFiles, KeyFile, MoverPod, Owner, PodState, SEAL_KEY_PATH},
 };
 
+/// What they are called in that secret.
+pub const FILE: &str = "bundle.json";
+
 /// How far the keys of a source are.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Bundle {
@@ -34,8 +37,8 @@ pub enum Bundle {
 }
 
 /// Name of the secret that keeps them: one for each source in each repository.
-fn name(access: &Access, source: &Source) -> String {
-    let text = format!("{}\n{}\n{}", access.repository_id, source.host, source.place.path());
+pub fn name(repository_id: &str, source: &Source) -> String {
+    let text = format!("{repository_id}\n{}\n{}", source.host, source.place.path());
     format!("bundle-{}", objects::digits(&text))
 }
 
@@ -43,10 +46,8 @@ fn name(access: &Access, source: &Source) -> String {
 pub async fn ensure(context: &Context, owner: &Owner, access: &Access, source: &Source) -> Result<Bundle> {
     let namespace = &context.settings.namespace;
     let secrets: Api<Secret> = Api::namespaced(context.client.clone(), namespace);
-    let kept = name(access, source);
-    if let Some(bundle) =
-        objects::find(&secrets, &kept).await?.and_then(|found| found.data?.remove("bundle.json"))
-    {
+    let kept = name(&access.repository_id, source);
+    if let Some(bundle) = objects::find(&secrets, &kept).await?.and_then(|found| found.data?.remove(FILE)) {
         clean_up(context, owner).await?;
         return Ok(Bundle::Ready(bundle.0));
     }
@@ -102,7 +103,7 @@ async fn keep(secrets: &Api<Secret>, name: &str, source: &Source, bundle: Vec<u8
             annotations: Some(BTreeMap::from([(annotation::OWNER.to_owned(), source.host.clone())])),
             ..ObjectMeta::default()
         },
-        data: Some(BTreeMap::from([("bundle.json".to_owned(), ByteString(bundle))])),
+        data: Some(BTreeMap::from([(FILE.to_owned(), ByteString(bundle))])),
         ..Secret::default()
     };
     objects::apply(secrets, &secret).await.map(drop)

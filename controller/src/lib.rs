@@ -19,6 +19,7 @@ mod fake;
 pub mod figures;
 pub mod lease;
 pub mod live;
+pub mod memory;
 pub mod metrics;
 pub mod movertype;
 pub mod objects;

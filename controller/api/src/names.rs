@@ -17,6 +17,8 @@ pub mod label {
     pub const TASK: &str = "carrack.dev/task";
     /// On a snapshot that stays so that the next backup reads only what has changed: what it is the base of, as digits.
     pub const BASE: &str = "carrack.dev/base";
+    /// On the keys of a volume of which a snapshot was seen: id of the repository that holds it.
+    pub const REPOSITORY_ID: &str = "carrack.dev/repository-id";
     /// Who made it, as Kubernetes recommends.
     pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
     /// Value of [`MANAGED_BY`].
@@ -39,6 +41,8 @@ pub mod annotation {
     pub const BASE_OF: &str = "carrack.dev/base-of";
     /// On a second name of a volume, which a mover mounts: the volume that it stands for.
     pub const ALIAS_OF: &str = "carrack.dev/alias-of";
+    /// On the keys of a volume: its newest snapshot that was seen, and when that was begun.
+    pub const LAST_SEEN: &str = "carrack.dev/last-seen";
 }
 
 /// Finalizers.

@@ -1,7 +1,7 @@
 //! Does what was decided.
 
-use carrack_controller_api::{DataMoverBackup, finalizer};
-use carrack_proto::{BackupTask, Task};
+use carrack_controller_api::{DataMoverBackup, DataMoverBackupStatus, finalizer};
+use carrack_proto::{BackupTask, SeenSnapshot, Source, Task};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::{Api, ResourceExt as _};
 
@@ -15,7 +15,7 @@ use crate::{
     changes::{self, Base, Tracking},
     context::Context,
     error::Result,
-    objects, placement,
+    memory, objects, placement,
     pod::{self, JobFiles, KeyFile, MoverPod, Owner, PodVolume, VolumeMode},
     slots,
     snapshot::{self, kinds::VolumeSnapshot},
@@ -43,10 +43,33 @@ pub(super) async fn apply(context: &Context, seen: &mut Observed, decision: &Dec
             Step::Start => start(context, &owner, seen).await?,
             Step::Stop { at_once } => pod::stop(context, &pod_name(&owner, tries(seen)), *at_once).await?,
             Step::Sweep { base } => seen.clean = sweep(context, &owner, None, base.as_ref()).await?,
+            Step::Remember(written) => {
+                if let Some((repository, source)) = known_as(seen, &decision.status) {
+                    memory::see(context, &repository, &source, written).await?;
+                }
+            }
             Step::Forget => super::forget::start(context, &owner, seen).await?,
+            Step::Disregard(snapshot) => {
+                if let Some((repository, source)) = known_as(seen, &decision.status) {
+                    memory::forget(context, &repository, &source, snapshot).await?;
+                }
+            }
         }
     }
     Ok(())
+}
+
+/// The repository's id, and the volume as that knows it.
+fn known_as(seen: &Observed, status: &DataMoverBackupStatus) -> Option<(String, Source)> {
+    let repository = status.repository_id.clone()?;
+    // The type was changed meanwhile: nobody may look for a snapshot of one repository in another.
+    if let Resolution::Ready(access) = &seen.resolution
+        && access.repository_id != repository
+    {
+        return None;
+    }
+    let place = VolumeMode::of(status.volume_mode.as_deref()).place();
+    Some((repository, Source { host: status.identity.clone()?, place }))
 }
 
 /// How often a mover was lost before this try.
@@ -137,6 +160,9 @@ async fn start(context: &Context, owner: &Owner, seen: &mut Observed) -> Result<
         }
         _ => None,
     };
+    let source = bundle::source(&context.cluster, &owner.namespace, &origin.claim, origin.shape.mode.place());
+    let last_seen = memory::of_source(context, &access.repository_id, &source).await?;
+    let what = (source, last_seen, tracking);
     let made = MoverPod {
         name: pod_name(owner, tries(seen)),
         owner,
@@ -151,19 +177,17 @@ async fn start(context: &Context, owner: &Owner, seen: &mut Observed) -> Result<
             avoided: Vec::new(),
         }),
         host_users: users.host,
-        files: files(context, owner, seen, (access, origin), (bundle.clone(), users.strict), tracking),
+        files: files(seen, (access, origin), (bundle.clone(), users.strict), what),
     };
     seen.crowded = !placement::start(context, made, &access.mover_type).await?;
     Ok(())
 }
 
 fn files(
-    context: &Context,
-    owner: &Owner,
     seen: &Observed,
     (access, origin): (&Access, &Origin),
     (bundle, strict): (Vec<u8>, bool),
-    tracking: Option<Tracking>,
+    (source, last_seen, tracking): (Source, Vec<SeenSnapshot>, Option<Tracking>),
 ) -> JobFiles {
     let config = &seen.backup.spec.config;
     let (changes, metadata) = tracking.map_or((None, None), |told| (Some(told.job), told.files));
@@ -172,7 +196,7 @@ fn files(
         tags.push(LIVE_TAG.to_owned());
     }
     let task = BackupTask {
-        source: bundle::source(&context.cluster, &owner.namespace, &origin.claim, origin.shape.mode.place()),
+        source,
         tags,
         exclude: pod::list(config, "exclude"),
         cloned: origin.live.is_none(),
@@ -181,6 +205,8 @@ fn files(
         changes,
     };
     let (key, mover_type) = (KeyFile::Bundle(bundle), &access.mover_type.spec);
-    let files = JobFiles::new(&access.location, &access.credentials, key, mover_type, Task::Backup(task));
-    JobFiles { metadata, ..files }
+    let mut files = JobFiles::new(&access.location, &access.credentials, key, mover_type, Task::Backup(task));
+    files.metadata = metadata;
+    files.job.last_seen = last_seen;
+    files
 }

@@ -6,7 +6,7 @@ use carrack_controller_api::{
     BackupPhase as Phase, BackupType, ChangedBlocksStatus, Consistency, DataMoverBackupStatus as Status,
     condition as conditions, reason,
 };
-use carrack_proto::{Changes, JobResult, Outcome, Output};
+use carrack_proto::{BackupOutput, Changes, JobResult, Outcome, Output, SeenSnapshot};
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
@@ -48,8 +48,12 @@ pub(super) enum Step {
         /// But for the snapshot that the next backup goes by, if it is to stay.
         base: Option<Base>,
     },
+    /// The snapshot is remembered as the newest that was seen of the volume, unless there is a newer one.
+    Remember(SeenSnapshot),
     /// The snapshot is forgotten in the repository.
     Forget,
+    /// It was forgotten there, and is not expected there any more.
+    Disregard(String),
     /// The finalizer is taken off.
     LetGo,
 }
@@ -314,14 +318,15 @@ fn finish(seen: &Observed, mut status: Status, result: &JobResult) -> Decision {
     let snapshot = status.snapshot_id.is_some();
     match result.outcome {
         Outcome::Completed if snapshot => {
-            end(seen, status, Phase::Completed, reason::SUCCEEDED, "the volume is in the repository")
+            let words = "the volume is in the repository";
+            remembered(end(seen, status, Phase::Completed, reason::SUCCEEDED, words), written)
         }
         Outcome::Partial if snapshot => {
             let message = format!(
                 "the volume is in the repository, but for {} things: see firstSkipped and the log",
                 result.problems
             );
-            end(seen, status, Phase::PartiallyCompleted, reason::PARTIAL, &message)
+            remembered(end(seen, status, Phase::PartiallyCompleted, reason::PARTIAL, &message), written)
         }
         Outcome::Cancelled => try_again(
             seen,
@@ -333,6 +338,14 @@ fn finish(seen: &Observed, mut status: Status, result: &JobResult) -> Decision {
             if obstacle.may_pass { try_again(seen, status, &obstacle) } else { fail(seen, status, &obstacle) }
         }
     }
+}
+
+/// Before the end is told: after that nobody looks at what the mover said.
+fn remembered(decision: Decision, written: Option<&BackupOutput>) -> Decision {
+    let seen = written.and_then(|output| {
+        Some(SeenSnapshot { snapshot: output.snapshot.clone()?, started: output.started? })
+    });
+    Decision { steps: seen.map(Step::Remember).into_iter().collect(), ..decision }
 }
 
 fn changed_blocks(told: &Changes) -> ChangedBlocksStatus {

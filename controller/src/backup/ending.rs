@@ -86,5 +86,6 @@ fn forget(seen: &Observed, mut status: Status) -> Decision {
     };
     mark(seen, &mut status, conditions::FORGOTTEN, Some(done), reason, &message);
     status.message = Some(message);
-    Decision { status, again: Some(Duration::ZERO), ..Decision::default() }
+    let steps = status.snapshot_id.clone().filter(|_| done).map(Step::Disregard).into_iter().collect();
+    Decision { steps, status, again: Some(Duration::ZERO) }
 }

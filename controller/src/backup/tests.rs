@@ -3,7 +3,7 @@ use carrack_controller_api::{
     DataMoverBackupStatus, DataMoverType, DataMoverTypeSpec, DeletionPolicy, Location, RepositoryRef,
     finalizer, reason,
 };
-use carrack_proto::{BackupOutput, Changes, JobResult, Outcome, Output};
+use carrack_proto::{BackupOutput, Changes, JobResult, Outcome, Output, SeenSnapshot};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{api::core::v1::PersistentVolume, apimachinery::pkg::apis::meta::v1::Time};
 
@@ -301,6 +301,26 @@ fn a_result_is_kept_before_anything_is_deleted() {
 }
 
 #[test]
+fn a_snapshot_is_remembered_before_the_end_is_told() {
+    let written = SeenSnapshot { snapshot: "id".into(), started: now() };
+    for (outcome, code, steps) in [
+        (Outcome::Completed, 0, vec![Step::Remember(written.clone())]),
+        (Outcome::Partial, 3, vec![Step::Remember(written)]),
+        (Outcome::Failed, 13, vec![]),
+    ] {
+        let PodState::Finished { mut result, .. } = result(outcome, code, None) else {
+            panic!("it is finished");
+        };
+        let output =
+            BackupOutput { snapshot: Some("id".into()), started: Some(now()), ..BackupOutput::default() };
+        result.output = Some(Output::Backup(output));
+        let mut done = seen(Phase::Running);
+        done.pod = PodState::Finished { result, node: None, started: None };
+        assert_eq!(next(&done).steps, steps, "{outcome:?}");
+    }
+}
+
+#[test]
 fn a_lost_pod_and_an_absent_store_are_tried_again_but_not_for_ever() {
     let lost = || {
         PodState::Lost(Lost {
@@ -401,8 +421,11 @@ fn a_deleted_backup_is_stopped_cleaned_up_and_then_let_go() {
     assert_eq!(next(&gone).steps, [Step::Forget], "before the sweep, which would take its pod away");
     gone.forgets = PodState::Running { node: None, since: now() };
     assert_eq!(next(&gone).steps, []);
+    gone.forgets = result(Outcome::Failed, 13, None);
+    assert_eq!(next(&gone).steps, [], "it is still there, and expected to be");
     gone.forgets = result(Outcome::Completed, 0, None);
     let decision = next(&gone);
+    assert_eq!(decision.steps, [Step::Disregard("id".into())]);
     assert!(
         decision.status.conditions.iter().any(|found| found.type_ == "Forgotten" && found.status == "True")
     );

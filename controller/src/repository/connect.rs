@@ -14,7 +14,7 @@ use crate::{
     condition,
     context::Context,
     error::{Obstacle, Result},
-    objects,
+    memory, objects,
     pod::{self, JobFiles, KeyFile, MoverPod, Owner, PodState},
     sweep,
 };
@@ -59,6 +59,11 @@ impl Work<'_> {
         hex::encode(&all.finish().as_ref()[..10])
     }
 
+    /// The repository's id, once it is known.
+    pub(super) fn id(&self) -> Option<&str> {
+        self.settled.status.as_ref()?.id.as_deref()
+    }
+
     /// Starts a pod for a task, or looks at the one that runs.
     pub(super) async fn run(
         &self,
@@ -95,7 +100,11 @@ impl Work<'_> {
     async fn start(&self, name: &str, label: &'static str, task: Task) -> Result<()> {
         let key = KeyFile::Repository(self.key.clone());
         let spec = plain();
-        let files = JobFiles::new(&self.settled.location, &self.credentials, key, &spec, task);
+        let deletes = matches!(task, Task::Maintain(_));
+        let mut files = JobFiles::new(&self.settled.location, &self.credentials, key, &spec, task);
+        if let Some(id) = self.id().filter(|_| deletes) {
+            files.job.last_seen = memory::of_repository(self.context, id).await?;
+        }
         let made = MoverPod {
             name: name.to_owned(),
             owner: self.owner,

@@ -15,7 +15,8 @@ use super::{
 use crate::{
     condition,
     error::{Obstacle, Result},
-    pod,
+    figures::signed,
+    memory, pod,
 };
 
 /// Starts what is due, looks at what runs; says when to look again.
@@ -72,7 +73,12 @@ async fn look_at(
     };
     match work.run(pod, "maintain", task).await? {
         Run::Working(_) => return Ok(WORKING),
-        Run::Ended(result, _) => settle(work, status, &result),
+        Run::Ended(result, _) => {
+            if let (Some(id), Some(Output::Maintain(output))) = (work.id(), &result.output) {
+                memory::forget_gone(work.context, id, output).await?;
+            }
+            settle(work, status, &result);
+        }
         Run::Lost(message, _) => report(work, status, false, &Obstacle::passing(reason::POD_FAILED, message)),
     }
     pod::clean_up(work.context, pod).await?;
@@ -84,7 +90,9 @@ fn settle(work: &Work<'_>, status: &mut RepositoryStatus, result: &JobResult) {
     let Some(Output::Maintain(output)) = &result.output else {
         return report(work, status, false, &pod::failure(result));
     };
-    status.stored_bytes = output.repository_bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+    if let Some(bytes) = output.repository_bytes {
+        status.stored_bytes = Some(signed(bytes));
+    }
     if result.outcome != Outcome::Completed {
         return report(work, status, false, &pod::failure(result));
     }

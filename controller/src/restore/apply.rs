@@ -19,7 +19,7 @@ use crate::{
     access::{Access, Resolution},
     context::Context,
     error::{Obstacle, Result},
-    objects, placement,
+    memory, objects, placement,
     pod::{self, JobFiles, KeyFile, MoverPod, Owner, PodVolume, VolumeMode},
     slots,
     sweep::sweep,
@@ -135,6 +135,12 @@ async fn start(context: &Context, owner: &Owner, seen: &mut Observed) -> Result<
     let (Resolution::Ready(access), Ok(source)) = (&seen.resolution, &seen.source) else { return Ok(()) };
     let found_out = seen.restore.status.as_ref().and_then(|status| status.host_users);
     let users = placement::users(context, &access.mover_type, found_out, mode(seen)).await?;
+    let mut files = files(seen, access, source, users.strict);
+    // Whoever wants an earlier state does not miss a later one.
+    if let Some(host) = source.host.clone().filter(|_| source.as_of.is_none()) {
+        let wanted = carrack_proto::Source { host, place: mode(seen).place() };
+        files.job.last_seen = memory::of_source(context, &access.repository_id, &wanted).await?;
+    }
     let made = MoverPod {
         name: pod_name(owner, tries(seen)),
         owner,
@@ -149,7 +155,7 @@ async fn start(context: &Context, owner: &Owner, seen: &mut Observed) -> Result<
             avoided: Vec::new(),
         }),
         host_users: users.host,
-        files: files(seen, access, source, users.strict),
+        files,
     };
     seen.crowded = !placement::start(context, made, &access.mover_type).await?;
     Ok(())
