@@ -2,7 +2,10 @@
 
 use std::collections::VecDeque;
 
-use super::SnapshotReader;
+use super::{
+    SnapshotReader,
+    sums::{Listed, Parts, Sum, Sums},
+};
 use crate::{
     error::{Error, Result},
     format::{
@@ -17,23 +20,36 @@ use crate::{
 #[cfg(test)]
 mod tests;
 
+/// Pages of one content that are compared one by one: those of a hundred gigabytes, if none of them is a page of the other
+/// content, too. A list may name few pages so often that nobody waits for its end; what is left is summed up.
+const PAGES_OPENED: usize = 1024;
+
 /// The runs of one content, as far as they had to be opened.
 struct Runs<'a> {
     reader: &'a SnapshotReader,
+    opened: usize,
     /// Pages still to open, nearest last, with their levels and the bytes of contents below each.
     pending: Vec<(u8, ChunkRef, u64)>,
     ready: VecDeque<Run>,
 }
 
-/// Compares chunk by chunk; pages that both have at the same place are not opened. Where chunks lie does not count.
+/// Compares chunk by chunk; pages that both have at the same place are not opened. Where chunks lie does not count. Takes
+/// the time that reading all pages takes, once each, whatever they stand for.
 pub(crate) async fn same_contents(
     old_reader: &SnapshotReader,
     new_reader: &SnapshotReader,
     old: &Content,
     new: &Content,
 ) -> Result<bool> {
-    let (mut old, mut new) = (Runs::new(old_reader, old), Runs::new(new_reader, new));
+    same_runs(Runs::new(old_reader, old), Runs::new(new_reader, new), PAGES_OPENED).await
+}
+
+async fn same_runs(mut old: Runs<'_>, mut new: Runs<'_>, pages_opened: usize) -> Result<bool> {
     loop {
+        if old.opened.max(new.opened) > pages_opened {
+            let mut sums = Sums::new();
+            return Ok(old.sum(&mut sums).await? == new.sum(&mut sums).await?);
+        }
         if old.ready.is_empty() && new.ready.is_empty() {
             // All before was equal, so both stand at the same byte.
             match (old.pending.last(), new.pending.last()) {
@@ -75,11 +91,12 @@ impl<'a> Runs<'a> {
                     .extend(pages.iter().rev().map(|(page, bytes)| ((*depth).max(1), page.clone(), *bytes)));
             }
         }
-        Self { reader, pending, ready }
+        Self { reader, opened: 0, pending, ready }
     }
 
     async fn open(&mut self) -> Result<()> {
         let Some((level, page, bytes)) = self.pending.pop() else { return Ok(()) };
+        self.opened += 1;
         let is_last = self.pending.is_empty();
         for page in self.reader.pages(&[page]).await? {
             if !page.stands_for(bytes, is_last) {
@@ -95,6 +112,17 @@ impl<'a> Runs<'a> {
             }
         }
         Ok(())
+    }
+
+    /// What all that was not compared comes to.
+    async fn sum(self, sums: &mut Sums) -> Result<Sum> {
+        let mut sum = sums.of_runs(&self.ready);
+        let pages = Listed::to_end(self.pending.into_iter().rev());
+        let mut parts = Parts::of(self.reader, sums, pages);
+        while let Some(part) = parts.next().await? {
+            sum = sum.then(part);
+        }
+        Ok(sum)
     }
 }
 

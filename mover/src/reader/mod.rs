@@ -10,6 +10,7 @@ mod cache;
 pub(crate) mod contents;
 pub mod frame;
 pub mod runs;
+pub(crate) mod sums;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

@@ -1,6 +1,10 @@
 //! The runs of one content in order, however many there are.
 
-use super::{SnapshotReader, walk::plain_bytes};
+use super::{
+    SnapshotReader,
+    sums::{Listed, Parts, Sum, Sums},
+    walk::plain_bytes,
+};
 use crate::{
     cancel::Cancel,
     error::{Error, Result},
@@ -124,16 +128,24 @@ impl RunWalk {
     }
 
     /// The same, but nothing is counted any more once there are more than `enough`.
-    pub async fn chunk_bytes_beyond(mut self, enough: u64, cancel: &Cancel) -> Result<u64> {
-        let mut bytes = 0;
-        while bytes <= enough
-            && let Some((_, piece)) = self.next_piece().await?
+    pub async fn chunk_bytes_beyond(self, enough: u64, cancel: &Cancel) -> Result<u64> {
+        Ok(self.sum_until(|sum| sum.chunk_bytes > enough, cancel).await?.chunk_bytes)
+    }
+
+    /// What all runs come to, or so many of them as are enough; for a walk that nothing was taken of. A page is opened
+    /// once, however often it is named.
+    pub(crate) async fn sum_until(self, is_enough: impl Fn(&Sum) -> bool, cancel: &Cancel) -> Result<Sum> {
+        let mut sums = Sums::new();
+        let mut sum = sums.of_runs(self.inline.iter().flatten());
+        let pages = Listed::to_end(self.pending.into_iter().rev());
+        let mut parts = Parts::of(&self.reader, &mut sums, pages);
+        while !is_enough(&sum)
+            && let Some(part) = parts.next().await?
         {
             cancel.check()?;
-            let chunks = piece.iter().filter(|run| matches!(run, Run::Chunk(_)));
-            bytes += chunks.map(Run::length).sum::<u64>();
+            sum = sum.then(part);
         }
-        Ok(bytes)
+        Ok(sum)
     }
 
     fn hand_out(&mut self, runs: Vec<Run>) -> Option<(u64, Vec<Run>)> {

@@ -206,7 +206,7 @@ impl Writer {
         self.pack = PackId(self.world.random());
     }
 
-    fn page(&mut self, writer: &PageWriter) -> ChunkRef {
+    pub(crate) fn page(&mut self, writer: &PageWriter) -> ChunkRef {
         let bytes = writer.to_bytes().unwrap();
         self.frame(FrameKind::Metadata, &[&bytes], Compression::Zstd).remove(0)
     }
@@ -223,6 +223,19 @@ impl Writer {
         pages.iter().for_each(|(page, bytes)| inner.push_runs_page(page, *bytes).unwrap());
         let bytes = pages.iter().map(|(_, bytes)| bytes).sum();
         Content::Paged { depth: 2, pages: vec![(self.page(&inner), bytes)] }
+    }
+
+    /// A page of this run again and again, below pages of that page again and again; and the bytes that it stands for.
+    pub(crate) fn tower(&mut self, run: &Run, wide: u64, levels: u8) -> (ChunkRef, u64) {
+        let mut page = PageWriter::runs();
+        (0..wide).for_each(|_| page.push_run(run).unwrap());
+        let (mut below, mut bytes) = (self.page(&page), wide * run.length());
+        for _ in 1..levels {
+            let mut page = PageWriter::runs_inner();
+            (0..wide).for_each(|_| page.push_runs_page(&below, bytes).unwrap());
+            (below, bytes) = (self.page(&page), wide * bytes);
+        }
+        (below, bytes)
     }
 
     /// Writes a tree of leaves of `per_page` entries and says how to read it.

@@ -3,7 +3,10 @@ use std::sync::{Arc, atomic::Ordering};
 use super::*;
 use crate::{
     error::ErrorKind,
-    format::frame::{Compression, FrameKind},
+    format::{
+        frame::{Compression, FrameKind},
+        page::PageWriter,
+    },
     reader::testing::{Packs, Writer, noise},
 };
 
@@ -107,4 +110,57 @@ async fn pages_that_are_not_what_is_said_of_them_are_no_contents() {
         let error = same_contents(&sample.reader, &sample.reader, &sample.inline, &wrong).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{depth} {bytes}: {error}");
     }
+}
+
+#[tokio::test]
+async fn what_is_summed_up_is_the_same_as_what_is_compared() {
+    let sample = sample();
+    let same = [&sample.inline, &sample.by_three, &sample.by_four];
+    let others = [&sample.changed, &sample.longer, &sample.holed, &Content::default()];
+    let reader = &sample.reader;
+    for pages_opened in 0..5 {
+        for one in same {
+            for other in same {
+                let both = [one, other].map(|content| Runs::new(reader, content));
+                let [one, other] = both;
+                assert!(same_runs(one, other, pages_opened).await.unwrap());
+            }
+            for other in others {
+                let [old, new] = [one, other].map(|content| Runs::new(reader, content));
+                assert!(!same_runs(old, new, pages_opened).await.unwrap(), "{other:?}");
+            }
+        }
+    }
+}
+
+/// An exbibyte of one chunk: in pages of two lengths, and with another chunk at its end.
+#[tokio::test]
+async fn contents_that_few_pages_stand_for_are_compared_in_no_time() {
+    let mut writer = Writer::new();
+    let bytes = [noise(1, 64), noise(2, 64)];
+    let chunks = writer.frame(FrameKind::Data, &[&bytes[0], &bytes[1]], Compression::Stored);
+    let [run, end] = [0, 1].map(|index: usize| Run::Chunk(chunks[index].clone()));
+    // 2^54 chunks each.
+    let (wide, size) = writer.tower(&run, 512, 6);
+    let (narrow, same_size) = writer.tower(&run, 64, 9);
+    assert_eq!((size, same_size), (1 << 60, 1 << 60));
+    let mut page = PageWriter::runs();
+    (0..63).for_each(|_| page.push_run(&run).unwrap());
+    page.push_run(&end).unwrap();
+    let mut changed = (writer.page(&page), 64 * 64);
+    for level in 1..9 {
+        let below = writer.tower(&run, 64, level);
+        let mut page = PageWriter::runs_inner();
+        (0..63).for_each(|_| page.push_runs_page(&below.0, below.1).unwrap());
+        page.push_runs_page(&changed.0, changed.1).unwrap();
+        changed = (writer.page(&page), 64 * below.1);
+    }
+    assert_eq!(changed.1, size);
+    let reader = writer.finish(Vec::new(), 2);
+    let wide = Content::Paged { depth: 6, pages: vec![(wide, size)] };
+    let narrow = Content::Paged { depth: 9, pages: vec![(narrow, size)] };
+    let changed = Content::Paged { depth: 9, pages: vec![changed] };
+    assert!(same_contents(&reader, &reader, &wide, &narrow).await.unwrap());
+    assert!(!same_contents(&reader, &reader, &wide, &changed).await.unwrap());
+    assert!(!same_contents(&reader, &reader, &changed, &narrow).await.unwrap());
 }

@@ -210,7 +210,8 @@ async fn requests(reader: &SnapshotReader, packs: &Arc<Packs>, options: &ImageOp
     packs.reads.store(0, Ordering::Relaxed);
     let lister = fresh();
     let image = choose(&lister, &options.path).await.unwrap();
-    lister.runs(&image.content).chunk_bytes(&Cancel::default()).await.unwrap();
+    let mut runs = lister.runs(&image.content);
+    while runs.next_piece().await.unwrap().is_some() {}
     let lists = packs.reads.swap(0, Ordering::Relaxed);
     restored(&fresh(), options).await;
     packs.reads.load(Ordering::Relaxed) - lists

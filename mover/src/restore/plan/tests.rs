@@ -101,7 +101,8 @@ async fn requests(reader: &SnapshotReader, packs: &Arc<Packs>, memory_bytes: u64
     let mut walk = lister.entries(Part::all()).unwrap();
     while let Some(leaf) = walk.next_leaf().await.unwrap() {
         for entry in leaf {
-            lister.runs(&entry.content).chunk_bytes(&Cancel::default()).await.unwrap();
+            let mut runs = lister.runs(&entry.content);
+            while runs.next_piece().await.unwrap().is_some() {}
         }
     }
     let lists = packs.reads.swap(0, Ordering::Relaxed);
