@@ -170,7 +170,7 @@ fn few_pages_that_stand_for_more_than_there_is_hold_nobody_up() {
             let pages = vec![(page.clone(), bytes), (page, bytes)];
             Ok((Content::Paged { depth: 4, pages }, 2 * bytes))
         });
-        scene.everything_of_but_copies(single, name, &[0, 2, 3]);
+        scene.everything_of(single, name, &[0, 2, 3]);
         scene.run(&["prune", "--wait", "0"]);
     }
 }

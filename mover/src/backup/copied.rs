@@ -264,7 +264,7 @@ impl Dispatcher<'_> {
     ) -> Result<()> {
         let fetch: &Fetch = self.fetch.as_ref().ok_or_else(no_snapshot)?;
         let bridge: &Bridge = &self.shared.bridge;
-        let mut contents = bridge.wait(fetch.large(content, cutter.at))?;
+        let mut contents = bridge.wait(fetch.large(content, cutter.at, &self.cancel))?;
         loop {
             self.cancel.check()?;
             match bridge.wait(contents.next())? {

@@ -9,8 +9,9 @@ use std::{
 use bytes::Bytes;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::{BackupSource, extents::Extent};
+use super::{BackupSource, allowance::Allowance, extents::Extent};
 use crate::{
+    cancel::Cancel,
     error::{Error, ErrorKind, Result},
     format::{
         entry::{Content, Entry, Run},
@@ -20,6 +21,9 @@ use crate::{
     limits,
     reader::{SnapshotReader, place_of, runs::RunWalk},
 };
+
+#[cfg(test)]
+mod tests;
 
 /// Opened frames that are kept for the next small files, in bytes: neighbours share frames.
 const KEPT_BYTES: usize = 4 << 20;
@@ -32,6 +36,7 @@ pub(super) struct Fetch {
     /// Bytes that frames under way may take.
     budget: u64,
     kept: VecDeque<(FrameKey, Bytes)>,
+    allowance: Arc<Allowance>,
 }
 
 /// Pack and offset.
@@ -60,8 +65,9 @@ fn fatal_or<T>(result: Result<T>) -> Result<Result<T, Arc<Error>>> {
 impl Fetch {
     /// For a source that is a snapshot.
     pub(super) fn of(source: &BackupSource, budget: u64) -> Option<Self> {
-        let BackupSource::Snapshot { reader, .. } = source else { return None };
-        Some(Self { reader: reader.clone(), budget, kept: VecDeque::new() })
+        let BackupSource::Snapshot { from, reader, .. } = source else { return None };
+        let allowance = Arc::new(Allowance::of(from));
+        Some(Self { reader: reader.clone(), budget, kept: VecDeque::new(), allowance })
     }
 
     /// The contents of small files. Fails only where none of them is at fault.
@@ -110,6 +116,7 @@ impl Fetch {
         let (mut extents, mut at): (Vec<Extent>, usize) = (Vec::new(), 0);
         let mut runs = self.reader.runs(&entry.content);
         while let Some((_, piece)) = runs.next_piece().await? {
+            self.allowance.take(&piece).await?;
             for run in piece {
                 let length = usize::try_from(run.length()).unwrap_or(usize::MAX);
                 if length > size - at {
@@ -145,7 +152,11 @@ impl Fetch {
     }
 
     /// A large content from this byte on, in order.
-    pub(super) async fn large(&self, content: &Content, from: u64) -> Result<Contents> {
+    pub(super) async fn large(&self, content: &Content, from: u64, cancel: &Cancel) -> Result<Contents> {
+        if self.allowance.is_tight_for(bytes_of(content)) {
+            let all = self.reader.runs(content).sum_until(|_| false, cancel).await?;
+            self.allowance.check_more(all.runs, all.chunk_bytes).await?;
+        }
         let mut walk = self.reader.runs(content);
         walk.skip_to(from).await?;
         Ok(Contents {
@@ -157,6 +168,7 @@ impl Fetch {
             waiting: VecDeque::new(),
             under_way: 0,
             budget: self.budget,
+            allowance: Arc::clone(&self.allowance),
         })
     }
 }
@@ -239,6 +251,7 @@ pub(super) struct Contents {
     waiting: VecDeque<Waiting>,
     under_way: u64,
     budget: u64,
+    allowance: Arc<Allowance>,
 }
 
 enum Waiting {
@@ -310,6 +323,7 @@ impl Contents {
     async fn fill_ready(&mut self) -> Result<bool> {
         while self.ready.is_empty() {
             let Some((at, piece)) = self.walk.next_piece().await? else { return Ok(false) };
+            self.allowance.take(&piece).await?;
             self.at = at;
             self.ready = piece.into();
         }
@@ -349,6 +363,15 @@ async fn open(
         (frame, cut)
     });
     cutting.await.map_err(broke)
+}
+
+/// Bytes of a content, as it says.
+fn bytes_of(content: &Content) -> u64 {
+    let add = |sum: u64, bytes: u64| sum.saturating_add(bytes);
+    match content {
+        Content::Inline(runs) => runs.iter().map(Run::length).fold(0, add),
+        Content::Paged { pages, .. } => pages.iter().map(|(_, bytes)| *bytes).fold(0, add),
+    }
 }
 
 /// What a frame takes while it is opened: as it is stored, decompressed, and as it is handed on.

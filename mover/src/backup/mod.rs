@@ -21,6 +21,7 @@ use crate::{
 pub(crate) const CHANGED_WHILE_READ: &str =
     "it changed while it was read: the backup holds a mixture of before and after";
 
+mod allowance;
 mod assemble;
 mod changes;
 mod checkpoint;

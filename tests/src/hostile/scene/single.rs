@@ -86,12 +86,6 @@ impl Scene {
     /// Every command that meets this snapshot; each must end like this, in much memory and in little. In the end its
     /// source is backed up over it, and everything is copied.
     pub fn everything_of(&self, single: Single, name: SessionName, codes: &[i32]) {
-        self.everything_of_but_copies(single, name, codes);
-        self.copies(codes);
-    }
-
-    /// The same without copies: they take the time that the bytes take, of which a snapshot may say any number.
-    pub fn everything_of_but_copies(&self, single: Single, name: SessionName, codes: &[i32]) {
         let name = name.to_string();
         for memory in &self.memories() {
             self.read_single(&name, memory, codes);
@@ -100,6 +94,7 @@ impl Scene {
             assert!(ends(&mounted, &[0]), "mount {memory:?}: {mounted:?}");
         }
         self.back_up_over_single(single, Some(&name));
+        self.copies(codes);
     }
 
     /// Commands that add up what the record of this snapshot counts, one of each: each must succeed.
