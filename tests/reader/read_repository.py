@@ -261,7 +261,11 @@ class Repository:
             body = self.record(f"keys/{name}", KEY)[1]
             if not signature_is_true(self.foundation, f"keys/{name}", body):
                 continue
-            roots = open_key_file(json.loads(body[64:]), password, self.repository)
+            value = json.loads(body[64:])
+            # One of a later version is for later readers.
+            if value["version"] != 1:
+                continue
+            roots = open_key_file(value, password, self.repository)
             opened = max(opened, roots or [], key=len)
         if opened:
             generations = [Generation(root, self.repository) for root in opened]
@@ -304,6 +308,8 @@ class Repository:
 
     def session_object(self, name):
         value = json.loads(self.record(f"sessions/{name}", SESSION)[1])
+        if value["version"] != 1:
+            raise Damage(f"the session object {name} needs a newer reader")
         if value["session"] != name:
             raise Damage(f"the session object {name} names another session")
         return value

@@ -48,7 +48,7 @@ fn seen(cell: &Cell) -> Seen {
         (Session | RepackSession, Flipped("started")) => {
             Seen::Never("it is for people, and bare: whoever can write could write any other time")
         }
-        (Session | RepackSession, Flipped("sealed_data_key" | "version" | "newer version")) => {
+        (Session | RepackSession, Flipped("sealed_data_key")) => {
             Seen::Never("who reads takes the key from the record and the footers, which are sealed")
         }
         (RepackSession, Flipped("signing_public")) => {

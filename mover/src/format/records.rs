@@ -137,6 +137,16 @@ pub fn from_json<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T> {
         .map_err(|error| Error::corrupt(format!("object {name} cannot be read")).with_source(error))
 }
 
+/// The version that the JSON of an object says it has. To be looked at before anything else of it: what is newer may have other
+/// fields.
+pub(crate) fn json_version(name: &str, bytes: &[u8]) -> Result<u32> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    from_json::<Versioned>(name, bytes).map(|json| json.version)
+}
+
 /// The `format` object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepositoryFormat {

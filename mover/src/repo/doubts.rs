@@ -3,7 +3,12 @@
 use serde::de::IgnoredAny;
 use tokio::task::JoinSet;
 
-use super::{Repository, ends::untrue, key_files::KeyFiles, session::condemned_id};
+use super::{
+    Repository,
+    ends::untrue,
+    key_files::{self, KeyFiles},
+    session::condemned_id,
+};
 use crate::{
     error::{Error, ErrorKind, Result},
     format::{records::RecordKind, session::SessionName},
@@ -35,7 +40,12 @@ impl Repository {
             };
             doubts.extend(self.doubt_of(object.name, kind).await?);
         }
-        doubts.extend(KeyFiles::read(self.store(), self.format()).await?.unproven);
+        let KeyFiles { unproven, newer, .. } = KeyFiles::read(self.store(), self.format()).await?;
+        doubts.extend(unproven);
+        doubts.extend(newer.into_iter().map(|(name, version)| {
+            let error = key_files::unknown_version(&name, version);
+            (name, error)
+        }));
         if !doubts.is_empty() {
             self.check_keys_unchanged().await?;
         }

@@ -8,6 +8,7 @@ use crate::{
     codec::{self, Cipher, Domain},
     error::{Error, ErrorKind, Result},
     format::{
+        pack::newer,
         records::{self, Fenced, Mark, Moved, RecordKind, Snapshot, decode_record},
         session::{SessionKind, SessionName, SessionObject},
     },
@@ -285,7 +286,7 @@ impl Repository {
             return Err(Error::corrupt(format!("object {name}: its tree cannot be")));
         }
         if snapshot.version != 1 {
-            return Err(crate::format::pack::newer("snapshot", snapshot.version));
+            return Err(newer("snapshot", snapshot.version));
         }
         if snapshot.grid != 0 && !chunker::is_grid(snapshot.grid) {
             let grid = snapshot.grid;
@@ -303,6 +304,10 @@ impl Repository {
             Err(error) => return Err(error),
         };
         let body = records::decode_kind(&name, &bytes, RecordKind::Session)?;
+        let version = records::json_version(&name, body)?;
+        if version != 1 {
+            return Err(newer("session object", version).context(format!("object {name}")));
+        }
         let object: SessionObject = records::from_json(&name, body)?;
         if object.key.session != session {
             return Err(Error::corrupt(format!("object {name}: it speaks of another session")));

@@ -8,7 +8,10 @@ use tokio::task::JoinSet;
 use super::read_short;
 use crate::{
     error::{Error, ErrorKind, Result},
-    format::records::{self, KeyFile, RecordKind, RepositoryFormat},
+    format::{
+        pack::newer,
+        records::{self, KeyFile, RecordKind, RepositoryFormat},
+    },
     id::RepositoryId,
     keys::{Keys, verify_signature},
     store::{ObjectStore, list_all},
@@ -29,6 +32,8 @@ const LOOKS: u32 = 8;
 pub(super) struct KeyFiles {
     /// Signed by this repository.
     pub(super) proven: BTreeMap<String, KeyFile>,
+    /// Signed by this repository, and of these versions, which only a later program knows.
+    pub(super) newer: BTreeMap<String, u32>,
     /// Of a repository that never came to be in this place, because whoever made it was killed.
     pub(super) foreign: Vec<String>,
     /// Damaged, or put there by somebody else.
@@ -61,8 +66,11 @@ impl KeyFiles {
             let (bytes, name) =
                 joined.map_err(|error| Error::internal("reading a key file broke").with_source(error))?;
             match bytes.and_then(|bytes| decode(&name, &bytes, format)) {
-                Ok(Some(file)) => drop(files.proven.insert(name, file)),
-                Ok(None) => files.foreign.push(name),
+                Ok(Found::Proven(file)) => drop(files.proven.insert(name, *file)),
+                Ok(Found::Newer(version)) => {
+                    files.newer.insert(name, version);
+                }
+                Ok(Found::Foreign) => files.foreign.push(name),
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
                 Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Invalid) => {
                     files.unproven.insert(name, error);
@@ -73,18 +81,34 @@ impl KeyFiles {
     }
 }
 
-/// None for a key of another repository.
-fn decode(name: &str, bytes: &[u8], format: &RepositoryFormat) -> Result<Option<KeyFile>> {
+/// What a key file is, unless nobody can believe it.
+enum Found {
+    Proven(Box<KeyFile>),
+    Newer(u32),
+    /// A key of another repository.
+    Foreign,
+}
+
+fn decode(name: &str, bytes: &[u8], format: &RepositoryFormat) -> Result<Found> {
     let body = records::decode_kind(name, bytes, RecordKind::Key)?;
     let (signature, json) = records::split_signature(name, body)?;
     if verify_signature(&format.maintenance_public, name, json, signature) {
-        return records::from_json(name, json).map(Some);
+        return match records::json_version(name, json)? {
+            1 => records::from_json(name, json).map(Box::new).map(Found::Proven),
+            0 => Err(unknown_version(name, 0)),
+            version => Ok(Found::Newer(version)),
+        };
     }
     let file: Option<KeyFile> = records::from_json(name, json).ok();
     match file.and_then(|file| file.repository) {
-        Some(of) if is_another(of, format.repository) => Ok(None),
+        Some(of) if is_another(of, format.repository) => Ok(Found::Foreign),
         _ => Err(Error::corrupt(format!("object {name} is not signed by this repository"))),
     }
+}
+
+/// The error for a key file of a version that this program does not know.
+pub(super) fn unknown_version(name: &str, version: u32) -> Error {
+    newer("key file", version).context(format!("object {name}"))
 }
 
 /// Whether these are two repositories, and not one whose id is damaged: random ids differ nearly everywhere.

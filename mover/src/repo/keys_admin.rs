@@ -65,7 +65,7 @@ impl Repository {
     pub async fn add_key(&self, current: &Unlock, new: &Unlock, options: &CreateOptions) -> Result<RandomId> {
         self.check_maintenance_known()?;
         let files = KeyFiles::read(self.store(), self.format()).await?;
-        if files.proven.len() >= KEYS_LIMIT {
+        if files.proven.len() + files.newer.len() >= KEYS_LIMIT {
             return Err(Error::conflict(format!(
                 "the repository has {KEYS_LIMIT} keys, and may have no more"
             ))

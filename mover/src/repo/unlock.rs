@@ -223,6 +223,9 @@ pub(super) fn open_root_keys(
     if let Some(roots) = opened {
         return Ok(roots);
     }
+    if let (None, Some((name, version))) = (&damaged, files.newer.first_key_value()) {
+        return Err(key_files::unknown_version(name, *version).context("no other key fits"));
+    }
     match damaged.or_else(|| files.unproven.values().next().map(Error::in_one_line)) {
         Some(unreadable) if files.proven.is_empty() => {
             Err(Error::corrupt(format!("no key of {} can be believed: {unreadable}", store.describe()))

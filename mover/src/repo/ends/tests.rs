@@ -194,6 +194,31 @@ async fn a_record_of_a_tree_that_cannot_be_is_damage_and_a_newer_one_is_none() {
     assert!(error.to_string().contains("the record of another session"), "{error}");
 }
 
+/// Its other fields may be other ones, and only it cannot be read.
+#[tokio::test]
+async fn a_session_object_of_a_newer_version_is_no_damage() {
+    let store = Arc::new(MemStore::new());
+    let repository = testing::create(store.clone()).await;
+    let [whole, other] = [testing::commit(&repository).await, testing::commit(&repository).await];
+    for (json, expected) in [
+        (r#"{"version":2,"what":"only a later program knows"}"#, ErrorKind::Invalid),
+        (r#"{"version":0,"session":""}"#, ErrorKind::Corrupt),
+        (r#"{"session":""}"#, ErrorKind::Corrupt),
+    ] {
+        let name = other.session_object();
+        store.tamper(&name, Some(records::encode_record(RecordKind::Session, json.as_bytes()).into()));
+        let error = repository.session_object(other).await.unwrap_err();
+        assert_eq!(error.kind(), expected, "{error}");
+        assert_eq!(crate::format::pack::is_newer(&error), expected == ErrorKind::Invalid, "{error}");
+        assert!(error.to_string().contains(&name), "{error}");
+        assert_eq!(repository.snapshot(other).await.unwrap_err().kind(), expected);
+        let list = repository.snapshots().await.unwrap();
+        let visible: Vec<SessionName> = list.snapshots.iter().map(|snapshot| snapshot.session).collect();
+        assert_eq!(visible, [whole]);
+        assert_eq!(list.unreadable.iter().map(|(name, _)| *name).collect::<Vec<_>>(), [other]);
+    }
+}
+
 /// However many there are, one at a time is read whole.
 #[tokio::test]
 async fn a_long_record_is_read_in_two_steps() {

@@ -160,6 +160,35 @@ async fn who_cannot_open_a_repository_is_told_why() {
     assert!(kind == ErrorKind::Corrupt && words.contains("has no keys"), "{words}");
 }
 
+/// It opens the repository for later programs: it counts, it is named, and it stays.
+#[tokio::test]
+async fn a_key_of_a_newer_version_opens_nothing_and_is_no_damage() {
+    let store = Arc::new(MemStore::new());
+    let repository = testing::create(store.clone()).await;
+    let files = KeyFiles::read(repository.store(), repository.format()).await.unwrap();
+    let (name, file) = files.proven.into_iter().next().unwrap();
+    let put = |name: &str, version: u32| {
+        let body = key_files::encode(name, &KeyFile { version, ..file.clone() }, repository.keys()).unwrap();
+        store.tamper(name, Some(body.into()));
+    };
+    put("keys/x", 2);
+    let opened = testing::open(store.clone()).await.unwrap();
+    let (keys, unsigned) = opened.list_keys().await.unwrap();
+    assert_eq!((keys.len(), unsigned.len()), (1, 0));
+    let named = opened.unproven().await.unwrap();
+    assert!(named[0].what.contains("keys/x") && named[0].message.contains("version 2"), "{named:?}");
+    assert_eq!(opened.remove_unproven_keys().await.unwrap(), 0);
+
+    // Where no other one fits, nobody can tell what it opens.
+    put(&name, 2);
+    let error = testing::open(store.clone()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    assert!(crate::format::pack::is_newer(&error) && error.to_string().contains(&name), "{error}");
+    put(&name, 0);
+    store.tamper("keys/x", None);
+    assert_eq!(testing::open(store.clone()).await.unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
 /// Whoever replaces both the object and its signature names a key of his own.
 #[tokio::test]
 async fn a_mover_opens_its_own_repository_and_no_other_in_its_place() {

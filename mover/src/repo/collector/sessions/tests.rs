@@ -122,9 +122,11 @@ async fn a_session_is_overdue_that_gave_no_sign_of_life_for_so_long() {
     assert!(!stage.repository.is_overdue(session, 3600).await.unwrap());
 
     // What nobody can read, or only a newer version, commits nothing.
-    let mut newer = young.body(&session.session_object()).await.to_vec();
+    let whole = young.body(&session.session_object()).await;
+    let mut newer = whole.to_vec();
     newer[4] = 2;
-    for body in [Bytes::from_static(b"rubbish"), newer.into()] {
+    let newer_json = String::from_utf8(whole.to_vec()).unwrap().replace("\"version\":1", "\"version\":2");
+    for body in [Bytes::from_static(b"rubbish"), newer.into(), newer_json.into()] {
         young.store.tamper(&session.session_object(), Some(body));
         assert!(young.repository.is_overdue(session, u64::MAX).await.unwrap());
     }
