@@ -114,6 +114,12 @@ impl Error {
         self.0.contradiction
     }
 
+    /// Whether it speaks of the run, and not of what was looked at: a defect of the program, or a request to stop. Who passes
+    /// over what cannot be read hands it on all the same.
+    pub fn is_of_the_run(&self) -> bool {
+        matches!(self.kind(), ErrorKind::Internal | ErrorKind::Cancelled)
+    }
+
     /// Whether a disk could not read what it holds: asked again, it says so again.
     pub fn is_of_broken_disk(&self) -> bool {
         let source = std::error::Error::source(self);

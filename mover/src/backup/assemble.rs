@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crossbeam_channel::Receiver;
 
 use super::{
-    checkpoint::Checkpoints,
+    checkpoint::{Checkpoints, no_last_checkpoint},
     compare::same_contents,
     worker::{Failure, Input},
 };
@@ -89,7 +89,7 @@ impl Assembler {
     pub(crate) fn run(mut self, items: &Receiver<Item>) -> Result<(Assembled, Pages)> {
         for item in items {
             if let Err(error) = self.item(item) {
-                self.last_checkpoint(None);
+                self.last_checkpoint(None)?;
                 return Err(error);
             }
             if self.checkpoints.is_due()? {
@@ -97,7 +97,7 @@ impl Assembler {
             }
         }
         if self.checkpoints.is_stopping() {
-            self.last_checkpoint(None);
+            self.last_checkpoint(None)?;
             return Err(super::dispatch::stopped());
         }
         let (root, depth) = self.tree.finish(&mut self.pages)?;
@@ -117,9 +117,9 @@ impl Assembler {
     }
 
     /// When somebody asked to stop: what was done is there for the next run. Once.
-    fn last_checkpoint(&mut self, partial: Option<(&Entry, &RunsWriter)>) {
+    fn last_checkpoint(&mut self, partial: Option<(&Entry, &RunsWriter)>) -> Result<()> {
         if !self.is_whole || !self.checkpoints.is_stopping() {
-            return;
+            return Ok(());
         }
         self.is_whole = false;
         self.checkpoints.hurry();
@@ -129,7 +129,7 @@ impl Assembler {
         };
         match prepared {
             Ok((tree, unfinished)) => self.checkpoints.write_last(tree, &mut self.pages, unfinished),
-            Err(error) => tracing::info!(%error, "no last checkpoint was written"),
+            Err(error) => no_last_checkpoint(error),
         }
     }
 
@@ -175,9 +175,11 @@ impl Assembler {
                 Piece::Runs(runs) => runs,
                 Piece::Later(promise) => match promise.wait() {
                     Ok(runs) => runs,
-                    Err(Failure::Source(error)) => return self.give_up(&entry, &error, &pieces),
-                    Err(Failure::Store(error)) => {
-                        self.last_checkpoint(Some((&entry, &writer)));
+                    Err(Failure::Source(error)) if !error.is_of_the_run() => {
+                        return self.give_up(&entry, &error, &pieces);
+                    }
+                    Err(Failure::Source(error) | Failure::Store(error)) => {
+                        self.last_checkpoint(Some((&entry, &writer)))?;
                         return Err(error);
                     }
                 },
@@ -190,7 +192,7 @@ impl Assembler {
         }
         if self.checkpoints.is_stopping() {
             // The pieces may have ended before the contents did.
-            self.last_checkpoint(Some((&entry, &writer)));
+            self.last_checkpoint(Some((&entry, &writer)))?;
             return Err(super::dispatch::stopped());
         }
         let total = writer.total();

@@ -146,12 +146,13 @@ impl Checkpoints {
     }
 
     /// The last one of a run that stops on request, if it can be written soon.
-    pub(super) fn write_last(&mut self, tree: TreeWriter, pages: &mut Pages, unfinished: Option<Unfinished>) {
-        match self.write(tree, pages, unfinished) {
-            Ok(()) => {}
-            // The checkpoint before serves as well, a little less far.
-            Err(error) => tracing::info!(%error, "no last checkpoint was written"),
-        }
+    pub(super) fn write_last(
+        &mut self,
+        tree: TreeWriter,
+        pages: &mut Pages,
+        unfinished: Option<Unfinished>,
+    ) -> Result<()> {
+        self.write(tree, pages, unfinished).or_else(no_last_checkpoint)
     }
 
     fn put_segment(&self) -> Result<()> {
@@ -166,4 +167,13 @@ impl Checkpoints {
         let late = || Error::new(ErrorKind::Cancelled, "the store did not answer in time");
         self.shared.bridge.wait(self.world.timeout(LAST_PATIENCE, future)).unwrap_or_else(|| Err(late()))
     }
+}
+
+/// The checkpoint before serves as well, a little less far, and there may be no time for another. A defect is told all the same.
+pub(super) fn no_last_checkpoint(error: Error) -> Result<()> {
+    if error.kind() == ErrorKind::Internal {
+        return Err(error);
+    }
+    tracing::info!(%error, "no last checkpoint was written");
+    Ok(())
 }

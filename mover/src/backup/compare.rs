@@ -63,12 +63,12 @@ impl Dispatcher<'_> {
         match parent {
             Some(parent)
                 if self.is_unchanged(&parent.entry.metadata, &parent.entry.kind, &met, racy_from)
-                    && self.has_its_contents(&met, self.earlier.parent.copied_from, true) =>
+                    && self.has_its_contents(&met, self.earlier.parent.copied_from, true)? =>
             {
                 if met.has_contents() {
                     self.statistics.files_unmodified += 1;
                 }
-                match parent.is_sound() {
+                match parent.is_sound()? {
                     true => self.take_over(parent, met, racy_from),
                     // What it names is about to be deleted, or was moved: it is read again, once.
                     false => self.not_as_parent(&path, met, Some(parent), None),
@@ -109,9 +109,9 @@ impl Dispatcher<'_> {
             let covered = found.entry.metadata.size;
             found.entry.metadata.size = unfinished.unwrap_or(covered);
             let unchanged = self.is_unchanged(&found.entry.metadata, &found.entry.kind, &met, racy_from)
-                && self.has_its_contents(&met, copied_from, false);
+                && self.has_its_contents(&met, copied_from, false)?;
             match unfinished {
-                None if unchanged && found.is_sound() => {
+                None if unchanged && found.is_sound()? => {
                     self.continued.file(&found.entry, covered);
                     if before.is_some_and(|before| same_contents(&before, &found.entry.content)) {
                         was_unmodified(&mut self.statistics, 1);
@@ -130,7 +130,7 @@ impl Dispatcher<'_> {
     }
 
     fn take_over(&mut self, found: Found, met: Met, racy_from: FileTime) -> Result<()> {
-        found.carry_keys();
+        found.carry_keys()?;
         let mut earlier = found.entry;
         if met.has_contents() {
             Progress::add(&self.monitor.progress().bytes, met.metadata().size);
@@ -157,10 +157,10 @@ impl Dispatcher<'_> {
 
     /// Whether times that are the same mean contents that are: so it is in a file system, by the rules of those who back it
     /// up, and of a snapshot it can be known.
-    fn has_its_contents(&self, met: &Met, copied_from: Option<CopiedFrom>, is_parent: bool) -> bool {
+    fn has_its_contents(&self, met: &Met, copied_from: Option<CopiedFrom>, is_parent: bool) -> Result<bool> {
         match met {
             Met::Stored(entry) if met.has_contents() => self.has_contents_of(entry, copied_from, is_parent),
-            Met::Stored(_) | Met::Walked(_) => true,
+            Met::Stored(_) | Met::Walked(_) => Ok(true),
         }
     }
 

@@ -47,6 +47,8 @@ pub(super) struct Original {
     reader: SnapshotReader,
     /// The snapshot that the parent is a copy of, as far as it is still there.
     of_parent: Option<SnapshotReader>,
+    /// What the search for that one found out of the run itself.
+    failed: Option<Error>,
 }
 
 impl Original {
@@ -57,15 +59,16 @@ impl Original {
         parent: Option<&Snapshot>,
     ) -> Option<Self> {
         let BackupSource::Snapshot { from, reader, origin } = source else { return None };
-        let mut of_parent = None;
+        let (mut of_parent, mut failed) = (None, None);
         if let Some(parent) = parent {
             let own = CopiedFrom { repository: to.format().repository, session: parent.session };
             match find_copied(from, parent.copied_from.unwrap_or(own)).await {
                 Ok(found) => of_parent = found.map(|found| SnapshotReader::new(from.clone(), found)),
+                Err(error) if error.is_of_the_run() => failed = Some(error),
                 Err(error) => tracing::info!(%error, "all contents of the snapshot are fetched"),
             }
         }
-        Some(Self { origin: *origin, reader: reader.clone(), of_parent })
+        Some(Self { origin: *origin, reader: reader.clone(), of_parent, failed })
     }
 
     /// Whether an entry has the contents of the entry of its path in the snapshot that the parent is a copy of.
@@ -131,23 +134,34 @@ pub(super) fn keep_record(snapshot: &mut Snapshot, source: &BackupSource) {
 
 impl Dispatcher<'_> {
     /// Whether what an earlier copy has of an entry with the same times has its contents, too. `of`: what that is a copy of.
-    pub(super) fn has_contents_of(&self, entry: &Entry, of: Option<CopiedFrom>, is_parent: bool) -> bool {
-        let Some(original) = &self.original else { return false };
+    pub(super) fn has_contents_of(
+        &self,
+        entry: &Entry,
+        of: Option<CopiedFrom>,
+        is_parent: bool,
+    ) -> Result<bool> {
+        let Some(original) = &self.original else { return Ok(false) };
         if of == Some(original.origin) {
-            return true;
+            return Ok(true);
         }
         let same = match is_parent {
             true => self.shared.bridge.wait(original.is_as_in_parent(entry)),
             false => Ok(false),
         };
-        same.unwrap_or_else(|error| {
-            tracing::info!(%error, "contents that cannot be compared are fetched");
-            false
-        })
+        match same {
+            Err(error) if !error.is_of_the_run() => {
+                tracing::info!(%error, "contents that cannot be compared are fetched");
+                Ok(false)
+            }
+            same => same,
+        }
     }
 
     /// Takes the entries of a snapshot of another repository.
     pub(super) fn snapshot(mut self, reader: &SnapshotReader) -> Result<Dispatched> {
+        if let Some(error) = self.original.as_mut().and_then(|original| original.failed.take()) {
+            return Err(error);
+        }
         let snapshot = reader.snapshot();
         self.earlier.compare_as_of(snapshot.started);
         Progress::add(&self.monitor.progress().bytes_expected, snapshot.statistics.bytes_total);
@@ -174,7 +188,7 @@ impl Dispatcher<'_> {
             Progress::add(&self.monitor.progress().bytes, size);
             return self.push(Gathered::Ready(BatchItem::Done(entry)), 0);
         }
-        let parent = hints.into_iter().find_map(Found::into_inline);
+        let parent = Found::first_inline(hints)?;
         self.push(Gathered::Wanted(Box::new(Wanted { entry, parent })), size)
     }
 
@@ -234,7 +248,7 @@ impl Dispatcher<'_> {
             _ => 0,
         };
         let (pieces, receiver) = bounded(PIECES_AHEAD);
-        let mut hints = Hints::of(hints, &self.shared);
+        let mut hints = Hints::of(hints, &self.shared)?;
         self.item(Item::Large(Box::new(Large { entry, pieces: receiver, input: None, before: None })))?;
         let from = self.go_on(begun, &pieces)?;
         let mut cutter = Cutter {
@@ -316,7 +330,7 @@ impl Dispatcher<'_> {
         let rest = cutter.buffer.split_off(length);
         let buffer = std::mem::replace(&mut cutter.buffer, rest);
         cutter.at += length as u64;
-        hints.cover(cutter.at);
+        hints.cover(cutter.at)?;
         let (answer, result) = promise(|| Err(Failure::Store(stopped())));
         self.task(Task::Buffer(buffer, ends, answer))?;
         self.piece(pieces, Piece::Later(result))

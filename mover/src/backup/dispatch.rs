@@ -131,7 +131,7 @@ impl Dispatcher<'_> {
     pub(super) fn note_lost_parent(&mut self) -> Result<()> {
         match self.earlier.take_error() {
             None => {}
-            Some(error) if error.kind() == ErrorKind::Internal => return Err(error),
+            Some(error) if error.is_of_the_run() => return Err(error),
             Some(error) => self.monitor.problem(Problem {
                 what: "parent snapshot".to_owned(),
                 message: format!("{error}: what it would have told is read again"),
@@ -151,7 +151,7 @@ impl Dispatcher<'_> {
     ) -> Result<()> {
         let size = if walked.kind == Kind::File { walked.metadata.size } else { 0 };
         if size <= SMALL_FILE_BYTES {
-            let earlier = hints.into_iter().find_map(Found::into_inline);
+            let earlier = Found::first_inline(hints)?;
             let item = BatchItem::Read(Box::new(Unread { walked, earlier, before }));
             return self.push(Gathered::Ready(item), size);
         }
@@ -222,7 +222,7 @@ impl Dispatcher<'_> {
         };
         let entry = Entry { path: walked.path(), kind: Kind::File, metadata, content: Content::default() };
         let (pieces, receiver) = bounded(PIECES_AHEAD);
-        let mut hints = Hints::of(hints, &self.shared);
+        let mut hints = Hints::of(hints, &self.shared)?;
         let large = Large { entry, pieces: receiver, input: Some(Input::File(Arc::clone(&file))), before };
         self.item(Item::Large(Box::new(large)))?;
         let mut at = self.go_on(begun, &pieces)?;
@@ -265,7 +265,7 @@ impl Dispatcher<'_> {
             let length =
                 usize::try_from((end - at).min(self.segment_bytes as u64)).expect("a segment is small");
             let behind = usize::try_from((end - at - length as u64).min(longest)).expect("a chunk is small");
-            hints.cover(at + length as u64);
+            hints.cover(at + length as u64)?;
             // Should the worker fail, the next one begins at its own first byte.
             let fallback = at - start + length as u64;
             let (next, promised) = promise(move || fallback);

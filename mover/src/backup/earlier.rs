@@ -13,7 +13,7 @@ use super::{
     vouch::Vouch,
 };
 use crate::{
-    error::Error,
+    error::{Error, Result},
     format::{
         entry::{Content, Entry},
         metadata::FileTime,
@@ -122,10 +122,13 @@ impl Earlier {
         }
     }
 
-    /// What ended the parent's tree early, once. That of a checkpoint only is a hint less.
+    /// What ended the parent's tree early, once. That of a checkpoint only is a hint less, but for a defect.
     pub(super) fn take_error(&mut self) -> Option<Error> {
         for tree in &mut self.checkpoints {
             if let Some(error) = tree.stream.take_error() {
+                if error.is_of_the_run() {
+                    return Some(error);
+                }
                 tracing::info!(%error, "the rest of a checkpoint cannot be used");
             }
         }
@@ -161,25 +164,31 @@ impl Tree {
 
 impl Found {
     /// Whether every pack that it names may be named again.
-    pub(super) fn is_sound(&self) -> bool {
+    pub(super) fn is_sound(&self) -> Result<bool> {
         match self.opener.require_all(&self.entry.content) {
-            Ok(()) => true,
+            Ok(()) => Ok(true),
+            Err(error) if error.is_of_the_run() => Err(error),
             Err(error) => {
                 let path = crate::monitor::escape_path(&self.entry.path);
                 tracing::info!(%error, path, "it is read again");
-                false
+                Ok(false)
             }
         }
     }
 
     /// Has the new snapshot carry the keys that its contents need.
-    pub(super) fn carry_keys(&self) {
-        self.opener.carry_keys(&self.entry.content);
+    pub(super) fn carry_keys(&self) -> Result<()> {
+        self.opener.carry_keys(&self.entry.content)
     }
 
-    /// Its few runs, if it has few, all of which may be named again.
-    pub(super) fn into_inline(self) -> Option<Entry> {
-        (matches!(self.entry.content, Content::Inline(_)) && self.is_sound()).then_some(self.entry)
+    /// The first that has few runs, all of which may be named again.
+    pub(super) fn first_inline(all: Vec<Self>) -> Result<Option<Entry>> {
+        for found in all {
+            if matches!(found.entry.content, Content::Inline(_)) && found.is_sound()? {
+                return Ok(Some(found.entry));
+            }
+        }
+        Ok(None)
     }
 }
 

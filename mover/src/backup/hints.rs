@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{earlier::Found, parent::PageOpener, repeats::PagesMet};
 use crate::{
+    error::Result,
     format::{
         entry::{Content, Run},
         frame::ChunkRef,
@@ -31,29 +32,28 @@ struct EarlierContent {
 
 impl Hints {
     /// Of the contents of these entries.
-    pub(super) fn of(found: Vec<Found>, shared: &Arc<Shared>) -> Self {
+    pub(super) fn of(found: Vec<Found>, shared: &Arc<Shared>) -> Result<Self> {
         let mut hints = Self { shared: Arc::clone(shared), contents: Vec::new() };
         for Found { entry, opener } in found {
             let mut content = EarlierContent { opener, levels: Vec::new(), met: PagesMet::default(), at: 0 };
             match entry.content {
-                Content::Inline(runs) => content.learn(&runs, &hints.shared),
+                Content::Inline(runs) => content.learn(&runs, &hints.shared)?,
                 Content::Paged { depth, pages } => content.levels.push((depth, pages.into_iter())),
             }
             hints.contents.push(content);
         }
-        hints
+        Ok(hints)
     }
 
     /// Reads on until the chunks up to this byte and some more are known.
-    pub(super) fn cover(&mut self, end: u64) {
-        for content in &mut self.contents {
-            content.cover(end.saturating_add(HINTS_AHEAD_BYTES), &self.shared);
-        }
+    pub(super) fn cover(&mut self, end: u64) -> Result<()> {
+        let end = end.saturating_add(HINTS_AHEAD_BYTES);
+        self.contents.iter_mut().try_for_each(|content| content.cover(end, &self.shared))
     }
 }
 
 impl EarlierContent {
-    fn cover(&mut self, end: u64, shared: &Shared) {
+    fn cover(&mut self, end: u64, shared: &Shared) -> Result<()> {
         while self.at < end
             && let Some((depth, pages)) = self.levels.last_mut()
         {
@@ -69,24 +69,30 @@ impl EarlierContent {
             }
             let opened = self.opener.open(&page);
             match opened.map(|page| (page.content_bytes() == Some(bytes)).then_some(page)) {
-                Ok(Some(Page::Runs(runs))) if depth == 1 => self.learn(&runs, shared),
+                Ok(Some(Page::Runs(runs))) if depth == 1 => self.learn(&runs, shared)?,
                 Ok(Some(Page::RunsInner(pages))) if depth > 1 => {
                     self.levels.push((depth - 1, pages.into_iter()))
                 }
+                Err(error) if error.is_of_the_run() => return Err(error),
                 // A list that cannot be read costs reuse, not correctness; check names the damage.
                 _ => self.at += bytes,
             }
         }
+        Ok(())
     }
 
-    fn learn(&mut self, runs: &[Run], shared: &Shared) {
+    fn learn(&mut self, runs: &[Run], shared: &Shared) -> Result<()> {
         for run in runs {
             self.at += run.length();
-            if let Run::Chunk(chunk) = run
-                && self.opener.is_sound(chunk).unwrap_or(false)
-            {
-                shared.known.insert(chunk);
+            let Run::Chunk(chunk) = run else { continue };
+            match self.opener.is_sound(chunk) {
+                Ok(true) => {
+                    shared.known.insert(chunk);
+                }
+                Err(error) if error.is_of_the_run() => return Err(error),
+                Ok(false) | Err(_) => {}
             }
         }
+        Ok(())
     }
 }

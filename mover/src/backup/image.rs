@@ -102,7 +102,7 @@ impl Dispatcher<'_> {
             }
             (parent, _) => {
                 hints.extend(parent);
-                self.all_blocks(&file, from, grid, &pieces, &mut Hints::of(hints, &self.shared))?;
+                self.all_blocks(&file, from, grid, &pieces, &mut Hints::of(hints, &self.shared)?)?;
             }
         }
         drop(pieces);
@@ -174,7 +174,7 @@ impl Dispatcher<'_> {
             let length =
                 usize::try_from((range.end - at).min(self.segment_bytes as u64)).expect("it is small");
             if let Some(hints) = hints.as_deref_mut() {
-                hints.cover(at + length as u64);
+                hints.cover(at + length as u64)?;
             }
             let (answer, result) = promise(|| Err(Failure::Store(stopped())));
             let (input, cutting) = (Input::Block(Arc::clone(file)), Cutting::Grid(grid));
@@ -242,7 +242,7 @@ impl Dispatcher<'_> {
         match astray {
             // Runs that are no blocks may be of a byte each: to go through them can take longer than to read the device.
             Some(start) => {
-                self.all_blocks(file, start, grid, pieces, &mut Hints::of(Vec::new(), &self.shared))
+                self.all_blocks(file, start, grid, pieces, &mut Hints::of(Vec::new(), &self.shared)?)
             }
             None => Ok(()),
         }
@@ -257,7 +257,7 @@ impl Dispatcher<'_> {
         let (mut hints, _) = self.unfinished_images(&entry.path, None);
         hints.extend(self.earlier.parent.find(&entry.path));
         self.note_lost_parent()?;
-        let mut hints = Hints::of(hints, &self.shared);
+        let mut hints = Hints::of(hints, &self.shared)?;
         self.item(Item::Large(Box::new(Large { entry, pieces: receiver, input: None, before: None })))?;
         let mut received = 0;
         let chunker = crate::chunker::Chunker::new(self.shared.keys.chunk_seed(), self.cut);
@@ -274,7 +274,7 @@ impl Dispatcher<'_> {
             Progress::add(&self.monitor.progress().bytes, read as u64);
             Progress::add(&self.monitor.progress().bytes_moved, read as u64);
             received += read as u64;
-            hints.cover(received);
+            hints.cover(received)?;
             let ended = buffer.len() - before < self.segment_bytes;
             let mut ends = Vec::new();
             let mut at = 0;

@@ -113,19 +113,30 @@ impl PageOpener {
     /// Has the new snapshot carry the keys that this content needs, whose pages it names again unread: all keys of
     /// this tree. So they would become more with each backup; once they are many, some backups look up which of them
     /// are needed.
-    pub(crate) fn carry_keys(&self, content: &Content) {
-        let Content::Paged { depth, pages } = content else { return };
+    pub(crate) fn carry_keys(&self, content: &Content) -> Result<()> {
+        let Content::Paged { depth, pages } = content else { return Ok(()) };
         if self.all_carried.load(atomic::Ordering::Relaxed) {
-            return;
+            return Ok(());
         }
         let mut needed = HashSet::new();
         let nonce = self.bridge.session().name().nonce;
         let looks = self.infos.len() > KEYS_CARRIED && nonce.0[0].is_multiple_of(KEYS_LOOKED_UP_EVERY);
-        if !looks || self.keys_below(*depth, pages, true, &mut needed, &mut PagesMet::default()).is_err() {
+        let looked_up = match looks {
+            true => {
+                self.keys_below(*depth, pages, true, &mut needed, &mut PagesMet::default()).map(|()| true)
+            }
+            false => Ok(false),
+        };
+        let is_known = match looked_up {
+            Err(error) if error.is_of_the_run() => return Err(error),
+            looked_up => looked_up.unwrap_or(false),
+        };
+        if !is_known {
             self.all_carried.store(true, atomic::Ordering::Relaxed);
             needed.extend(self.infos.keys());
         }
         self.pages.lock().unwrap_or_else(PoisonError::into_inner).carry(needed);
+        Ok(())
     }
 
     fn keys_below(

@@ -64,6 +64,9 @@ impl Dispatcher<'_> {
             return Err(error);
         }
         if let Err(error) = read {
+            if error.is_of_the_run() {
+                return Err(error);
+            }
             tracing::info!(%error, at, covered, "the rest of what a checkpoint has of a file is read again");
         }
         self.piece(pieces, Piece::Runs(kept))?;

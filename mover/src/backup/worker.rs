@@ -244,8 +244,10 @@ impl Worker<'_> {
                             }
                             entries.push(entry);
                         }
-                        Err(Failure::Source(error)) => self.leave_out(&path, &error),
-                        Err(Failure::Store(error)) => return Err(error),
+                        Err(Failure::Source(error)) if !error.is_of_the_run() => {
+                            self.leave_out(&path, &error);
+                        }
+                        Err(Failure::Source(error) | Failure::Store(error)) => return Err(error),
                     }
                 }
             }

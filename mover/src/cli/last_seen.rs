@@ -94,8 +94,11 @@ impl LastSeen {
             let mut newer = false;
             for name in repository.visible(&format!("b{}", seen.session.lineage)).await? {
                 // One that cannot be read is named elsewhere, and proves nothing here.
-                newer |=
-                    repository.snapshot(name).await.is_ok_and(|snapshot| snapshot.started >= seen.started);
+                match repository.snapshot(name).await {
+                    Ok(snapshot) => newer |= snapshot.started >= seen.started,
+                    Err(error) if error.is_of_the_run() => return Err(error),
+                    Err(_) => {}
+                }
             }
             if !newer {
                 gone.missing.push(*seen);

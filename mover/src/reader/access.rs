@@ -122,8 +122,13 @@ impl Access for RepositoryAccess {
 
     async fn keys_beside(&self, place: &FramePlace) -> Result<Vec<SessionKeyInfo>> {
         // The name of what a prune has moved is free, and every writer can seal a footer there that names other keys.
-        if let Ok(Some((pack, _))) = self.resolve(place.pack, place.offset, false).await {
-            return Ok(self.repository.footer(pack).await?.footer.sessions);
+        match self.resolve(place.pack, place.offset, false).await {
+            Ok(Some((pack, _))) => return Ok(self.repository.footer(pack).await?.footer.sessions),
+            Ok(None) => {}
+            // What is in doubt on the way tells nothing; that the store does not answer is no doubt.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Denied | ErrorKind::Invalid) => {}
+            Err(error) => return Err(error),
         }
         let footer = match self.repository.footer(place.pack).await {
             // It may have been moved since the relocations were read. A trailer is not sealed: it may claim any keys and any

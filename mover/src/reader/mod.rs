@@ -276,18 +276,18 @@ impl SnapshotReader {
         }
         let (page, sessions) = Page::with_sessions(page)
             .map_err(|error| error.context(format!("page at {} of pack {}", place.offset, place.pack)))?;
-        self.learn_keys(&page, &sessions).await;
+        self.learn_keys(&page, &sessions).await?;
         Ok(page)
     }
 
     /// Learns the keys of sessions that a page refers to and the record does not carry. What cannot be learnt is an
-    /// error of whoever needs it.
-    async fn learn_keys(&self, page: &Page, sessions: &[SessionName]) {
+    /// error of whoever needs it, but for a defect.
+    async fn learn_keys(&self, page: &Page, sessions: &[SessionName]) -> Result<()> {
         let unknown = |session: &SessionName| {
             !self.inner.infos.read().unwrap_or_else(PoisonError::into_inner).contains_key(session)
         };
         if !sessions.iter().any(unknown) {
-            return;
+            return Ok(());
         }
         for place in page.named().into_iter().filter_map(|chunk| chunk.frame.place()) {
             if !unknown(&place.session) {
@@ -300,15 +300,17 @@ impl SnapshotReader {
                         infos.entry(info.session).or_insert(info);
                     }
                 }
+                Err(error) if error.is_of_the_run() => return Err(error),
                 Err(error) => {
                     tracing::info!(%error, pack = %place.pack, "its keys cannot be learnt");
-                    return;
+                    return Ok(());
                 }
             }
             if unknown(&place.session) {
-                return;
+                return Ok(());
             }
         }
+        Ok(())
     }
 
     /// Several pages in order, with one request for those that lie next to each other. Not kept.

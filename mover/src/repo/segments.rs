@@ -286,6 +286,7 @@ impl Session {
         // A hint that cannot be asked for is no reason to fail.
         let is_joined_by_others = match self.repository().segment_names().await {
             Ok(listed) => listed.iter().any(is_new),
+            Err(error) if error.is_of_the_run() => return Err(error),
             Err(error) => {
                 tracing::info!(%error, "small index segments are left to the next backup");
                 true

@@ -10,7 +10,7 @@ use crate::{
     id::{LineageId, SessionNonce},
     pipeline::{frames::Framer, testing::Stage},
     reader::testing::noise,
-    repo::{CreateOptions, Unlock},
+    repo::{CreateOptions, Unlock, testing::Meddled},
     secret::Key,
     store::{Capabilities, ObjectStore, Page, Put, mem::MemStore},
 };
@@ -116,6 +116,26 @@ async fn keys_are_those_beside_what_was_moved_whatever_lies_under_the_old_name()
     .await;
     let access = RepositoryAccess::new(stage.repository.clone());
     assert_eq!(access.keys_beside(&taken).await.unwrap(), beside);
+}
+
+/// What cannot be read on the way to where a pack was moved tells nothing. A defect does, and a store that does not answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_damage_is_passed_over_on_the_way_to_the_keys() {
+    let stage = Stage::new().await;
+    let place = stored(&stage, 1).await;
+    let meddled = Arc::new(Meddled::new(Arc::clone(&stage.store)));
+    let unlock = Unlock::Secret(Key::new([5; 32]));
+    let repository = Repository::open(meddled.clone(), World::system(), &unlock).await.unwrap();
+    let access = RepositoryAccess::new(repository);
+    for kind in [ErrorKind::Internal, ErrorKind::Cancelled, ErrorKind::Unavailable] {
+        meddled.fail_lists("snapshots/", kind);
+        assert_eq!(access.keys_beside(&place).await.unwrap_err().kind(), kind);
+    }
+    for kind in [ErrorKind::Corrupt, ErrorKind::Denied] {
+        meddled.fail_lists("snapshots/", kind);
+        let beside = access.keys_beside(&place).await.unwrap();
+        assert_eq!(beside, [stage.shared.bridge.session().key_info().clone()]);
+    }
 }
 
 /// Objects in memory, as if they were far away.
