@@ -103,7 +103,11 @@ impl Repository {
             self.merge_segments(segments, is_there, cancel).await?;
         }
         for listed in list_all(self.store().as_ref(), "index/c").await? {
-            let Ok(bytes) = self.store().get(&listed.name, ByteRange::All).await else { continue };
+            let bytes = match self.store().get(&listed.name, ByteRange::All).await {
+                Ok(bytes) => bytes,
+                Err(error) if error.is_of_the_run() => return Err(error),
+                Err(_) => continue,
+            };
             let body = records::decode_kind(&listed.name, &bytes, RecordKind::Checkpoint);
             let is_done = match body.and_then(decode_hint) {
                 Ok((info, _)) => {
