@@ -82,6 +82,11 @@ pub const SIGNED_RECORD_LIMIT: usize = 4 << 20;
 /// Packs named by one condemned list: every writer reads the list.
 pub const CONDEMNED_PACKS: usize = 20_000;
 
+/// Objects of one listing that are kept in memory at once, in about half a GiB: a hundred times the sessions of a large
+/// repository. Packs are not among them.
+pub const LISTED_KEPT: u64 = 1 << 22;
+/// Objects of one listing: the packs of two PiB. A service may name new ones for ever.
+pub const LISTED: u64 = 1 << 26;
 /// Longest page of a listing in bytes: 1000 entries, each with a name of 1024 bytes, of which one takes six when it is
 /// escaped (`&quot;`), and 2 KiB for what else is said of an object.
 pub const LISTING_LIMIT: usize = 8 << 20;

@@ -48,6 +48,10 @@ use crate::error::{Error, Result};
 
 /// Slowest upload that counts as progress, in bytes per second.
 const MIN_UPLOAD_RATE: u64 = 64 * 1024;
+/// Slowest download that counts as progress, in bytes per second: less than any link that backups are made over.
+const MIN_DOWNLOAD_RATE: u64 = 16 * 1024;
+/// What an answer may take beside that, in times that the other side may be silent: five minutes, if nothing else is said.
+const DOWNLOAD_SILENCES: u32 = 5;
 /// Largest object read at once: several times the largest the engine writes.
 const MAX_OBJECT_BYTES: u64 = 1 << 30;
 /// Most memory reserved on a server's word alone.
@@ -151,14 +155,22 @@ impl S3Store {
         }
     }
 
-    /// Reads the body of an answer that must have `promised` bytes.
-    async fn body(&self, call: &Call<'_>, mut stream: ByteStream, promised: u64) -> Result<Bytes> {
+    /// Reads the body of an answer that must have `promised` bytes. One that trickles, and is never silent for long, would
+    /// take days.
+    async fn body(&self, call: &Call<'_>, stream: ByteStream, promised: u64) -> Result<Bytes> {
         if promised > MAX_OBJECT_BYTES {
             return Err(Error::corrupt(format!(
                 "{call}: the object has {promised} bytes, more than any of ours"
             ))
             .with_hint("somebody else wrote it: see who may write to the bucket"));
         }
+        let least = Duration::from_secs(promised / MIN_DOWNLOAD_RATE);
+        let limit = self.silence * DOWNLOAD_SILENCES + least;
+        let read = self.read_body(call, stream, promised);
+        tokio::time::timeout(limit, read).await.unwrap_or_else(|_| Err(call.slow(promised, limit)))
+    }
+
+    async fn read_body(&self, call: &Call<'_>, mut stream: ByteStream, promised: u64) -> Result<Bytes> {
         let reserved = usize::try_from(promised.min(MAX_RESERVED_BYTES)).expect("64 MiB fit into memory");
         let mut body = BytesMut::new();
         loop {

@@ -5,7 +5,8 @@ use jiff::Timestamp;
 use super::faulty::{Faults, FaultyStore};
 use super::mem::MemStore;
 use super::{
-    ObjectStore, Put, StoreOptions, conformance, decorate, is_decision, list_all, open_url, probe, valid_name,
+    ObjectStore, Put, StoreOptions, conformance, decorate, for_each_up_to, is_decision, list_all, open_url,
+    probe, valid_name,
 };
 use crate::clock::World;
 use crate::error::Result;
@@ -81,6 +82,22 @@ async fn a_probe_finds_a_store_that_ignores_conditions() {
     assert!(list_all(&careless, "").await.unwrap().is_empty(), "the probe object stays");
     let store: Arc<dyn ObjectStore> = Arc::new(careless);
     assert!(conformance::run(&store).await.is_err());
+}
+
+#[tokio::test]
+async fn a_listing_has_so_many_objects_and_no_more() {
+    let store = MemStore::with_page_size(2);
+    for number in 0..9 {
+        store.put_if_absent(&format!("packs/{number}"), "x".into()).await.unwrap();
+    }
+    for (most, fits) in [(9, true), (8, false)] {
+        let mut told = 0;
+        let listed = for_each_up_to(most, &store, "packs/", |_| told += 1).await;
+        assert_eq!((listed.is_ok(), told), (fits, most), "{listed:?}");
+        if let Err(error) = listed {
+            assert!(error.to_string().contains("more than 8 objects"), "{error}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -86,6 +86,12 @@ impl Call<'_> {
         self.lost(&format!("no answer within {} s", limit.as_secs_f32()))
     }
 
+    /// Signs of life, and too few of them.
+    pub(super) fn slow(&self, promised: u64, limit: Duration) -> Error {
+        let seconds = limit.as_secs_f32();
+        self.lost(&format!("the answer of {promised} bytes was not there after {seconds} s"))
+    }
+
     /// The body broke off.
     pub(super) fn broken(&self, err: &(dyn StdError + 'static)) -> Error {
         self.lost("the connection was lost while reading the answer").with_source(Plain::of(err))

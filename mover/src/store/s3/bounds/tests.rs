@@ -64,6 +64,42 @@ impl HttpConnector for Service {
     }
 }
 
+/// A service whose answers trickle: a piece comes at once, again and again, and none has a byte.
+#[derive(Debug, Clone)]
+struct Trickling;
+
+#[derive(Default)]
+struct Trickle {
+    is_pause: bool,
+}
+
+impl Body for Trickle {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.is_pause = !self.is_pause;
+        if self.is_pause {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(Some(Ok(Frame::data(Bytes::new()))))
+    }
+}
+
+impl HttpConnector for Trickling {
+    fn call(&self, _: HttpRequest) -> HttpConnectorFuture {
+        let status = StatusCode::try_from(206).unwrap();
+        let mut response = HttpResponse::new(status, SdkBody::from_body_1_x(Trickle::default()));
+        response.headers_mut().insert("content-length", "5");
+        response.headers_mut().insert("content-range", "bytes 0-4/5");
+        HttpConnectorFuture::ready(Ok(response))
+    }
+}
+
 impl Service {
     fn once(status: u16, piece: impl Into<Bytes>) -> Self {
         Self { status, headers: Vec::new(), piece: piece.into(), times: 1, sent: Arc::default() }
@@ -215,4 +251,12 @@ async fn pieces_are_put_together() {
     let response = connector.call(HttpRequest::new(SdkBody::empty())).await.unwrap();
     let whole = ByteStream::new(response.into_body()).collect().await.unwrap().into_bytes();
     assert_eq!(whole, "<a>".repeat(1000));
+}
+
+#[tokio::test]
+async fn an_answer_that_trickles_is_given_up() {
+    let store = store_of(client_over(SharedHttpConnector::new(Trickling)), Duration::from_millis(100));
+    let error = store.get(PACK, ByteRange::Slice { offset: 0, length: 5 }).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.to_string().contains("was not there after 0.5 s"), "{error}");
 }
