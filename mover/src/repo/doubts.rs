@@ -32,8 +32,10 @@ type Doubt = (String, Error);
 impl Repository {
     /// Everything of the small objects that nobody with the maintenance key wrote, or that has no name of ours.
     pub(crate) async fn unproven(&self) -> Result<Vec<Problem>> {
-        let mut doubts = self.unsigned().await?;
-        for object in list_all(self.store().as_ref(), "gc/").await? {
+        let list = |folder| list_all(self.store().as_ref(), folder);
+        let (mut doubts, lists, sessions, ends) =
+            tokio::try_join!(self.unsigned(), list("gc/"), list("sessions/"), list("snapshots/"))?;
+        for object in lists {
             let kind = match condemned_id(&object.name) {
                 Some(_) => RecordKind::Condemned,
                 None => RecordKind::Final,
@@ -51,11 +53,10 @@ impl Repository {
         }
         let mut problems: Vec<Problem> =
             doubts.iter().map(|(name, error)| untrue(name, &error.to_string())).collect();
-        for folder in ["sessions/", "snapshots/"] {
+        for (folder, listed) in [("sessions/", sessions), ("snapshots/", ends)] {
             let foreign = |name: &String| {
                 name.strip_prefix(folder).is_some_and(|name| name.parse::<SessionName>().is_err())
             };
-            let listed = list_all(self.store().as_ref(), folder).await?;
             let names = listed.into_iter().map(|object| object.name).filter(foreign);
             problems.extend(names.map(|name| {
                 untrue(&name, "it is not the name of a session; delete it by hand if you do not know it")
@@ -83,9 +84,11 @@ impl Repository {
 
     async fn unsigned(&self) -> Result<Vec<Doubt>> {
         let mut doubts = Vec::new();
-        for (folder, kind) in SIGNED {
+        let list = |index: usize| list_all(self.store().as_ref(), SIGNED[index].0);
+        let (damaged, forgotten, marks) = tokio::try_join!(list(0), list(1), list(2))?;
+        for ((_, kind), listed) in SIGNED.into_iter().zip([damaged, forgotten, marks]) {
             let mut running: JoinSet<Result<Option<Doubt>>> = JoinSet::new();
-            let mut names = list_all(self.store().as_ref(), folder).await?.into_iter();
+            let mut names = listed.into_iter();
             loop {
                 while running.len() < PARALLEL_READS
                     && let Some(object) = names.next()

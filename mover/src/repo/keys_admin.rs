@@ -167,10 +167,11 @@ impl Repository {
     /// Removes what a killed `init` or rotation has left: objects that tried the store, and keys that open nothing.
     pub(super) async fn drop_void_keys(&self) -> Result<()> {
         let store = self.store();
-        for object in list_all(store.as_ref(), crate::store::PROBES).await? {
+        let probes = list_all(store.as_ref(), crate::store::PROBES);
+        let (probes, files) = tokio::try_join!(probes, KeyFiles::read(store, self.format()))?;
+        for object in probes {
             store.delete(&object.name).await?;
         }
-        let files = KeyFiles::read(store, self.format()).await?;
         let void = files.proven.iter().filter(|(name, file)| self.is_void(name, file)).map(|(name, _)| name);
         for name in void.chain(&files.foreign) {
             store.delete(name).await?;

@@ -70,6 +70,6 @@ async fn small_files_count_as_well() {
     let file = entry("x", Kind::File, Content::Inline(vec![run]), 64 << 10);
     let mut fetch = fetch(writer.finish(Vec::new(), 2), 2 * (64 << 10));
     let files = fetch.small(&[&file, &file, &file]).await.unwrap();
-    let whole: Vec<bool> = files.iter().map(Result::is_ok).collect();
+    let whole: Vec<bool> = files.iter().map(|file| file.is_ok()).collect();
     assert_eq!(whole, [true, true, false]);
 }

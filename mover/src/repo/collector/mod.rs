@@ -154,8 +154,8 @@ impl Repository {
     ) -> Result<PrunePlan> {
         self.check_maintainable()?;
         monitor.phase("listing packs");
-        let mut table = PackTable::list(self.store().as_ref()).await?;
-        let unfinished = list_all(self.store().as_ref(), "gc/").await?;
+        let store = self.store().as_ref();
+        let (mut table, unfinished) = tokio::try_join!(PackTable::list(store), list_all(store, "gc/"))?;
         monitor.phase("finding what snapshots need");
         let marked = self.mark(&mut table, Watch { monitor, cancel }).await?;
         self.refuse_missing(&table).await?;
