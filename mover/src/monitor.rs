@@ -17,7 +17,7 @@ pub struct Problem {
     pub message: String,
 }
 
-/// Numbers that only grow while work goes on.
+/// Numbers that only grow while work goes on; what is begun anew is counted anew.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// Entries done.
@@ -42,6 +42,11 @@ impl Progress {
     /// Adds to one of the numbers.
     pub fn add(counter: &AtomicU64, amount: u64) {
         counter.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    /// Takes back what was counted since it was this amount: that work is done anew.
+    pub fn take_back(counter: &AtomicU64, amount: u64) {
+        counter.store(amount, Ordering::Relaxed);
     }
 
     /// Reads one of the numbers.
@@ -72,9 +77,6 @@ pub trait Monitor: Send + Sync + Debug {
     fn problem(&self, problem: Problem);
     /// A part of the source has not answered for so many seconds, and is still waited for.
     fn slow_source(&self, _path: &[u8], _seconds: u64) {}
-    /// A part of the source has not answered for longer than anybody is to wait. The thread that waits for it cannot be
-    /// called back: what ends the wait is the end of the process.
-    fn silent_source(&self, _path: &[u8], _seconds: u64) {}
     /// A dry run has found something that would be removed.
     fn would_remove(&self, _path: &[u8]) {}
     /// A check has found an object damaged, and this is wrong with it. Each object is told once, also beyond the number that

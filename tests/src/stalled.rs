@@ -1,7 +1,9 @@
-//! A file system that never answers a read: what a network share is after its server went away.
+//! A file system that does not answer: what a network share is after its server went away.
 
 use std::{
+    any::Any,
     ffi::OsStr,
+    io,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, UNIX_EPOCH},
@@ -10,45 +12,88 @@ use std::{
 use anyhow::{Context as _, Result};
 use fuser::{
     BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo,
-    LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEntry, Request,
+    InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory,
+    ReplyEntry, Request,
 };
 
 const ROOT: INodeNo = INodeNo(1);
-const FILE: INodeNo = INodeNo(2);
-const NAME: &str = "never";
 const TRUTH: Duration = Duration::from_secs(1);
+
+/// Answers that are not given; dropped they are errors.
+type Waiting = Arc<Mutex<Vec<Box<dyn Any + Send>>>>;
 
 /// Mounted until it is dropped.
 #[derive(Debug)]
-pub struct StalledFs(Option<BackgroundSession>);
+pub struct StalledFs {
+    session: Option<BackgroundSession>,
+    waiting: Waiting,
+}
 
-/// One directory with one file, whose reads wait.
+/// What is never answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stall {
+    /// Which file has this name.
+    Lookup,
+    /// What is in this directory.
+    List,
+    /// The contents of this file.
+    Read,
+}
+
+/// One directory with names, each of which waits in its own way.
 #[derive(Debug)]
 struct Stalled {
-    /// Answers that are never given; dropped they would be errors.
-    waiting: Arc<Mutex<Vec<ReplyData>>>,
+    names: Vec<(&'static str, Stall)>,
+    waiting: Waiting,
 }
 
 impl StalledFs {
-    /// Mounts it on an empty directory.
+    /// Mounts it on an empty directory, with one file `never` whose reads wait.
     pub fn mount(at: &Path) -> Result<Self> {
+        Self::of(at, vec![("never", Stall::Read)])
+    }
+
+    /// The same with other names.
+    pub fn of(at: &Path, names: Vec<(&'static str, Stall)>) -> Result<Self> {
         let mut config = Config::default();
         config.mount_options = vec![MountOption::FSName("stalled".to_owned()), MountOption::RO];
-        let session =
-            fuser::spawn_mount(Stalled { waiting: Arc::default() }, at, &config).context("mount")?;
-        Ok(Self(Some(session)))
+        let waiting = Waiting::default();
+        let stalled = Stalled { names, waiting: Arc::clone(&waiting) };
+        let session = Some(fuser::spawn_mount(stalled, at, &config).context("mount")?);
+        Ok(Self { session, waiting })
+    }
+
+    /// Answers all that waits with an error. A process that was killed, too, waits for a list or the meaning of a name.
+    pub fn let_go(&self) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+impl Stalled {
+    fn keep_waiting(&self, reply: impl Any + Send) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(reply));
+    }
+
+    /// The names with their numbers.
+    fn numbered(&self) -> impl Iterator<Item = (INodeNo, &'static str, Stall)> {
+        let numbers = (ROOT.0 + 1..).map(INodeNo);
+        numbers.zip(&self.names).map(|(number, (name, stall))| (number, *name, *stall))
+    }
+
+    fn attributes(&self, number: INodeNo) -> FileAttr {
+        let is_list = self.numbered().any(|(found, _, stall)| found == number && stall == Stall::List);
+        attributes(number, number == ROOT || is_list)
     }
 }
 
 impl Drop for StalledFs {
     fn drop(&mut self) {
         // Whoever still waits is told that nothing is there any more.
-        drop(self.0.take());
+        drop(self.session.take());
     }
 }
 
-fn attributes(number: INodeNo) -> FileAttr {
-    let directory = number == ROOT;
+fn attributes(number: INodeNo, directory: bool) -> FileAttr {
     FileAttr {
         ino: number,
         size: if directory { 0 } else { 4096 },
@@ -69,28 +114,41 @@ fn attributes(number: INodeNo) -> FileAttr {
 }
 
 impl Filesystem for Stalled {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        // Otherwise who waits for one name keeps the kernel from asking for another one.
+        let added = config.add_capabilities(InitFlags::FUSE_PARALLEL_DIROPS);
+        added.map_err(|_missing| io::Error::from(io::ErrorKind::Unsupported))
+    }
+
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match (parent, name.to_str()) {
-            (ROOT, Some(NAME)) => reply.entry(&TRUTH, &attributes(FILE), Generation(0)),
-            _ => reply.error(Errno::ENOENT),
+        let found = self.numbered().find(|(_, found, _)| parent == ROOT && name == *found);
+        match found {
+            Some((_, _, Stall::Lookup)) => self.keep_waiting(reply),
+            Some((number, _, _)) => reply.entry(&TRUTH, &self.attributes(number), Generation(0)),
+            None => reply.error(Errno::ENOENT),
         }
     }
 
     fn getattr(&self, _req: &Request, number: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
-        reply.attr(&TRUTH, &attributes(number));
+        reply.attr(&TRUTH, &self.attributes(number));
     }
 
     fn readdir(
         &self,
         _req: &Request,
-        _number: INodeNo,
+        number: INodeNo,
         _handle: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let names = [(ROOT, "."), (ROOT, ".."), (FILE, NAME)];
-        for (at, (number, name)) in names.into_iter().enumerate().skip(offset as usize) {
-            if reply.add(number, at as u64 + 1, attributes(number).kind, name) {
+        if number != ROOT {
+            self.keep_waiting(reply);
+            return;
+        }
+        let own = [(ROOT, "."), (ROOT, "..")].into_iter();
+        let names = own.chain(self.numbered().map(|(number, name, _)| (number, name)));
+        for (at, (number, name)) in names.enumerate().skip(offset as usize) {
+            if reply.add(number, at as u64 + 1, self.attributes(number).kind, name) {
                 break;
             }
         }
@@ -108,6 +166,6 @@ impl Filesystem for Stalled {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(reply);
+        self.keep_waiting(reply);
     }
 }

@@ -7,9 +7,11 @@ use crossbeam_channel::Receiver;
 use super::{
     checkpoint::{Checkpoints, no_last_checkpoint},
     compare::same_contents,
+    queue,
     worker::{Failure, Input},
 };
 use crate::{
+    cancel::Cancel,
     error::{Error, Result},
     format::{
         entry::{Content, Entry, Run},
@@ -23,6 +25,7 @@ use crate::{
         tree::{Pages, TreeWriter},
     },
     repo::Unfinished,
+    source::reads::Reader,
 };
 
 /// What comes next in the tree.
@@ -74,6 +77,10 @@ pub(crate) struct Assembler {
     pub(crate) tree: TreeWriter,
     pub(crate) pages: Pages,
     pub(crate) monitor: Arc<dyn Monitor>,
+    /// Of this thread.
+    pub(crate) reader: Reader,
+    /// Whether some thread may never answer, so that none is waited for.
+    pub(crate) given_up: Cancel,
     pub(super) checkpoints: Checkpoints,
     pub(crate) statistics: Statistics,
     pub(crate) entries: u64,
@@ -87,7 +94,7 @@ pub(crate) struct Assembler {
 impl Assembler {
     /// Works until the dispatcher has sent everything.
     pub(crate) fn run(mut self, items: &Receiver<Item>) -> Result<(Assembled, Pages)> {
-        for item in items {
+        while let Some(item) = queue::next(items, &self.given_up) {
             if let Err(error) = self.item(item) {
                 self.last_checkpoint(None)?;
                 return Err(error);
@@ -109,7 +116,7 @@ impl Assembler {
         match item {
             Item::Entries(entries) => self.push_all(&entries),
             Item::Batch(promise) => {
-                let entries = promise.wait()?;
+                let entries = promise.wait(&self.given_up)?;
                 self.push_all(&entries)
             }
             Item::Large(large) => self.large(*large),
@@ -170,10 +177,10 @@ impl Assembler {
     fn large(&mut self, large: Large) -> Result<()> {
         let Large { mut entry, pieces, input, before } = large;
         let mut writer = RunsWriter::default();
-        for piece in &pieces {
+        while let Some(piece) = queue::next(&pieces, &self.given_up) {
             let runs = match piece {
                 Piece::Runs(runs) => runs,
-                Piece::Later(promise) => match promise.wait() {
+                Piece::Later(promise) => match promise.wait(&self.given_up) {
                     Ok(runs) => runs,
                     Err(Failure::Source(error)) if !error.is_of_the_run() => {
                         return self.give_up(&entry, &error, &pieces);
@@ -196,7 +203,10 @@ impl Assembler {
             return Err(super::dispatch::stopped());
         }
         let total = writer.total();
-        match input.map(|input| input.is_unchanged()) {
+        let reading = self.reader.begin(&entry.path);
+        let unchanged = input.map(|input| input.is_unchanged());
+        drop(reading);
+        match unchanged {
             None | Some(Ok(true)) => {}
             Some(Ok(false)) => self.report(&entry, super::CHANGED_WHILE_READ.to_owned()),
             Some(Err(error)) => self.report(&entry, error.in_one_line()),
@@ -222,9 +232,9 @@ impl Assembler {
     /// A source that cannot be read costs its own entry, and is reported; the backup goes on.
     fn give_up(&mut self, entry: &Entry, error: &Error, pieces: &Receiver<Piece>) -> Result<()> {
         // The dispatcher goes on sending until it is through with the file.
-        for piece in pieces {
+        while let Some(piece) = queue::next(pieces, &self.given_up) {
             if let Piece::Later(promise) = piece
-                && let Err(Failure::Store(error)) = promise.wait()
+                && let Err(Failure::Store(error)) = promise.wait(&self.given_up)
             {
                 return Err(error);
             }

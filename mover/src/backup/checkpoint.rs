@@ -64,18 +64,8 @@ impl Checkpoints {
         let world = about.repository.world().clone();
         let began = world.clock.monotonic();
         let last_written = Timestamp::MIN;
-        Self {
-            about,
-            world,
-            shared,
-            metadata,
-            monitor,
-            cancel,
-            began,
-            last: began,
-            last_moved: 0,
-            last_written,
-        }
+        let last_moved = Progress::get(&monitor.progress().bytes_moved);
+        Self { about, world, shared, metadata, monitor, cancel, began, last: began, last_moved, last_written }
     }
 
     /// Whether enough time has passed or enough was read since the last one. Writes a segment of the index if there

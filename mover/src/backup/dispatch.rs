@@ -12,6 +12,7 @@ use super::{
     earlier::{Earlier, Found},
     fetch::Fetch,
     hints::Hints,
+    queue,
     resume::{Begun, Continued},
     worker::{BatchItem, Cutting, Failure, Input, Segment, Task, Unread},
 };
@@ -121,6 +122,8 @@ impl Dispatcher<'_> {
             }
             self.note_lost_parent()?;
         }
+        // A walk that is given up ends without a word.
+        self.cancel.check()?;
         self.flush_batch()?;
         let excluded = walk.excluded();
         self.statistics.excluded = excluded.pattern + excluded.tag + excluded.size + excluded.file_system;
@@ -226,7 +229,8 @@ impl Dispatcher<'_> {
         let large = Large { entry, pieces: receiver, input: Some(Input::File(Arc::clone(&file))), before };
         self.item(Item::Large(Box::new(large)))?;
         let mut at = self.go_on(begun, &pieces)?;
-        for extent in file.extents() {
+        let mut extents = file.extents();
+        while let Some(extent) = self.reading(&file, || extents.next()) {
             let (start, end) = (extent.offset.max(at), extent.offset + extent.length);
             if end <= at {
                 continue;
@@ -241,6 +245,12 @@ impl Dispatcher<'_> {
             self.piece(&pieces, Piece::Runs(vec![Run::Hole(size - at)]))?;
         }
         Ok(())
+    }
+
+    /// Asks the file system something about a file.
+    fn reading<T>(&self, file: &SourceFile, ask: impl FnOnce() -> T) -> T {
+        let _reading = self.reader.begin(file.path());
+        ask()
     }
 
     pub(super) fn report(&self, problem: source::Problem) {
@@ -292,7 +302,7 @@ impl Dispatcher<'_> {
     }
 
     pub(super) fn task(&self, task: Task) -> Result<()> {
-        self.tasks.send(task).map_err(|_| stopped())
+        queue::send(&self.tasks, task, &self.cancel)
     }
 
     pub(super) fn item(&self, item: Item) -> Result<()> {

@@ -2,14 +2,14 @@
 
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicI32, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
 };
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use jiff::Timestamp;
 
 use super::{
@@ -24,7 +24,9 @@ use super::{
     image,
     memory::Memory,
     options::source_kind,
+    parent::SharedPages,
     resume::Continued,
+    silence::Silence,
     worker,
 };
 use crate::{
@@ -111,21 +113,33 @@ pub(super) struct Outcome {
     pub(super) grid: u32,
 }
 
-/// Runs one backup on this thread and those that it starts.
+/// Who looks after one attempt of a backup.
+pub(super) struct Watched<'w> {
+    pub(super) monitor: Arc<Noting>,
+    /// Also asks to stop when the reads are given up.
+    pub(super) cancel: Cancel,
+    pub(super) reads: Arc<Reads>,
+    /// Hears what was silent for too long, when the attempt is given up for it: this thread, or one that it waits for, may
+    /// never come back.
+    pub(super) on_silence: &'w (dyn Fn(Vec<Silence>) + Sync),
+}
+
+/// Runs one attempt of a backup on this thread and those that it starts.
 pub(super) fn run(
     repository: &Repository,
     options: &BackupOptions,
     plan: Plan,
     handle: tokio::runtime::Handle,
-    monitor: Arc<Noting>,
-    cancel: Cancel,
+    watched: Watched<'_>,
 ) -> Result<Outcome> {
+    let Watched { monitor, cancel, reads, on_silence } = watched;
+    let moved_before = Progress::get(&monitor.progress().bytes_moved);
     let Plan { session, parent, checkpoints, index: LoadedIndex { index, join }, memory, started } = plan;
     let bridge = Arc::new(Bridge::new(handle, Arc::clone(&session), monitor.clone(), memory.flight_bytes));
     let shared = Arc::new(Shared {
         keys: repository.keys().clone(),
         known: KnownChunks::new(memory.known_bytes),
-        index,
+        index: RwLock::new(index),
         packer: Packer::new(Arc::clone(&bridge), memory.pack_bytes, DATA_BUFFERS),
         bridge: Arc::clone(&bridge),
         level: AtomicI32::new(first_level(options.compression)),
@@ -147,15 +161,18 @@ pub(super) fn run(
     let grid = copied::grid(&options.source).unwrap_or(image_grid);
     let packing = (Arc::clone(&shared), Arc::clone(&metadata));
     let original = bridge.wait(Original::find(&options.source, repository, parent.as_ref()));
-    let parts = Parts::new(about, memory, packing, (parent.as_ref(), &checkpoints), monitor.clone(), cancel);
-    let (mut assembled, pages, dispatched) = drive(options, memory, Parts { original, ..parts })?;
+    let stops = (cancel, Arc::clone(&reads));
+    let parts = Parts::new(about, memory, packing, (parent.as_ref(), &checkpoints), monitor.clone(), stops);
+    let (mut assembled, pages, dispatched) = drive(options, memory, Parts { original, ..parts }, on_silence)?;
+    // What was given up has lost packs, however it came to its end.
+    reads.given_up().check()?;
     shared.packer.flush()?;
     metadata.flush()?;
     let packs = bridge.settle()?;
     complete(&mut assembled.statistics, &dispatched.statistics, &shared.counts);
     assembled.statistics.packs = packs;
     assembled.statistics.bytes_stored = shared.packer.stored() + metadata.stored();
-    assembled.statistics.bytes_read = Progress::get(&monitor.progress().bytes_moved);
+    assembled.statistics.bytes_read = Progress::get(&monitor.progress().bytes_moved) - moved_before;
     let keys = session.known_keys(&pages.sessions())?;
     let segment = shared.packer.take_indexed();
     let mut continued = dispatched.continued;
@@ -183,6 +200,7 @@ struct Parts {
     image: Option<ImageState>,
     cut: CutSizes,
     original: Option<Original>,
+    held: Held,
 }
 
 impl Parts {
@@ -192,13 +210,18 @@ impl Parts {
         (shared, metadata): (Arc<Shared>, Arc<Packer>),
         (parent, checkpoints): (Option<&Snapshot>, &[Checkpoint]),
         monitor: Arc<dyn Monitor>,
-        cancel: Cancel,
+        (cancel, reads): (Cancel, Arc<Reads>),
     ) -> Self {
         let repository = about.repository.clone();
         let cut = repository.format().cut;
         let image = about.image.clone();
         let earlier_pages = Arc::new(Mutex::new(EarlierPages::new(memory.pages_bytes)));
         let earlier = Earlier::start(&repository, &shared.bridge, parent, checkpoints, &earlier_pages);
+        let held = Held {
+            shared: Arc::clone(&shared),
+            metadata: Arc::clone(&metadata),
+            pages: Arc::clone(&earlier_pages),
+        };
         let checkpoints = Checkpoints::new(
             about,
             Arc::clone(&shared),
@@ -210,6 +233,8 @@ impl Parts {
             tree: TreeWriter::new(),
             pages: Pages::new(Arc::clone(&shared), metadata, earlier_pages),
             monitor: Arc::clone(&monitor),
+            reader: reads.reader(),
+            given_up: reads.given_up().clone(),
             checkpoints,
             statistics: Statistics::default(),
             entries: 0,
@@ -220,16 +245,36 @@ impl Parts {
         let slab_bytes = memory.segment_bytes + (limits::CHUNK_LIMIT.min(cut.maximum)) as usize;
         let chunker = repository.chunker();
         let (left_out, found_same) = (AtomicU64::new(0), AtomicU64::new(0));
-        let reads = Arc::default();
         let context =
             worker::Context { shared, chunker, monitor, cancel, slab_bytes, left_out, found_same, reads };
-        Self { context, assembler, earlier, image, cut, original: None }
+        Self { context, assembler, earlier, image, cut, original: None, held }
+    }
+}
+
+/// What takes most of an attempt's memory, and is shared by its threads.
+struct Held {
+    shared: Arc<Shared>,
+    metadata: Arc<Packer>,
+    pages: SharedPages,
+}
+
+impl Held {
+    /// Gives it back, though a thread that may never end holds it, too.
+    fn release(&self) {
+        self.shared.abandon();
+        self.metadata.abandon();
+        *self.pages.lock().unwrap_or_else(PoisonError::into_inner) = EarlierPages::new(0);
     }
 }
 
 /// Runs the threads: workers, tree writer, tuner, and the dispatcher on this one.
-fn drive(options: &BackupOptions, memory: Memory, parts: Parts) -> Result<(Assembled, Pages, Dispatched)> {
-    let Parts { context, assembler, earlier, image, cut, original } = parts;
+fn drive(
+    options: &BackupOptions,
+    memory: Memory,
+    parts: Parts,
+    on_silence: &(dyn Fn(Vec<Silence>) + Sync),
+) -> Result<(Assembled, Pages, Dispatched)> {
+    let Parts { context, assembler, earlier, image, cut, original, held } = parts;
     let (monitor, shared) = (Arc::clone(&context.monitor), Arc::clone(&context.shared));
     monitor.phase("backing up");
     let stop_tuning = Cancel::default();
@@ -242,10 +287,17 @@ fn drive(options: &BackupOptions, memory: Memory, parts: Parts) -> Result<(Assem
             scope.spawn(move || worker::work(context, &queue));
         }
         drop(task_queue);
-        let tuner = scope.spawn(|| tune(options.compression, &shared, &stop_tuning));
-        let lookout =
-            scope.spawn(|| look_out(&context.reads, &*monitor, &stop_tuning, options.source_timeout));
-        let assembling = scope.spawn(move || assembler.run(&item_queue));
+        let tuner =
+            scope.spawn(|| tune(options.compression, &shared, &stop_tuning.or(context.reads.given_up())));
+        let (at_work, assembled_all) = bounded(0);
+        let lookout = scope.spawn(|| {
+            let silences = look_out(&context.reads, &*monitor, &stop_tuning, options.source_timeout);
+            give_up(silences, &context.reads, &held, assembled_all, on_silence);
+        });
+        let assembling = scope.spawn(move || {
+            let _at_work: Sender<()> = at_work;
+            assembler.run(&item_queue)
+        });
         let dispatcher = Dispatcher {
             options,
             monitor: Arc::clone(&monitor),
@@ -267,20 +319,7 @@ fn drive(options: &BackupOptions, memory: Memory, parts: Parts) -> Result<(Assem
             met: 0,
             left_out: 0,
         };
-        let dispatched = match (&options.source, &image) {
-            (BackupSource::Files(walk_options), _) => {
-                let window_entries = walk_options.window_entries.min(memory.window_entries);
-                let names_bytes = walk_options.names_bytes.min(memory.names_bytes);
-                let reads = Arc::clone(&context.reads);
-                dispatcher.files(WalkOptions { window_entries, names_bytes, reads, ..walk_options.clone() })
-            }
-            (BackupSource::Stdin { name }, _) => dispatcher.stream(&mut std::io::stdin().lock(), name),
-            (BackupSource::Block { path, changed, .. }, Some(image)) => {
-                dispatcher.block(path, changed.as_deref(), image)
-            }
-            (BackupSource::Snapshot { reader, .. }, _) => dispatcher.snapshot(reader),
-            (BackupSource::Block { .. }, None) => Err(Error::internal("a device was not examined")),
-        };
+        let dispatched = dispatch(dispatcher, image.as_ref(), memory, &context.reads);
         let assembled = assembling.join();
         stop_tuning.cancel();
         tuner.thread().unpark();
@@ -294,6 +333,30 @@ fn drive(options: &BackupOptions, memory: Memory, parts: Parts) -> Result<(Assem
         account_for_all(dispatched.met, assembled.entries, left_out)?;
         Ok((assembled, pages, dispatched))
     })
+}
+
+/// Goes through the source, whatever it is.
+fn dispatch(
+    dispatcher: Dispatcher<'_>,
+    image: Option<&ImageState>,
+    memory: Memory,
+    reads: &Arc<Reads>,
+) -> Result<Dispatched> {
+    let options = dispatcher.options;
+    match (&options.source, image) {
+        (BackupSource::Files(walk_options), _) => {
+            let window_entries = walk_options.window_entries.min(memory.window_entries);
+            let names_bytes = walk_options.names_bytes.min(memory.names_bytes);
+            let reads = Arc::clone(reads);
+            dispatcher.files(WalkOptions { window_entries, names_bytes, reads, ..walk_options.clone() })
+        }
+        (BackupSource::Stdin { name }, _) => dispatcher.stream(&mut std::io::stdin().lock(), name),
+        (BackupSource::Block { path, changed, .. }, Some(image)) => {
+            dispatcher.block(path, changed.as_deref(), image)
+        }
+        (BackupSource::Snapshot { reader, .. }, _) => dispatcher.snapshot(reader),
+        (BackupSource::Block { .. }, None) => Err(Error::internal("a device was not examined")),
+    }
 }
 
 /// Invariant 9: every entry that the source had is in the tree, or was left out and reported.
@@ -361,18 +424,41 @@ fn tune(choice: CompressionChoice, shared: &Shared, stop: &Cancel) {
     }
 }
 
-/// Tells of reads that take long, until everything is read.
-fn look_out(reads: &Reads, monitor: &dyn Monitor, stop: &Cancel, patience: Duration) {
+/// Tells of reads that take long, until everything is read, or some of it was waited for long enough: all that was.
+fn look_out(reads: &Reads, monitor: &dyn Monitor, stop: &Cancel, patience: Duration) -> Vec<Silence> {
     let mut lookout = Lookout::default();
     while !stop.is_cancelled() {
         thread::park_timeout(LOOK_INTERVAL);
         for (path, seconds) in lookout.look(reads, SLOW_LOOKS) {
             monitor.slow_source(&path, seconds);
         }
-        if let Some((path, seconds)) = lookout.silent(reads, patience.as_secs().max(1)) {
-            monitor.silent_source(&path, seconds);
+        let silent = lookout.silent(reads, patience.as_secs().max(1));
+        if !silent.is_empty() {
+            return silent.into_iter().map(|(path, seconds)| Silence { path, seconds }).collect();
         }
     }
+    Vec::new()
+}
+
+/// Gives the attempt up if anything was silent. The threads that still can come to their end, as when somebody asks to stop,
+/// with a last checkpoint for the attempt after this one; the rest is left behind, and holds as little as can be.
+fn give_up(
+    silences: Vec<Silence>,
+    reads: &Reads,
+    held: &Held,
+    assembled: Receiver<()>,
+    on_silence: &(dyn Fn(Vec<Silence>) + Sync),
+) {
+    if silences.is_empty() {
+        return;
+    }
+    reads.given_up().cancel();
+    // Nothing is ever sent: the other end goes away when the last checkpoint is written, or cannot be.
+    if assembled.recv_timeout(limits::GIVE_UP_PATIENCE) == Err(RecvTimeoutError::Timeout) {
+        tracing::info!("the tree of what is given up is stuck as well");
+    }
+    held.release();
+    on_silence(silences);
 }
 
 /// One look a second, so that looks are counted instead of time.

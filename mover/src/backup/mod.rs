@@ -15,6 +15,7 @@ use crate::{
     limits,
     monitor::{CollectMonitor, Monitor, Problem, Progress, escape_path},
     repo::{Repository, Session},
+    source::reads::Reads,
 };
 
 /// What is said of a file that was not the same from beginning to end.
@@ -23,6 +24,7 @@ pub(crate) const CHANGED_WHILE_READ: &str =
 
 mod allowance;
 mod assemble;
+mod attempt;
 mod changes;
 mod checkpoint;
 mod compare;
@@ -37,17 +39,21 @@ mod image;
 mod memory;
 mod options;
 mod parent;
+mod queue;
 mod repeats;
 mod resume;
+mod silence;
 #[cfg(test)]
 mod tests;
 mod vouch;
 mod worker;
 
-use engine::{Outcome, Plan, run};
+use attempt::{Ended, attempt};
+use engine::{Outcome, Plan};
 pub use options::{BackupOptions, BackupSource, CipherChoice, CompressionChoice, ParentChoice};
 use options::{settle_paths, source_kind, source_paths, suite};
 pub use resume::Continued;
+use silence::{LeftOut, Silence};
 
 /// What came of it.
 #[derive(Debug, Clone)]
@@ -62,7 +68,8 @@ pub struct BackupReport {
     pub continued: Continued,
 }
 
-/// Backs up a source.
+/// Backs up a source. What of a tree of files does not answer in time is left out, in a further attempt that goes on from what
+/// the one before had done.
 pub async fn backup(
     repository: &Repository,
     mut options: BackupOptions,
@@ -79,17 +86,60 @@ pub async fn backup(
     settle_paths(&mut options.source)?;
     let paths = source_paths(&options.source)?;
     let lineage = repository.lineage(&options.host, &paths);
-    let session = Arc::new(repository.begin(SessionKind::Backup, lineage, suite(options.cipher)).await?);
-    let doubts: Vec<Problem> = session.doubts().collect();
-    doubts.iter().for_each(|doubt| monitor.problem(doubt.clone()));
-    let done = run_session(repository, options, &session, (started, &paths), monitor, cancel).await;
-    if done.is_err() {
+    let mut left_out = LeftOut::of(&options.source, &paths);
+    let (mut options, mut told, mut is_first) = (Arc::new(options), Vec::new(), true);
+    loop {
+        let session = Arc::new(repository.begin(SessionKind::Backup, lineage, suite(options.cipher)).await?);
+        let watch =
+            Watch { monitor: Arc::clone(&monitor), cancel: cancel.clone(), is_first, told: &mut told };
+        let doubts = watch.doubts(&session);
+        let done = run_session(repository, &options, &session, (started, &paths), watch).await;
+        let reason = match &done {
+            Ok(Done::Committed(_)) => None,
+            Ok(Done::Silent(_)) => Some("a part of its source did not answer"),
+            Err(_) => Some("the backup failed"),
+        };
         // So that maintenance need not wait for it. Where this does not arrive, it is shut out when it is overdue.
-        if let Err(error) = session.abandon("the backup failed").await {
+        if let Some(reason) = reason
+            && let Err(error) = session.abandon(reason).await
+        {
             tracing::info!(%error, "the session has no end");
         }
+        match done? {
+            Done::Committed(report) => return Ok(BackupReport { doubts, ..*report }),
+            Done::Silent(silences) => left_out.add(silences).map_err(Silence::into_error)?,
+        }
+        left_out.apply(&mut Arc::make_mut(&mut options).source);
+        is_first = false;
     }
-    done.map(|report| BackupReport { doubts: doubts.len() as u64, ..report })
+}
+
+/// What became of one session.
+enum Done {
+    /// The backup is done.
+    Committed(Box<BackupReport>),
+    /// It was given up, for this did not answer.
+    Silent(Vec<Silence>),
+}
+
+/// Who hears of one session, and may stop it.
+struct Watch<'w> {
+    monitor: Arc<dyn Monitor>,
+    cancel: Cancel,
+    /// Whether it is the first one of its backup.
+    is_first: bool,
+    /// What earlier sessions of the same backup told, which nobody has to hear again.
+    told: &'w mut Vec<Problem>,
+}
+
+impl Watch<'_> {
+    /// Tells what cannot be believed; answers how much that is.
+    fn doubts(&self, session: &Session) -> u64 {
+        let doubts: Vec<Problem> = session.doubts().collect();
+        let new = doubts.iter().filter(|doubt| !self.told.contains(doubt));
+        new.for_each(|doubt| self.monitor.problem(doubt.clone()));
+        doubts.len() as u64
+    }
 }
 
 /// The snapshot that a backup of this source by this host would be compared with, if it were begun now.
@@ -102,32 +152,41 @@ pub async fn parent_of(
     latest(repository, lineage, source_kind(source)).await
 }
 
-/// One backup within its session.
+/// One attempt of a backup, within its session.
 async fn run_session(
     repository: &Repository,
-    options: BackupOptions,
+    options: &Arc<BackupOptions>,
     session: &Arc<Session>,
     (started, paths): (Timestamp, &[Vec<u8>]),
-    monitor: Arc<dyn Monitor>,
-    cancel: Cancel,
-) -> Result<BackupReport> {
+    watch: Watch<'_>,
+) -> Result<Done> {
+    let Watch { monitor, cancel, is_first, told } = watch;
     monitor.phase("reading what the repository knows");
-    let plan = Plan::new(repository, &options, Arc::clone(session), started).await?;
-    expect(monitor.progress(), &options.source, plan.parent());
-    let (repository, handle) = (repository.clone(), tokio::runtime::Handle::current());
-    let stop = cancel.clone();
-    let noted = Arc::new(Noting { inner: monitor, kept: CollectMonitor::default() });
-    let scope = Arc::clone(&noted);
-    let engine = tokio::task::spawn_blocking(move || -> Result<(Outcome, BackupOptions)> {
-        let outcome = run(&repository, &options, plan, handle, scope, cancel)?;
-        Ok((outcome, options))
-    });
-    let done =
-        engine.await.map_err(|error| Error::internal("the backup's threads broke").with_source(error))?;
+    let plan = Plan::new(repository, options, Arc::clone(session), started).await?;
+    let progress = monitor.progress();
+    if is_first {
+        expect(progress, &options.source, plan.parent());
+    }
+    let counted = [&progress.bytes, &progress.entries].map(|counter| (counter, Progress::get(counter)));
+    let reads = Arc::new(Reads::default());
+    let given_up = reads.given_up().clone();
+    let (inner, kept) = (Arc::clone(&monitor), CollectMonitor::default());
+    let noted = Arc::new(Noting { inner, kept, told: told.clone(), given_up });
+    let ended = attempt(repository, options, plan, (Arc::clone(&noted), reads), &cancel).await?;
     // Asked to stop, nothing is committed; and threads that stopped each other speak with one voice.
-    stop.check()?;
-    let (outcome, options) = done?;
-    finish(outcome, &options, &noted, started, paths).await
+    cancel.check()?;
+    match ended {
+        Ended::Over(outcome) => {
+            let report = finish((*outcome)?, options, &noted, started, paths).await?;
+            Ok(Done::Committed(Box::new(report)))
+        }
+        Ended::Silent(silences) => {
+            counted.iter().for_each(|(counter, amount)| Progress::take_back(counter, *amount));
+            told.extend(session.doubts());
+            told.extend(noted.kept.problems());
+            Ok(Done::Silent(silences))
+        }
+    }
 }
 
 /// How much there will be, as far as known: of a source that nobody counts first, as much as the last time. Devices
@@ -243,6 +302,10 @@ async fn latest(repository: &Repository, lineage: LineageId, kind: SourceKind) -
 struct Noting {
     inner: Arc<dyn Monitor>,
     kept: CollectMonitor,
+    /// What an earlier attempt told: it belongs into the record, and nobody has to hear it again.
+    told: Vec<Problem>,
+    /// Whether this attempt is given up: what its threads still meet concerns nobody.
+    given_up: Cancel,
 }
 
 impl Monitor for Noting {
@@ -255,15 +318,16 @@ impl Monitor for Noting {
     }
 
     fn problem(&self, problem: Problem) {
+        if self.given_up.is_cancelled() {
+            return;
+        }
         self.kept.problem(problem.clone());
-        self.inner.problem(problem);
+        if !self.told.contains(&problem) {
+            self.inner.problem(problem);
+        }
     }
 
     fn slow_source(&self, path: &[u8], seconds: u64) {
         self.inner.slow_source(path, seconds);
-    }
-
-    fn silent_source(&self, path: &[u8], seconds: u64) {
-        self.inner.silent_source(path, seconds);
     }
 }

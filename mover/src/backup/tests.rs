@@ -36,6 +36,7 @@ use crate::{
 mod image;
 mod many;
 mod meanwhile;
+mod silent;
 mod times;
 
 /// A store of which the power goes off: after so many checkpoints no pack arrives any more.

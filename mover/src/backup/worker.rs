@@ -10,6 +10,7 @@ use crossbeam_channel::Receiver;
 use super::{
     compare::same_contents,
     extents::{Extent, extents_of},
+    queue,
 };
 use crate::{
     cancel::Cancel,
@@ -184,7 +185,7 @@ pub(crate) fn work(context: &Context, tasks: &Receiver<Task>) {
         reader: context.reads.reader(),
         context,
     };
-    for task in tasks {
+    while let Some(task) = queue::next(tasks, context.reads.given_up()) {
         match task {
             Task::Batch(items, answer) => {
                 let result = worker.batch(items);
@@ -334,6 +335,7 @@ impl Worker<'_> {
         Progress::add(&progress.bytes_moved, read);
         let extents = extents_of(&file, &slab[start..]);
         drop(reading);
+        self.still_wanted()?;
         let content = self.small_content(&extents, slab, start, parent).map_err(Failure::Store)?;
         Ok(Entry { path: path.to_vec(), kind: Kind::File, metadata, content })
     }
@@ -398,12 +400,13 @@ impl Worker<'_> {
         behind: usize,
         cutting: Cutting,
     ) -> Result<Vec<Run>, Failure> {
-        self.context.cancel.check().map_err(Failure::Store)?;
+        self.still_wanted()?;
         let mut slab = std::mem::take(&mut self.slab);
         slab.resize(length + behind, 0);
         let reading = self.reader.begin(input.path());
         let read = input.read_at(&mut slab, start).map_err(Failure::Source)?;
         drop(reading);
+        self.still_wanted()?;
         if read < length {
             return Err(Failure::Source(Error::conflict(format!(
                 "it became shorter while it was read: {} bytes are missing from byte {} on",
@@ -417,8 +420,10 @@ impl Worker<'_> {
         Progress::add(&progress.bytes_moved, length as u64);
         let runs = match cutting {
             Cutting::Content(entry, next) => {
-                let (first, ends) =
-                    cut_segment(&self.context.chunker, &slab, start - run, length, entry, next);
+                let (chunker, given_up) = (&self.context.chunker, self.context.reads.given_up());
+                let (first, ends) = cut_segment(chunker, &slab, start - run, length, entry, next, given_up);
+                // What it did not wait for would be twice in the contents, or not at all.
+                self.still_wanted()?;
                 self.chunks(&slab, first, &ends)
             }
             Cutting::Grid(grid) => {
@@ -429,6 +434,11 @@ impl Worker<'_> {
         };
         self.slab = slab;
         runs.map_err(Failure::Store)
+    }
+
+    /// A read may have taken so long that the next attempt is at work.
+    fn still_wanted(&self) -> Result<(), Failure> {
+        self.context.cancel.check().map_err(Failure::Store)
     }
 
     fn chunks(&mut self, data: &[u8], first: usize, ends: &[usize]) -> Result<Vec<Run>> {

@@ -13,13 +13,11 @@ use std::{
 
 use carrack_mover::{
     clock::World,
-    error::Error,
     monitor::{Monitor, Problem, Progress, Touched, Wait, escape_path},
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{
-    exit,
     json::{Found, OneTouched, Status, WouldDelete},
     output::Output,
     units,
@@ -205,17 +203,6 @@ impl Monitor for Watcher {
             cause: format!("it has not been read for {seconds} s"),
             tries_left: None,
         });
-    }
-
-    fn silent_source(&self, path: &[u8], seconds: u64) {
-        let what =
-            format!("/{} has not been read for {seconds} s, and is waited for no longer", escape_path(path));
-        let error = Error::unavailable(what).with_hint(
-            "see what is mounted there, and run the same command again: it goes on where it was; or leave it out \
-             (--exclude), or wait longer (--source-timeout)",
-        );
-        self.output.fatal(&error);
-        exit::at_once(&error);
     }
 
     fn would_remove(&self, path: &[u8]) {

@@ -138,6 +138,16 @@ impl Bridge {
         }
     }
 
+    /// From now on no pack crosses, and nobody waits here for one.
+    pub(crate) fn abandon(&self) {
+        let mut state = self.flight.lock();
+        if state.failed.is_none() {
+            state.failed = Some(Error::cancelled("what was to be sent is given up"));
+        }
+        drop(state);
+        self.flight.changed.notify_all();
+    }
+
     /// From now on nobody waits here for longer than this.
     pub(crate) fn hurry(&self, patience: Duration) {
         self.flight.lock().deadline = Some(Instant::now() + patience);

@@ -5,7 +5,7 @@
 //! depend on nothing but the bytes since the last cut, so two sequences that meet once stay together.
 
 use super::promise::{Giver, Promise};
-use crate::chunker::Chunker;
+use crate::{cancel::Cancel, chunker::Chunker};
 
 #[cfg(test)]
 mod tests;
@@ -21,7 +21,7 @@ pub(crate) enum Entry {
 /// Ends of the chunks that begin inside the segment, as offsets into `data`, and where the first begins.
 ///
 /// `data` holds the segment of `length` bytes and, unless the run ends before, the longest chunk behind it; its
-/// first byte is at `start` in the run.
+/// first byte is at `start` in the run. What comes out after all was `given_up` fits no other segment.
 pub(crate) fn cut_segment(
     chunker: &Chunker,
     data: &[u8],
@@ -29,6 +29,7 @@ pub(crate) fn cut_segment(
     length: usize,
     entry: Entry,
     next: Giver<u64>,
+    given_up: &Cancel,
 ) -> (usize, Vec<usize>) {
     let (first, guess) = match entry {
         Entry::At(at) => (at, None),
@@ -36,7 +37,7 @@ pub(crate) fn cut_segment(
             Some(at) => (at, None),
             None => {
                 let guess = cuts_from(chunker, data, 0, length, |_| false);
-                (promise.wait(), Some(guess))
+                (promise.wait(given_up), Some(guess))
             }
         },
     };

@@ -2,7 +2,7 @@
 //! packed. One instance belongs to one worker.
 
 use std::sync::{
-    Arc,
+    Arc, PoisonError, RwLock, RwLockReadGuard,
     atomic::{AtomicI32, AtomicU64, Ordering},
 };
 
@@ -36,7 +36,7 @@ pub(crate) struct Shared {
     /// Chunks whose place is known.
     pub(crate) known: KnownChunks,
     /// Chunks of other sessions: hints.
-    pub(crate) index: DedupIndex,
+    pub(crate) index: RwLock<DedupIndex>,
     /// Data packs.
     pub(crate) packer: Packer,
     /// The way to the store.
@@ -47,6 +47,20 @@ pub(crate) struct Shared {
     pub(crate) adapts: bool,
     /// Counts.
     pub(crate) counts: Counts,
+}
+
+impl Shared {
+    fn index(&self) -> RwLockReadGuard<'_, DedupIndex> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the memory back and keeps nobody waiting: of a run that was given up, a thread may hold this for ever.
+    pub(crate) fn abandon(&self) {
+        self.bridge.abandon();
+        self.packer.abandon();
+        self.known.abandon(self.bridge.session().name());
+        *self.index.write().unwrap_or_else(PoisonError::into_inner) = DedupIndex::default();
+    }
 }
 
 /// Numbers for the report.
@@ -112,7 +126,7 @@ impl Framer {
         }
         let counts = &self.shared.counts;
         let mut found = self.shared.known.get(&id);
-        if found.is_none() && is_indexed(length) && !self.shared.index.is_empty() {
+        if found.is_none() && is_indexed(length) && !self.shared.index().is_empty() {
             found = self.find_in_index(&id)?;
         }
         let offset = u32::try_from(self.length).expect("a frame is at most 8 MiB");
@@ -131,7 +145,7 @@ impl Framer {
     /// W4: a pack that the index names is used only after its footer was fetched within this session. With the
     /// footer come its neighbours, which are likely to be asked for next.
     fn find_in_index(&self, id: &ChunkId) -> Result<Option<ChunkRef>> {
-        let packs: Vec<PackId> = self.shared.index.lookup(id).collect();
+        let packs: Vec<PackId> = self.shared.index().lookup(id).collect();
         let session = self.shared.bridge.session();
         for pack in packs {
             let Some(found) = self.shared.bridge.wait(session.reusable(pack))? else { continue };

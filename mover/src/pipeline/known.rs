@@ -12,7 +12,10 @@ use std::{
 };
 
 use crate::{
-    format::frame::{ChunkRef, Frame},
+    format::{
+        frame::{ChunkRef, Frame},
+        session::SessionName,
+    },
     id::ChunkId,
 };
 
@@ -116,6 +119,15 @@ impl KnownChunks {
                 shard.insert(key, place, limit);
             }
         });
+    }
+
+    /// Forgets all chunks. What was claimed and not packed counts as lost, so that nobody waits for it.
+    pub(crate) fn abandon(&self, session: SessionName) {
+        for shard in &self.shards {
+            let Shard { young, old } =
+                std::mem::take(&mut *shard.lock().unwrap_or_else(PoisonError::into_inner));
+            young.into_values().chain(old.into_values()).for_each(|place| place.frame.lose(session));
+        }
     }
 
     fn with_shard<R>(&self, id: &ChunkId, action: impl FnOnce(&mut Shard, u128, usize) -> R) -> R {

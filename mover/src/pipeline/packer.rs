@@ -4,7 +4,7 @@ use std::{
     mem,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -59,7 +59,7 @@ pub(crate) struct Packer {
 #[derive(Debug)]
 struct Buffers {
     free: Mutex<Vec<AlignedBytes>>,
-    kept: usize,
+    kept: AtomicUsize,
 }
 
 /// A buffer on its way to the store; it returns when the last reference is gone.
@@ -79,7 +79,7 @@ impl Drop for Lent {
         let mut bytes = mem::take(&mut self.bytes);
         bytes.clear();
         let mut free = self.home.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.len() < self.home.kept {
+        if free.len() < self.home.kept.load(Ordering::Relaxed) {
             free.push(bytes);
         }
     }
@@ -99,7 +99,7 @@ impl Packer {
             bridge,
             open: Mutex::default(),
             target,
-            buffers: Arc::new(Buffers { free: Mutex::default(), kept }),
+            buffers: Arc::new(Buffers { free: Mutex::default(), kept: AtomicUsize::new(kept) }),
             indexed: Mutex::default(),
             stored: AtomicU64::new(0),
         }
@@ -169,6 +169,14 @@ impl Packer {
     /// How many rows the next [`take_indexed`](Self::take_indexed) gives.
     pub(crate) fn indexed(&self) -> usize {
         self.indexed.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Gives its memory back; what was not sent is lost.
+    pub(crate) fn abandon(&self) {
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.buffers.kept.store(0, Ordering::Relaxed);
+        self.buffers.free.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        drop(self.take_indexed());
     }
 
     fn new_pack(&self) -> OpenPack {

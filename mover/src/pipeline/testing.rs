@@ -1,6 +1,6 @@
 //! What the workers of a backup share, without a backup.
 
-use std::sync::{Arc, atomic::AtomicI32};
+use std::sync::{Arc, RwLock, atomic::AtomicI32};
 
 use tokio::runtime::Handle;
 
@@ -50,7 +50,7 @@ impl Stage {
         let shared = Shared {
             keys: repository.keys().clone(),
             known: KnownChunks::new(1 << 20),
-            index: repository.load_index(1000).await.unwrap().index,
+            index: RwLock::new(repository.load_index(1000).await.unwrap().index),
             packer: Packer::new(Arc::clone(&bridge), limits::PACK_TARGET, 0),
             bridge,
             level: AtomicI32::new(0),

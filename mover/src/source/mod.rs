@@ -11,6 +11,7 @@ pub mod exclude;
 pub mod file;
 pub mod reads;
 pub mod roots;
+pub mod silent;
 pub mod stdin;
 pub mod walk;
 

@@ -14,10 +14,12 @@ use std::thread::JoinHandle;
 
 use super::directory::OpenDirectory;
 use super::exclude::Exclude;
-use super::reads::Reader;
+use super::reads::{Reader, Reads, UnderWay};
 use super::roots::RootNode;
+use super::silent::SilentPaths;
 use super::walk::{ExcludedCounts, WalkEvent, WalkOptions, Walked};
 use super::{Problem, show_path};
+use crate::cancel::TICK;
 use crate::error::{Error, Result};
 use crate::format::metadata::Kind;
 use crate::limits;
@@ -26,9 +28,11 @@ use crate::sys::fds::lock;
 use crate::sys::names::{BATCH, Listed, Room};
 use crate::sys::stat::{kind_of, metadata_of, stat_at};
 
+mod plan;
 mod problems;
 
-use problems::{broken_outcome, directory_problem, path_problem, way_problem};
+pub(super) use plan::Plan;
+use problems::{broken_outcome, directory_problem, given_up_outcome, path_problem, way_problem};
 
 /// So much of the window may be directories that wait to be read: they take about as much as entries.
 const WINDOW_SHARE: usize = 8;
@@ -38,32 +42,6 @@ pub(super) const CHILDREN: u64 = 1 << 32;
 
 /// The place of a piece of work in the order of the walk.
 pub(super) type Key = Vec<u64>;
-
-/// What of a directory belongs to the walk.
-#[derive(Debug, Clone)]
-pub(super) enum Plan {
-    /// All of it, if `device` is given only on that device; there may be further roots within, which belong to the
-    /// walk wherever they are.
-    Whole { device: Option<u64>, within: Option<Arc<RootNode>> },
-    /// Only these names.
-    Only(Arc<RootNode>),
-}
-
-impl Plan {
-    /// All of a root.
-    pub(super) fn of_root(root: &Arc<RootNode>, device: Option<u64>) -> Self {
-        Self::Whole { device, within: (!root.children.is_empty()).then(|| Arc::clone(root)) }
-    }
-
-    /// What was asked for of this name: a root, or a name on the way to one.
-    fn named(&self, name: &CStr) -> Option<&Arc<RootNode>> {
-        match self {
-            Self::Only(roots) => Some(roots),
-            Self::Whole { within, .. } => within.as_ref(),
-        }
-        .and_then(|roots| roots.children.get(name))
-    }
-}
 
 #[derive(Debug, Clone)]
 struct Node {
@@ -127,6 +105,8 @@ struct Shared {
     work: Condvar,
     ready: Condvar,
     exclude: Exclude,
+    silent: Arc<SilentPaths>,
+    reads: Arc<Reads>,
     one_file_system: bool,
     window: usize,
     room: Arc<Room>,
@@ -156,6 +136,8 @@ impl ReadAhead {
             work: Condvar::new(),
             ready: Condvar::new(),
             exclude: options.exclude.clone(),
+            silent: Arc::clone(&options.silent),
+            reads: Arc::clone(&options.reads),
             one_file_system: options.one_file_system,
             window: options.window_entries,
             room: Room::new(options.names_bytes, options.temporary.clone()),
@@ -173,11 +155,15 @@ impl ReadAhead {
         Ok(ahead)
     }
 
-    /// The result of the work at `key`: ready, or done now, or waited for while another thread is at it.
+    /// The result of the work at `key`: ready, or done now, or waited for while another thread is at it. A walk that is
+    /// given up has no more results.
     pub(super) fn fetch(&mut self, key: &Key) -> Outcome {
         let shared = &self.shared;
         let mut state = lock(&shared.state);
         loop {
+            if shared.is_given_up() {
+                return given_up_outcome();
+            }
             if let Some(outcome) = state.done.remove(key) {
                 state.outstanding -= outcome.events.len() + 1;
                 drop(state);
@@ -189,14 +175,14 @@ impl ReadAhead {
                 return shared.run(key, task, &self.reader);
             }
             state.wanted = Some(key.clone());
-            state = shared.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = shared.ready.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     /// Makes work of sub-directories that were put off.
     pub(super) fn resume(&self, later: &Later) -> Outcome {
-        let _reading = self.reader.begin(later.listing.node.directory.path());
-        self.shared.resume(later)
+        let reading = self.reader.begin(later.listing.node.directory.path());
+        self.shared.resume(later, &reading)
     }
 
     pub(super) fn excluded(&self) -> ExcludedCounts {
@@ -214,6 +200,10 @@ impl Drop for ReadAhead {
     fn drop(&mut self) {
         lock(&self.shared.state).stop = true;
         self.shared.work.notify_all();
+        // One of them may never end. They have all that they need for themselves.
+        if self.shared.is_given_up() {
+            return;
+        }
         for thread in self.threads.drain(..) {
             // A panic in a thread was already turned into a problem of the walk.
             thread.join().unwrap_or_default();
@@ -222,12 +212,16 @@ impl Drop for ReadAhead {
 }
 
 impl Shared {
+    fn is_given_up(&self) -> bool {
+        self.reads.given_up().is_cancelled()
+    }
+
     fn work(&self, reader: &Reader) {
         let mut state = lock(&self.state);
-        while !state.stop {
+        while !state.stop && !self.is_given_up() {
             let room = state.outstanding < self.window;
             let Some((key, task)) = room.then(|| state.pending.pop_first()).flatten() else {
-                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = self.work.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner).0;
                 continue;
             };
             drop(state);
@@ -242,23 +236,28 @@ impl Shared {
                 self.ready.notify_one();
             }
         }
+        if self.is_given_up() {
+            // Nobody fetches this any more, and whoever is stuck holds the rest for as long.
+            state.pending.clear();
+            state.done.clear();
+        }
     }
 
     fn run(&self, key: &Key, task: Task, reader: &Reader) -> Outcome {
         match task {
             Task::Stat(listing, batch) => {
-                let _reading = reader.begin(listing.node.directory.path());
-                self.stat_batch(&listing, batch, Outcome::default())
+                let reading = reader.begin(listing.node.directory.path());
+                self.stat_batch(&listing, batch, Outcome::default(), &reading)
             }
             Task::Read(node) => {
                 let directory = Arc::clone(&node.directory);
-                let _reading = reader.begin(directory.path());
-                self.read(key, node)
+                let reading = reader.begin(directory.path());
+                self.read(key, node, &reading)
             }
         }
     }
 
-    fn read(&self, key: &Key, node: Node) -> Outcome {
+    fn read(&self, key: &Key, node: Node, reading: &UnderWay<'_>) -> Outcome {
         let mut outcome = Outcome::default();
         let names = match self.list(&node, &mut outcome) {
             Ok(names) => names,
@@ -280,7 +279,7 @@ impl Shared {
             drop(state);
             self.work.notify_all();
         }
-        self.stat_batch(&listing, 0, outcome)
+        self.stat_batch(&listing, 0, outcome, reading)
     }
 
     fn list(&self, node: &Node, outcome: &mut Outcome) -> io::Result<Listed> {
@@ -297,7 +296,13 @@ impl Shared {
         only([to_c_string(tag)?.as_c_str()])
     }
 
-    fn stat_batch(&self, listing: &Arc<Listing>, batch: usize, mut outcome: Outcome) -> Outcome {
+    fn stat_batch(
+        &self,
+        listing: &Arc<Listing>,
+        batch: usize,
+        mut outcome: Outcome,
+        reading: &UnderWay<'_>,
+    ) -> Outcome {
         let (names, range) = match listing.names.batch(batch) {
             Ok(part) => part,
             Err(error) => {
@@ -319,10 +324,11 @@ impl Shared {
         outcome.events.reserve(range.len());
         for (index, position) in range.zip(batch * BATCH..) {
             let name = names.get(index);
-            if listing.node.directory.path().len() + name.count_bytes() >= limits::SOURCE_PATH_LIMIT {
-                outcome.events.push(path_problem(listing.node.directory.join(name.to_bytes())));
+            if let Some(problem) = self.left_alone(&listing.node, name) {
+                outcome.events.push(problem);
                 continue;
             }
+            reading.at(name.to_bytes());
             match self.examine(&listing.node, &fd, name) {
                 Ok(None) => {}
                 Ok(Some((walked, below))) => {
@@ -376,7 +382,7 @@ impl Shared {
         self.work.notify_all();
     }
 
-    fn resume(&self, later: &Later) -> Outcome {
+    fn resume(&self, later: &Later, reading: &UnderWay<'_>) -> Outcome {
         let (mut outcome, mut children) = (Outcome::default(), Vec::new());
         let node = &later.listing.node;
         let opened = node.directory.fd().and_then(|fd| Ok((fd, later.listing.names.batch(later.batch)?)));
@@ -389,6 +395,7 @@ impl Shared {
         };
         for (index, position) in range.zip(0..).filter(|(_, at)| later.bits[at / 64] >> (at % 64) & 1 == 1) {
             let name = names.get(index);
+            reading.at(name.to_bytes());
             match self.node_again(node, &fd, name) {
                 Ok(below) => children.push(((later.batch * BATCH + position) as u64, below)),
                 Err(error) => {
@@ -399,6 +406,18 @@ impl Shared {
         }
         self.add_children(&later.listing, children, &mut outcome);
         outcome
+    }
+
+    /// What is told of a name that is not touched.
+    fn left_alone(&self, node: &Node, name: &CStr) -> Option<WalkEvent> {
+        let path = || node.directory.join(name.to_bytes());
+        if node.directory.path().len() + name.count_bytes() >= limits::SOURCE_PATH_LIMIT {
+            return Some(path_problem(path()));
+        }
+        if self.silent.is_empty() {
+            return None;
+        }
+        self.silent.problem(&path()).map(WalkEvent::Problem)
     }
 
     /// The node of what was a directory to walk into when its entry was made.

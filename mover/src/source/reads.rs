@@ -2,11 +2,16 @@
 //! backup must hear what it waits for.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::cancel::Cancel;
 
 /// All readers of one source.
 #[derive(Debug, Default)]
-pub struct Reads(Mutex<Vec<Arc<Slot>>>);
+pub struct Reads {
+    slots: Mutex<Vec<Arc<Slot>>>,
+    given_up: Cancel,
+}
 
 /// What one thread reads.
 #[derive(Debug, Default)]
@@ -22,32 +27,66 @@ pub struct Reader(Arc<Slot>);
 
 /// A read under way.
 #[derive(Debug)]
-pub struct UnderWay<'r>(&'r Slot);
+pub struct UnderWay<'r> {
+    slot: &'r Slot,
+    /// Length of the path that it began with.
+    begun: usize,
+}
 
 impl Reads {
     /// A place for one more thread.
     pub fn reader(&self) -> Reader {
         let slot = Arc::new(Slot::default());
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&slot));
+        self.slots().push(Arc::clone(&slot));
         Reader(slot)
+    }
+
+    /// Whether all this is given up, because one of the readers may never come back: then nobody waits for any of them.
+    pub fn given_up(&self) -> &Cancel {
+        &self.given_up
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Vec<Arc<Slot>>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Slot {
+    fn path(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.path.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Reader {
     /// Says that this path is read, until the answer is dropped.
     pub fn begin(&self, path: &[u8]) -> UnderWay<'_> {
-        let mut kept = self.0.path.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.0.path();
         kept.clear();
         kept.extend_from_slice(path);
         drop(kept);
         self.0.serial.fetch_add(1, Ordering::Relaxed);
-        UnderWay(&self.0)
+        UnderWay { slot: &self.0, begun: path.len() }
+    }
+}
+
+impl UnderWay<'_> {
+    /// Says that from now on this name in the directory is read with which it began.
+    pub fn at(&self, name: &[u8]) {
+        let mut kept = self.slot.path();
+        kept.truncate(self.begun);
+        if self.begun > 0 {
+            kept.push(b'/');
+        }
+        kept.extend_from_slice(name);
+        drop(kept);
+        // Odd as before: another read, of the same thread.
+        self.slot.serial.fetch_add(2, Ordering::Relaxed);
     }
 }
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        self.0.serial.fetch_add(1, Ordering::Relaxed);
+        self.slot.serial.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -62,7 +101,7 @@ impl Lookout {
     /// What has been read for `looks` looks now, or for four times as many, and so on: so nobody hears of one wait all
     /// the time.
     pub fn look(&mut self, reads: &Reads, looks: u64) -> Vec<(Vec<u8>, u64)> {
-        let slots = reads.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let slots = reads.slots();
         self.seen.resize(slots.len(), (0, 0));
         let mut late = Vec::new();
         for (slot, (serial, count)) in slots.iter().zip(&mut self.seen) {
@@ -72,17 +111,17 @@ impl Lookout {
             let turns = *count / looks.max(1);
             let due = turns.is_power_of_two() && turns.ilog2().is_multiple_of(2);
             if due && count.is_multiple_of(looks.max(1)) {
-                late.push((slot.path.lock().unwrap_or_else(PoisonError::into_inner).clone(), *count));
+                late.push((slot.path().clone(), *count));
             }
         }
         late
     }
 
-    /// What has been read for as many looks as this or more.
-    pub fn silent(&self, reads: &Reads, looks: u64) -> Option<(Vec<u8>, u64)> {
-        let slots = reads.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (slot, (_, count)) = slots.iter().zip(&self.seen).find(|(_, (_, count))| *count >= looks)?;
-        Some((slot.path.lock().unwrap_or_else(PoisonError::into_inner).clone(), *count))
+    /// All that has been read for as many looks as this or more.
+    pub fn silent(&self, reads: &Reads, looks: u64) -> Vec<(Vec<u8>, u64)> {
+        let slots = reads.slots();
+        let silent = slots.iter().zip(&self.seen).filter(|(_, (_, count))| *count >= looks);
+        silent.map(|(slot, (_, count))| (slot.path().clone(), *count)).collect()
     }
 }
 
@@ -100,10 +139,33 @@ mod tests {
         for look in 1..=100 {
             drop(other.begin(b"quick"));
             told.extend(lookout.look(&reads, 5));
-            given_up.extend(lookout.silent(&reads, 98).map(|silent| (look, silent)));
+            given_up.extend(lookout.silent(&reads, 98).into_iter().map(|silent| (look, silent)));
         }
         assert_eq!(told, [5, 20, 80].map(|looks| (b"stuck".to_vec(), looks)));
         // The first look sees that it reads, the second that it still does.
         assert_eq!(given_up, [99, 100].map(|look| (look, (b"stuck".to_vec(), look - 1))));
+    }
+
+    #[test]
+    fn each_name_of_a_directory_is_a_read_of_its_own() {
+        let reads = Reads::default();
+        let (reader, top) = (reads.reader(), reads.reader());
+        let (directory, above) = (reader.begin(b"a/directory"), top.begin(b""));
+        let mut lookout = Lookout::default();
+        for name in [&b"one"[..], b"other", b"third"] {
+            directory.at(name);
+            above.at(name);
+            // The first look is another read's.
+            for expected in [0, 2] {
+                assert!(lookout.look(&reads, 9).is_empty());
+                assert_eq!(lookout.silent(&reads, 1).len(), expected);
+            }
+            let silent = lookout.silent(&reads, 1);
+            assert_eq!(silent[0], ([b"a/directory/", name].concat(), 1));
+            assert_eq!(silent[1], (name.to_vec(), 1));
+        }
+        drop((directory, above));
+        lookout.look(&reads, 9);
+        assert!(lookout.silent(&reads, 1).is_empty());
     }
 }

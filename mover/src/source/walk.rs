@@ -10,7 +10,8 @@
 //! [`order`]: crate::format::order
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Problem;
@@ -19,6 +20,7 @@ use super::exclude::Exclude;
 use super::read_ahead::{Below, CHILDREN, Key, Plan, ReadAhead};
 use super::reads::Reads;
 use super::roots::{RootNode, merge_roots};
+use super::silent::SilentPaths;
 use crate::error::{Error, Result};
 use crate::format::metadata::{Kind, Metadata};
 use crate::sys::fds::FdCache;
@@ -40,6 +42,8 @@ pub struct WalkOptions {
     pub one_file_system: bool,
     /// What to leave out.
     pub exclude: Exclude,
+    /// What to leave out and to name as a problem: an earlier attempt waited for it in vain.
+    pub silent: Arc<SilentPaths>,
     /// Threads that read ahead; 0 for one per core.
     pub threads: usize,
     /// How many entries may be read ahead.
@@ -58,6 +62,7 @@ impl Default for WalkOptions {
             roots: Vec::new(),
             one_file_system: false,
             exclude: Exclude::default(),
+            silent: Arc::default(),
             threads: 0,
             window_entries: WINDOW_ENTRIES,
             names_bytes: NAMES_BYTES,
@@ -130,7 +135,13 @@ struct Frame {
 /// Begins a walk. Roots that do not exist are problems; none that exists is an error.
 pub fn walk(options: WalkOptions) -> Result<Walk> {
     let tree = merge_roots(&options.roots)?;
-    if !options.roots.iter().any(|root| root.symlink_metadata().is_ok()) {
+    let reader = options.reads.reader();
+    let is_there = |root: &Path| {
+        let path = root.as_os_str().as_bytes();
+        let _reading = reader.begin(path.strip_prefix(b"/").unwrap_or(path));
+        root.symlink_metadata().is_ok()
+    };
+    if !options.roots.iter().any(|root| is_there(root)) {
         let shown: Vec<String> = options.roots.iter().map(|root| root.display().to_string()).collect();
         return Err(Error::not_found(format!("nothing to back up: cannot reach {}", shown.join(", "))));
     }

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{chunker::CutSizes, pipeline::promise::promise, secret::Key};
+use crate::{cancel::Cancel, chunker::CutSizes, pipeline::promise::promise, secret::Key};
 
 fn chunker() -> Chunker {
     Chunker::new(&Key::new([7; 32]), CutSizes { minimum: 256, average: 1024, maximum: 4096 })
@@ -9,7 +9,7 @@ fn chunker() -> Chunker {
 
 /// All cuts of `data`, by segments that never know their entry in time.
 fn by_segments(data: &[u8], segment: usize, always_wait: bool) -> Vec<usize> {
-    let chunker = chunker();
+    let (chunker, never) = (chunker(), Cancel::default());
     let mut all = Vec::new();
     let mut entry = 0;
     for start in (0..data.len()).step_by(segment) {
@@ -20,17 +20,17 @@ fn by_segments(data: &[u8], segment: usize, always_wait: bool) -> Vec<usize> {
         let (_, ends) = if always_wait {
             std::thread::scope(|scope| {
                 let worker = scope.spawn(|| {
-                    cut_segment(&chunker, piece, start as u64, length, Entry::Later(promised), next)
+                    cut_segment(&chunker, piece, start as u64, length, Entry::Later(promised), next, &never)
                 });
                 std::thread::sleep(std::time::Duration::from_millis(2));
                 give_entry.give(entry);
                 worker.join().unwrap()
             })
         } else {
-            cut_segment(&chunker, piece, start as u64, length, Entry::At(entry), next)
+            cut_segment(&chunker, piece, start as u64, length, Entry::At(entry), next, &never)
         };
         all.extend(ends.iter().map(|end| start + end));
-        entry = after.wait();
+        entry = after.wait(&never);
     }
     all
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{pipeline::testing::Stage, reader::testing::noise};
+use crate::{error::ErrorKind, pipeline::testing::Stage, reader::testing::noise};
 
 const TARGET: usize = limits::FRAME_TARGET;
 
@@ -132,7 +132,7 @@ async fn what_an_earlier_session_stored_is_found_by_the_index_with_its_neighbour
     session.put_segment(&indexed[..1]).await.unwrap();
 
     let second = first.again().await;
-    assert!(!second.shared.index.is_empty());
+    assert!(!second.shared.index().is_empty());
     let found = stored(&second, &slab, [ranges, vec![(30_000, 40_000)]].concat()).await;
     let owner = |chunk: &ChunkRef| chunk.frame.wait().session;
     let own = second.shared.bridge.session().name();
@@ -143,4 +143,33 @@ async fn what_an_earlier_session_stored_is_found_by_the_index_with_its_neighbour
     let counts = &second.shared.counts;
     assert_eq!(counts.chunks_known.load(Ordering::Relaxed), 2);
     assert_eq!(counts.bytes_new.load(Ordering::Relaxed), 10_100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_given_up_holds_nothing_and_keeps_nobody_waiting() {
+    let slab = noise(1, 40_000);
+    let first = Stage::new().await;
+    let stored = stored(&first, &slab, vec![(0, 10_000)]).await;
+    first.shared.bridge.session().put_segment(&first.shared.packer.take_indexed()).await.unwrap();
+    let second = first.again().await;
+    let (shared, packs) = (Arc::clone(&second.shared), second.packs().await.len());
+    let work = move || {
+        let mut stuck = Framer::new(Arc::clone(&shared));
+        assert_eq!(stuck.chunk(&slab, 0, 10_000).unwrap().frame.wait(), stored[0].frame.wait());
+        stuck.chunk(&slab, 10_000, 20_000).unwrap();
+        stuck.flush(&slab).unwrap();
+        let claimed = stuck.chunk(&slab, 20_000, 30_000).unwrap();
+        assert_eq!(claimed.frame.place(), None);
+        shared.abandon();
+        assert_eq!(claimed.frame.wait().stored, 0, "it is lost");
+        assert!(shared.known.get(&claimed.id).is_none() && shared.index().is_empty());
+        // What was packed is gone with its pack.
+        shared.packer.flush().unwrap();
+        // It comes back, and what it still packs is not sent.
+        stuck.flush(&slab).unwrap();
+        assert_eq!(shared.packer.flush().unwrap_err().kind(), ErrorKind::Cancelled);
+        assert_eq!(shared.bridge.settle().unwrap_err().kind(), ErrorKind::Cancelled);
+    };
+    tokio::task::spawn_blocking(work).await.unwrap();
+    assert_eq!(second.packs().await.len(), packs);
 }

@@ -77,7 +77,7 @@ fn a_pack_is_full_when_it_has_more_than_its_target_or_a_long_footer() {
 
 #[test]
 fn as_many_buffers_are_kept_as_were_asked_for() {
-    let home = Arc::new(Buffers { free: Mutex::default(), kept: 2 });
+    let home = Arc::new(Buffers { free: Mutex::default(), kept: AtomicUsize::new(2) });
     for expected in [1, 2, 2] {
         let mut bytes = AlignedBytes::with_capacity(10);
         bytes.extend_from_slice(b"contents");

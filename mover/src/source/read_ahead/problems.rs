@@ -33,6 +33,13 @@ pub(super) fn path_problem(path: Vec<u8>) -> WalkEvent {
     WalkEvent::Problem(Problem::new(path, "path", error))
 }
 
+/// Instead of what would be found if somebody still waited for it.
+pub(super) fn given_up_outcome() -> Outcome {
+    let error = Error::cancelled("the walk was given up");
+    let events = vec![WalkEvent::Problem(Problem::new(Vec::new(), "directory", error))];
+    Outcome { events, directories: Vec::new(), batches: 1 }
+}
+
 /// Instead of what a thread would have found.
 pub(super) fn broken_outcome() -> Outcome {
     let error = Error::internal("a thread that reads directories broke off; part of a directory is missing");

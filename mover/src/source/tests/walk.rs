@@ -1,9 +1,12 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::sync::Arc;
 
+use crate::error::ErrorKind;
 use crate::format::order::compare_paths;
 use crate::source::exclude::Exclude;
+use crate::source::silent::SilentPaths;
 use crate::source::walk::{WalkEvent, WalkOptions, Walked, walk};
 
 fn options(roots: &[&Path]) -> WalkOptions {
@@ -182,4 +185,49 @@ fn a_path_behind_a_link_within_a_root_is_not_lost_in_silence() {
     let events: Vec<_> = walk(options(&[dir.path(), &dir.path().join("link/y")])).unwrap().collect();
     let problems = events.iter().filter(|event| matches!(event, WalkEvent::Problem(_))).count();
     assert_eq!(problems, 1);
+}
+
+#[test]
+fn what_did_not_answer_is_told_and_not_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    populate(dir.path());
+    let path = |name: &str| dir.path().join(name).into_os_string().into_encoded_bytes()[1..].to_vec();
+    let mut silent = SilentPaths::default();
+    for name in ["a/deep", "many/7", "z", "not there"] {
+        silent.insert(path(name), 9);
+    }
+    let (mut entries, mut problems) = (Vec::new(), Vec::new());
+    for event in walk(WalkOptions { silent: Arc::new(silent), ..options(&[dir.path()]) }).unwrap() {
+        match event {
+            WalkEvent::Entry(entry) => entries.push(entry),
+            WalkEvent::Problem(problem) => problems.push(problem),
+        }
+    }
+    let found = paths_below(dir.path(), &entries);
+    assert_eq!(found.len(), 3000 + 6 + 6 + 3 - 6, "all but three, and what is below one of them");
+    let gone = ["a/deep", "a/deep/2", "a/deep/er", "a/deep/er/3", "many/7", "z"];
+    assert!(found.iter().all(|name| !gone.contains(&name.as_str())));
+    let named: Vec<_> = problems.iter().map(|problem| problem.path.clone()).collect();
+    assert_eq!(named, ["z", "a/deep", "many/7"].map(path));
+    for problem in problems {
+        assert_eq!(problem.error.kind(), ErrorKind::Unavailable);
+        assert!(problem.error.to_string().contains("did not answer within 9 s"), "{}", problem.error);
+    }
+}
+
+/// As if a thread of it were stuck: nobody waits for what it was to find.
+#[test]
+fn a_walk_that_is_given_up_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    populate(dir.path());
+    let options = WalkOptions { window_entries: 1, ..options(&[dir.path()]) };
+    let given_up = options.reads.given_up().clone();
+    let mut walk = walk(options).unwrap();
+    walk.next().unwrap();
+    given_up.cancel();
+    let end = walk.find(|event| match event {
+        WalkEvent::Problem(problem) => problem.error.kind() == ErrorKind::Cancelled,
+        WalkEvent::Entry(_) => false,
+    });
+    assert!(end.is_some(), "it says that it is not all");
 }
