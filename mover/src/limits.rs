@@ -65,14 +65,14 @@ pub const FIELD_LIMIT: usize = 1 << 20;
 
 /// Least time between two checkpoints: what a killed backup reads again, and a request or three a minute.
 pub const CHECKPOINT_INTERVAL: std::time::Duration = std::time::Duration::from_secs(60);
-/// How long one read of the source may take: network file systems come back from a restart of their server within minutes,
-/// and what takes longer is gone.
+/// How long one read of the source may take before it is left out: network file systems come back from a restart of their
+/// server within minutes, and what takes longer is gone.
 pub const SOURCE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30 * 60);
 /// So often a backup is begun anew without what did not answer in time, before it ends: each time somebody has waited that
-/// long, and a thread is left behind that nobody can call back. Besides its stack such a thread holds what it works on (of
-/// a worker the slab and one frame, some 15 MiB with the largest; of one that walks, the names of a directory; of the one
-/// that compares, a few pages of earlier trees and the verdicts on their packs, some 6 MiB), and the last four footers of
-/// its session. All else of its attempt is given back.
+/// long, and a thread is left behind that nobody can call back, at worst each that reads. Besides its stack such a thread
+/// holds what it works on (of a worker the slab and one frame, some 15 MiB with the largest; of one that walks, the names of a
+/// directory; of the one that compares, a few pages of earlier trees and the verdicts on their packs, some 6 MiB), and the
+/// last four footers of its session. All else of its attempt is given back.
 pub const SILENT_ATTEMPTS: usize = 8;
 /// So long an attempt that is given up may take for a last checkpoint: its requests have some seconds each.
 pub const GIVE_UP_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);

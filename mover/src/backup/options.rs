@@ -123,7 +123,8 @@ pub struct BackupOptions {
     pub strict: bool,
     /// Least time between two checkpoints, from which a retry goes on after a kill.
     pub checkpoint_interval: Duration,
-    /// How long one read of the source may take before the monitor is told that it is given up.
+    /// How long one read of the source may take. What of a tree of files takes longer is left out; anything else that does
+    /// ends the backup.
     pub source_timeout: Duration,
 }
 

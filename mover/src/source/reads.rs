@@ -161,7 +161,7 @@ mod tests {
                 assert_eq!(lookout.silent(&reads, 1).len(), expected);
             }
             let silent = lookout.silent(&reads, 1);
-            assert_eq!(silent[0], ([b"a/directory/", name].concat(), 1));
+            assert_eq!(silent[0], ([&b"a/directory/"[..], name].concat(), 1));
             assert_eq!(silent[1], (name.to_vec(), 1));
         }
         drop((directory, above));

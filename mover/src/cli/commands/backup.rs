@@ -80,7 +80,8 @@ pub(crate) struct BackupArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = limits::CHECKPOINT_INTERVAL.as_secs())]
     #[arg(value_parser = units::parse_count::<u64>, allow_negative_numbers = true, hide_short_help = true)]
     pub(crate) checkpoint_interval: u64,
-    /// End the backup if one read of the source takes longer than this: a file system that is gone may never answer
+    /// Leave out what takes longer than this to read, and of a mount all after the second: a file system that is gone may
+    /// never answer
     #[arg(long, value_name = "SECONDS", default_value_t = limits::SOURCE_TIMEOUT.as_secs())]
     #[arg(value_parser = units::parse_count::<u64>, allow_negative_numbers = true, hide_short_help = true)]
     pub(crate) source_timeout: u64,
