@@ -54,10 +54,22 @@ hold() {
     fail "fsx does not stop"
 }
 
+# Lets fsx work until the file is another one than in the round before, and holds it then.
+another_state() { # another_state ROUND
+    local _
+    for _ in $(seq 200); do
+        sleep 0.3
+        hold
+        # A program that is just being read from the disk has made no file yet, and one that gets no processor changes none.
+        if [ -s "$file" ] && ! cmp -s "$file" "$work/kept/$(($1 - 1))"; then return 0; fi
+        kill -CONT "$fsx"
+    done
+    fail "fsx does not work on the file: it is as it was in round $(($1 - 1))"
+}
+
 trees=() images=()
 for ((round = 0; round < rounds; round++)); do
-    sleep 0.3
-    hold
+    another_state "$round"
     cp --sparse=always "$file" "$work/kept/$round"
     quietly "$carrack" backup "$work/place/tree"
     trees+=("$(latest)")
