@@ -56,6 +56,19 @@ if ! [ -x "$sanity" ]; then
     CARRACK_CACHE=$cache ./build.sh csi-test
 fi
 
+# The kernel puts the end of a device off while anybody has it open, and whoever watches the devices of a machine opens each
+# that comes for a moment.
+let_go() { # let_go DIRECTORY: waits until no loop device has a file of it; lists those that have
+    local _ devices=
+    for _ in $(seq 600); do
+        devices=$(losetup --list --noheadings --output NAME,BACK-FILE | grep -F "$1" || true)
+        [ -n "$devices" ] || return 0
+        sleep 0.1
+    done
+    printf '%s\n' "$devices"
+    return 1
+}
+
 # judge KIND: one run of csi-sanity on a driver of its own.
 judge() {
     local kind=$1 at=$work/$1 access=mount driver_options=() status=0
@@ -70,7 +83,7 @@ judge() {
     "$driver" --endpoint "unix://$at/csi.sock" --state "$at/state" --node here --name test.csi.carrack.dev \
         --registration-dir "$at/registry" --faults "$at/faults.json" "${driver_options[@]}" 2>"$work/$kind-driver.log" &
     driver_pid=$!
-    for _ in $(seq 100); do
+    for _ in $(seq 600); do
         [ -S "$at/csi.sock" ] && break
         kill -0 "$driver_pid" 2>/dev/null || fail "the driver did not start for $kind"
         sleep 0.1
@@ -83,7 +96,7 @@ judge() {
     grep -E '^(Ran |SUCCESS!|FAIL!|PASS$|FAIL$)|^ +\[FAIL\]' "$work/$kind-sanity.log" | sed 's/^ */    /' || true
     stop_driver
     if grep -F "$at" /proc/self/mountinfo; then fail "$kind left the mounts above"; fi
-    if losetup --list --noheadings --output NAME,BACK-FILE | grep -F "$at"; then fail "$kind left the loop devices above"; fi
+    let_go "$at" || fail "$kind left the loop devices above"
     if [ "$status" -ne 0 ]; then fail "csi-sanity found faults with $kind"; fi
     if [ -e "$at/csi.sock" ] || [ -n "$(ls -A "$at/registry")" ]; then fail "$kind left sockets in $at"; fi
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -42,22 +43,40 @@ func reopen(t *testing.T, directory string) *Store {
 	return s
 }
 
+// The kernel puts the end of a device off while anybody has it open, and whoever watches the devices of a machine opens
+// each that comes for a moment.
+const letGoWithin = time.Minute
+
 func assertNothingLeft(t *testing.T, directory string) {
 	t.Helper()
+	found := left(t, directory)
+	for begin := time.Now(); len(found) > 0 && time.Since(begin) < letGoWithin; found = left(t, directory) {
+		time.Sleep(50 * time.Millisecond)
+	}
+	for _, what := range found {
+		t.Error(what)
+	}
+}
+
+// left names what is mounted or attached below a directory.
+func left(t *testing.T, directory string) []string {
+	t.Helper()
+	var found []string
 	mounts, err := Mounts()
 	must(t, err)
 	for _, mount := range mounts {
 		if strings.HasPrefix(mount.Point, directory+"/") {
-			t.Errorf("still mounted: %s", mount.Point)
+			found = append(found, "still mounted: "+mount.Point)
 		}
 	}
 	loops, err := Loops()
 	must(t, err)
 	for _, loop := range loops {
 		if strings.HasPrefix(loop.Backing, directory+"/") {
-			t.Errorf("still attached: %s to %s", loop.Device, loop.Backing)
+			found = append(found, fmt.Sprintf("still attached: %s to %s", loop.Device, loop.Backing))
 		}
 	}
+	return found
 }
 
 // killed leaves a store as SIGKILL does: the lock goes, mounts and loop devices stay.
