@@ -129,7 +129,7 @@ expect 'the kinds are accepted' take -f "$chart/crds"
 expect 'the kinds of the Prometheus operator are accepted' take \
     -f "$operator/example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml" \
     -f "$operator/example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml"
-expect 'all kinds are served' kubectl wait --for=condition=Established --timeout=30s customresourcedefinition --all
+expect 'all kinds are served' kubectl wait --for=condition=Established --timeout=90s customresourcedefinition --all
 for namespace in shop office; do
     kubectl get namespace "$namespace" >/dev/null 2>&1 || kubectl create namespace "$namespace" >/dev/null
 done
@@ -331,8 +331,9 @@ expect 'the controller says what a backup waits for' kubectl wait --namespace=sh
     --for='jsonpath={.status.conditions[?(@.type=="Accepted")].reason}=RepositoryNotReady' --timeout=60s datamoverbackup/orders-1
 expect 'the controller makes the restore that a claim asks for' sh -c \
     'for _ in $(seq 60); do kubectl get datamoverrestores --namespace=shop -o name | grep -q /populate- && exit; sleep 1; done; exit 1'
+# What it says of a repository may be there before its pod is.
 expect 'the pods of the repositories are let in' sh -c \
-    'test "$(kubectl get pods --namespace=carrack --selector carrack.dev/task=connect -o name | wc -l)" -ge 2'
+    'for _ in $(seq 60); do test "$(kubectl get pods --namespace=carrack --selector carrack.dev/task=connect -o name | wc -l)" -lt 2 || exit 0; sleep 1; done; exit 1'
 kill "$running"
 wait "$running" || true
 running=
