@@ -93,7 +93,7 @@ impl Test<'_> {
             self.backup(name, "narrow", name)?;
         }
         let (mut most, mut crowd) = (0, Vec::new());
-        until("all ten are done", 240, || {
+        until("all ten are done", 600, || {
             let text = self.here.0.kubectl(&["get", "datamoverbackups", "-n", "shop", "-o", "json"])?;
             let list: Value = serde_json::from_str(&text)?;
             let of_ten = |found: &&Value| found["spec"]["dataMoverType"] == "narrow";
@@ -143,15 +143,16 @@ impl Test<'_> {
                 "resources": { "requests": { "storage": "400Mi" } },
                 "dataSourceRef": { "apiGroup": "carrack.dev", "kind": "DataMoverBackup", "name": "killed-completed" } } })])?;
         for phase in ["Preparing", "Running", "Binding"] {
-            until(&format!("the claim's restore is {phase}"), 90, || {
+            let mut found = String::new();
+            until(&format!("the claim's restore is {phase}"), 240, || {
                 let path = "jsonpath={.items[?(@.spec.destinationClaimRef.name=='filled')].status.phase}";
-                let found = self.here.0.kubectl(&["get", "datamoverrestores", "-n", "shop", "-o", path])?;
+                found = self.here.0.kubectl(&["get", "datamoverrestores", "-n", "shop", "-o", path])?;
                 // A small volume may be full before it is looked at.
                 Ok(found == phase || found == "Completed")
             })?;
             self.carrack.kill()?;
             let claim = self.here.get("pvc", "shop", "filled")?.context("the claim")?;
-            ensure!(phase != "Preparing" || claim["status"]["phase"] == "Pending", "{claim}");
+            ensure!(found != "Preparing" || claim["status"]["phase"] == "Pending", "{claim}");
             self.carrack.start()?;
         }
         self.here.slow_storage(false)?;
