@@ -5,6 +5,8 @@ SHELL := /bin/bash
 export CARRACK_CACHE ?= $(CURDIR)/.cache
 export PATH := $(HOME)/.cargo/bin:$(PATH):/usr/local/go/bin
 CARGO_DENY := $(CARRACK_CACHE)/tools/bin/cargo-deny
+# Who is far away may not answer for a moment.
+export CARGO_NET_RETRY ?= 10
 # The demonstration as a test: small, but a real tree that every machine with a C compiler has.
 TEST_TREE ?= /usr/include
 
