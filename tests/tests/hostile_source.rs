@@ -17,7 +17,6 @@ use std::{
     process::Command,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
-    time::Duration,
 };
 
 use carrack_tests::{
@@ -282,17 +281,20 @@ fn a_file_system_that_never_answers_is_named_and_can_be_left() {
         let mut child = carrack.start(["backup".as_ref(), source.as_os_str()]);
         let mut err = BufReader::new(child.stderr.take().expect("a pipe"));
         let mut told = String::new();
-        while !told.contains("waiting for") {
-            let mut line = String::new();
-            assert!(err.read_line(&mut line).expect("reads") > 0, "it ended: {told}");
-            told.push_str(&line);
-        }
-        assert!(told.contains(&format!("{}/mounted/never", source.display())), "{told}");
-        // The first asks, the second ends it whatever it waits for.
-        for _ in 0..2 {
-            signal(&child, Signal::INT).expect("sends");
-            thread::sleep(Duration::from_millis(300));
-        }
+        let mut read_until = |words: &str| {
+            while !told.contains(words) {
+                let mut line = String::new();
+                assert!(err.read_line(&mut line).expect("reads") > 0, "it ended: {told}");
+                told.push_str(&line);
+            }
+            told.clone()
+        };
+        let waits = read_until("waiting for");
+        assert!(waits.contains(&format!("{}/mounted/never", source.display())), "{waits}");
+        // The first asks, the second ends it whatever it waits for: two that come before it looks are one.
+        signal(&child, Signal::INT).expect("sends");
+        read_until("stopping at a safe point");
+        signal(&child, Signal::INT).expect("sends");
         wait(child, 130);
         drop(stalled);
         // What it was about to read answers no more, and the rest is backed up.
