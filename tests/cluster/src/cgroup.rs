@@ -13,8 +13,9 @@ use rustix::process::Signal;
 use crate::machine::{mounts, wait_until};
 use crate::process::signal_if;
 
-/// How long processes that were killed and cgroups that were emptied may take to go.
-const END_LIMIT: Duration = Duration::from_secs(30);
+/// How long processes that were killed and cgroups that were emptied may take to go: those that wait for a disk do until it
+/// has answered.
+const END_LIMIT: Duration = Duration::from_secs(120);
 
 /// The folder of a bed in every hierarchy.
 #[derive(Debug)]

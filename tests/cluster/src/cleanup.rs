@@ -18,7 +18,7 @@ use crate::network::{Network, Place};
 use crate::register;
 
 /// How long a mount may stay busy after its last user was killed.
-const UNMOUNT_LIMIT: Duration = Duration::from_secs(30);
+const UNMOUNT_LIMIT: Duration = Duration::from_secs(120);
 /// Where kubelet leaves links to logs, whatever its settings.
 const LINKS: &str = "/var/log/containers";
 /// The same of containerd, and what it knows of networks.

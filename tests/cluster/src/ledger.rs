@@ -20,6 +20,8 @@ use crate::register;
 
 /// How long a part may take to end after it was asked to.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// How long one may take that was killed: it is gone only when the disk has answered what it was waiting for.
+const KILL_LIMIT: Duration = Duration::from_secs(120);
 
 /// The contents of `bed.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -164,7 +166,7 @@ impl Ledger {
     pub(crate) fn kill(&self, name: &str) -> Result<()> {
         if let Some(process) = self.part(name)?.process {
             process.signal(Signal::KILL)?;
-            process.wait(STOP_LIMIT)?;
+            process.wait(KILL_LIMIT)?;
         }
         self.reap(name);
         Ok(())

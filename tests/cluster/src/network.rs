@@ -163,7 +163,7 @@ impl Network {
                 ip(&format!("netns delete {name}"))?;
             }
         }
-        wait_until(Duration::from_secs(10), || Ok(!PathBuf::from("/sys/class/net").join(&interface).exists()))
+        wait_until(Duration::from_secs(60), || Ok(!PathBuf::from("/sys/class/net").join(&interface).exists()))
             .with_context(|| format!("remove the interface {interface}"))
     }
 }
