@@ -27,8 +27,8 @@ const FRESH: u64 = 4;
 const SHOWN: [u64; 4] = [12_992_304_889_475_027_888, 1010, 1041, 1053];
 /// Seeds that showed something since: a pack that frames were moved to, which no reader looked into, because the old one stayed.
 const SHOWN_SINCE: [u64; 1] = [6_319_800_805_931_163_724];
-/// Runs of one seed, of which two must be the same.
-const TRIES: u64 = 4;
+/// Runs of one seed at most, of which two must be the same.
+const TRIES: u64 = 8;
 /// Seeds in which a broken promise must show.
 const TRIED: u64 = 40;
 /// So many times as many seeds are tried where something rare did not happen in those that always are.
