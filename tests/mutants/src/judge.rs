@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
-        Mutex, PoisonError,
+        LazyLock, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
@@ -25,6 +25,9 @@ const FIRST: usize = 6;
 /// How much longer than usual tests may take, and how much at least.
 const PATIENCE: u32 = 5;
 const LEAST: Duration = Duration::from_secs(5);
+/// Bytes that tests want for what they write, several at a time. A container has 64 MiB in memory if nothing else is said, and
+/// whether two large tests came together there would be chance.
+const ROOM: u64 = 2 << 30;
 /// How long a test may take without any change.
 const HANGS: Duration = Duration::from_secs(600);
 
@@ -218,10 +221,20 @@ impl Judge {
     }
 }
 
-/// Where tests write: in memory if they can, where nothing waits for a disk.
-fn scratch() -> PathBuf {
-    let memory = Path::new("/dev/shm");
-    if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() }
+/// Where tests write: in memory if there is room, where nothing waits for a disk.
+fn scratch() -> &'static Path {
+    static SCRATCH: LazyLock<PathBuf> = LazyLock::new(|| {
+        let memory = Path::new("/dev/shm");
+        let is_large = free(memory).is_some_and(|bytes| bytes >= ROOM);
+        if is_large { memory.to_owned() } else { std::env::temp_dir() }
+    });
+    &SCRATCH
+}
+
+/// Bytes that are free on the file system of a directory, if it is there.
+fn free(directory: &Path) -> Option<u64> {
+    let said = Command::new("df").args(["--block-size=1", "--output=avail"]).arg(directory).output().ok()?;
+    String::from_utf8(said.stdout).ok()?.lines().last()?.trim().parse().ok()
 }
 
 /// The module of a file below `mover/src`.
