@@ -72,7 +72,7 @@ program:
 	cargo build --locked --workspace --bins --tests
 
 # The simulation draws fresh seeds for this long, and says what it went through. Those seeds, those of
-# changed inputs, and the steps of crashes are drawn from the commit, and are the same in all its runs.
+# changed inputs and of random trees, and the steps of crashes are drawn from the commit, and are the same in all its runs.
 unit: export CARRACK_SIMULATION_SECONDS ?= 120
 unit: export CARRACK_DRAW ?= $(shell git rev-parse --verify --quiet HEAD 2>/dev/null)
 unit: program
