@@ -31,13 +31,13 @@ fn scene() -> (Program, PathBuf) {
     (carrack, source)
 }
 
-/// A backup that waits three seconds for each read.
+/// A backup that waits five seconds for each read.
 fn backup(carrack: &Program, more: &[&str], path: &Path, code: i32) -> Printed {
     let begun = Instant::now();
-    let fixed = ["backup", "--source-timeout", "3", "--ignore-ctime"].map(OsStr::new).into_iter();
+    let fixed = ["backup", "--source-timeout", "5", "--ignore-ctime"].map(OsStr::new).into_iter();
     let arguments = fixed.chain(more.iter().map(OsStr::new)).chain([path.as_os_str()]);
     let printed = carrack.run(arguments, code);
-    assert!(begun.elapsed() < Duration::from_secs(50), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(120), "{:?}", begun.elapsed());
     printed
 }
 
@@ -121,7 +121,7 @@ fn names_and_lists_that_do_not_come_are_left_out_as_contents_are() {
         let mount = source.join("mounted");
         let names = vec![("closed", Stall::List), ("lookup", Stall::Lookup)];
         let stalled = StalledFs::of(&mount, names).expect("it mounts");
-        let fixed = ["backup", "--source-timeout", "3"].map(OsStr::new).into_iter();
+        let fixed = ["backup", "--source-timeout", "5"].map(OsStr::new).into_iter();
         let mut child = carrack.start(fixed.chain([source.as_os_str()]));
         let mut out = BufReader::new(child.stdout.take().expect("a pipe"));
         let mut told = String::new();
