@@ -13,6 +13,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::Api;
+use serde_json::Value;
 
 use crate::{
     access::Access,
@@ -40,6 +41,21 @@ pub enum Bundle {
 pub fn name(repository_id: &str, source: &Source) -> String {
     let text = format!("{repository_id}\n{}\n{}", source.host, source.place.path());
     format!("bundle-{}", objects::digits(&text))
+}
+
+/// The lineage of which these keys write snapshots; none if they are no keys.
+pub fn lineage(bundle: &[u8]) -> Option<String> {
+    let bundle: Value = serde_json::from_slice(bundle).ok()?;
+    bundle["lineage"].as_str().map(str::to_owned)
+}
+
+/// Whether this is the name of a snapshot of this lineage, in the one form that names have: `b`, the lineage, a dash, and 32
+/// hexadecimal digits. Who has taken over a mover speaks for its own volume, and not for others.
+pub fn is_snapshot_of(lineage: &str, name: &str) -> bool {
+    let nonce = name.strip_prefix('b').and_then(|rest| rest.strip_prefix(lineage)?.strip_prefix('-'));
+    nonce.is_some_and(|nonce| {
+        nonce.len() == 32 && nonce.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    })
 }
 
 /// Finds the keys of a source, or takes the next step towards them.
@@ -148,4 +164,39 @@ async fn clean_up(context: &Context, owner: &Owner) -> Result<bool> {
 /// The volume as the repository knows it.
 pub fn source(cluster: &str, namespace: &str, claim: &str, place: Place) -> Source {
     Source { host: format!("{cluster}/{namespace}/{claim}"), place }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_of_a_lineage_has_one_form_of_name() {
+        const LINEAGE: &str = "0123456789abcdef";
+        let digits = "0123456789abcdef0123456789abcdef";
+        assert!(is_snapshot_of(LINEAGE, &format!("b{LINEAGE}-{digits}")));
+        for odd in [
+            String::new(),
+            "latest".into(),
+            format!("b{LINEAGE}"),
+            format!("b{LINEAGE}-"),
+            format!("b{LINEAGE}-{}", &digits[1..]),
+            format!("b{LINEAGE}-{digits}0"),
+            format!("b{LINEAGE}-{}", digits.to_uppercase()),
+            format!("b{LINEAGE}-{}g", &digits[1..]),
+            format!("b{LINEAGE}-{} ", &digits[1..]),
+            format!("r{LINEAGE}-{digits}"),
+            format!("b0123456789abcdee-{digits}"),
+        ] {
+            assert!(!is_snapshot_of(LINEAGE, &odd), "{odd}");
+        }
+    }
+
+    #[test]
+    fn keys_say_of_which_lineage_they_are() {
+        assert_eq!(lineage(br#"{"lineage":"01","version":1}"#).as_deref(), Some("01"));
+        for odd in ["", "{}", r#"{"lineage":1}"#] {
+            assert_eq!(lineage(odd.as_bytes()), None, "{odd}");
+        }
+    }
 }

@@ -10,7 +10,7 @@ use carrack_controller_api::{annotation, label};
 use carrack_proto::{MaintainOutput, SeenSnapshot, Source};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt as _, api::ListParams};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     bundle,
@@ -33,12 +33,11 @@ fn of_secret(secret: &Secret) -> Option<SeenSnapshot> {
     Some(SeenSnapshot { snapshot: snapshot.to_owned(), started: started.parse().ok()? })
 }
 
-/// Whether these keys write snapshots of this name. Who has taken over a mover speaks for its own volume, and not for others.
+/// Whether these keys write snapshots of this name.
 fn writes(secret: &Secret, snapshot: &str) -> bool {
     let bundle = secret.data.as_ref().and_then(|data| data.get(bundle::FILE));
-    let bundle: Option<Value> = bundle.and_then(|bytes| serde_json::from_slice(&bytes.0).ok());
-    let lineage = bundle.as_ref().and_then(|bundle| bundle["lineage"].as_str());
-    lineage.is_some_and(|lineage| snapshot.starts_with(&format!("b{lineage}-")))
+    let lineage = bundle.and_then(|bytes| bundle::lineage(&bytes.0));
+    lineage.is_some_and(|lineage| bundle::is_snapshot_of(&lineage, snapshot))
 }
 
 /// What a job is told that has to do with several volumes: of too many the newest.
@@ -231,7 +230,12 @@ mod tests {
         let fake = Fake::default();
         let context = fake.context().await;
         put(&fake, "id", "goods");
-        for odd in [seen("orders", 1), SeenSnapshot { snapshot: "latest".into(), ..seen("goods", 1) }] {
+        let longer = format!("{}0", seen("goods", 1).snapshot);
+        for odd in [
+            seen("orders", 1),
+            SeenSnapshot { snapshot: "latest".into(), ..seen("goods", 1) },
+            SeenSnapshot { snapshot: longer, ..seen("goods", 1) },
+        ] {
             see(&context, "id", &source("goods"), &odd).await.expect("it is not kept");
             assert_eq!(known(&context, "id").await, [], "{odd:?}");
         }

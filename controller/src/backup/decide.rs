@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     access::{Access, Resolution},
-    bundle::Bundle,
+    bundle::{self, Bundle},
     changes::Base,
     condition,
     error::Obstacle,
@@ -303,6 +303,11 @@ fn finish(seen: &Observed, mut status: Status, result: &JobResult) -> Decision {
         Some(Output::Backup(output)) => Some(output),
         _ => None,
     };
+    if let Some(name) = written.and_then(|output| output.snapshot.as_ref())
+        && seen.lineage.as_ref().is_none_or(|lineage| !bundle::is_snapshot_of(lineage, name))
+    {
+        return fail(seen, status, &disbelieved(name));
+    }
     if let Some(output) = written {
         status.snapshot_id.clone_from(&output.snapshot);
         status.logical_bytes = Some(signed(output.logical_bytes));
@@ -338,6 +343,17 @@ fn finish(seen: &Observed, mut status: Status, result: &JobResult) -> Decision {
             if obstacle.may_pass { try_again(seen, status, &obstacle) } else { fail(seen, status, &obstacle) }
         }
     }
+}
+
+/// Restores would read the snapshot that the status names, and a backup that is deleted forgets it, with a key that may
+/// forget any: whoever has taken over a mover must not have it name that of another volume.
+fn disbelieved(name: &str) -> Obstacle {
+    let name: String = name.chars().take(80).collect();
+    let message = format!(
+        "the mover says that it wrote snapshot {name:?}, and with the keys that it was given it can write none of that name: \
+         somebody may have taken it over, and nothing that it says is believed"
+    );
+    Obstacle::lasting(reason::MOVER_FAILED, message)
 }
 
 /// Before the end is told: after that nobody looks at what the mover said.

@@ -5,7 +5,7 @@ use carrack_controller_api::{
 };
 use carrack_proto::Progress;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Secret};
 use kube::{Api, ResourceExt as _};
 
 use crate::{
@@ -46,6 +46,8 @@ pub(super) struct Observed {
     pub bundle: Option<Bundle>,
     /// The mover pod of this try.
     pub pod: PodState,
+    /// The lineage of the keys that it was given; looked at once it has ended.
+    pub lineage: Option<String>,
     /// What it said last.
     pub progress: Option<Progress>,
     /// The pod that forgets its snapshot; looked at only when it is deleted.
@@ -108,6 +110,7 @@ pub(super) async fn observe(context: &Context, backup: &DataMoverBackup) -> Resu
         exposed: false,
         bundle: None,
         pod: PodState::Missing,
+        lineage: None,
         progress: None,
         forgets: PodState::Missing,
         slot: false,
@@ -122,6 +125,9 @@ pub(super) async fn observe(context: &Context, backup: &DataMoverBackup) -> Resu
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &context.settings.namespace);
     let this = pod_name(&owner, status.retries.unwrap_or(0));
     seen.pod = PodState::of(objects::find(&pods, &this).await?.as_ref());
+    if !status.phase.is_final() && matches!(seen.pod, PodState::Finished { .. }) {
+        seen.lineage = lineage_of(context, &this).await?;
+    }
     if backup.metadata.deletion_timestamp.is_some() {
         seen.forgets = super::forget::state(context, &owner).await?;
     }
@@ -137,6 +143,13 @@ pub(super) async fn observe(context: &Context, backup: &DataMoverBackup) -> Resu
     seen.misplaced = placement::is_outdated(context, &seen.pod, &seen.resolution).await?;
     seen.slot = slot(context, &seen, status.phase).await?;
     Ok(seen)
+}
+
+/// The lineage of the keys that a pod was given. They are beside the pod until the end is told.
+async fn lineage_of(context: &Context, pod: &str) -> Result<Option<String>> {
+    let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &context.settings.namespace);
+    let files = objects::find(&secrets, &pod::secret_name(pod)).await?.and_then(|secret| secret.data);
+    Ok(files.and_then(|files| bundle::lineage(&files.get(bundle::FILE)?.0)))
 }
 
 /// Who is under way has a slot; who could begin asks for one.

@@ -25,6 +25,11 @@ use crate::{
 
 mod reconciled;
 
+/// The lineage of the volume's keys.
+const LINEAGE: &str = "0123456789abcdef";
+/// A snapshot that was written with them.
+const WRITTEN: &str = "b0123456789abcdef-000102030405060708090a0b0c0d0e0f";
+
 fn now() -> Timestamp {
     "2026-11-29T12:00:00Z".parse().expect("a time")
 }
@@ -69,6 +74,7 @@ fn seen(phase: Phase) -> Observed {
         exposed: false,
         bundle: None,
         pod: PodState::Missing,
+        lineage: Some(LINEAGE.into()),
         progress: None,
         forgets: PodState::Missing,
         slot: true,
@@ -228,9 +234,13 @@ fn preparation_has_its_limit_and_says_what_was_in_the_way() {
 #[test]
 fn the_snapshot_of_a_block_volume_stays_once_its_driver_was_asked() {
     let told = |changes| {
-        let output =
-            BackupOutput { snapshot: Some("id".into()), read_bytes: 7, changes, ..BackupOutput::default() };
-        let PodState::Finished { mut result, .. } = result(Outcome::Completed, 0, Some("id")) else {
+        let output = BackupOutput {
+            snapshot: Some(WRITTEN.into()),
+            read_bytes: 7,
+            changes,
+            ..BackupOutput::default()
+        };
+        let PodState::Finished { mut result, .. } = result(Outcome::Completed, 0, Some(WRITTEN)) else {
             panic!("it is finished");
         };
         result.output = Some(Output::Backup(output));
@@ -263,7 +273,7 @@ fn the_snapshot_of_a_block_volume_stays_once_its_driver_was_asked() {
     );
     // Nobody was asked: what stayed until now goes.
     assert_eq!(base_after(told(None), "Block", BackupType::Claim).0, Some(("data".to_owned(), false)));
-    let partial = result(Outcome::Partial, 3, Some("id"));
+    let partial = result(Outcome::Partial, 3, Some(WRITTEN));
     assert_eq!(base_after(partial, "Block", BackupType::Claim).0, Some(("data".to_owned(), false)));
     assert_eq!(base_after(listed(), "Filesystem", BackupType::Claim).0, None);
     assert_eq!(base_after(listed(), "Block", BackupType::VolumeSnapshot).0, None);
@@ -273,8 +283,8 @@ fn the_snapshot_of_a_block_volume_stays_once_its_driver_was_asked() {
 #[test]
 fn a_result_is_kept_before_anything_is_deleted() {
     let cases = [
-        (result(Outcome::Completed, 0, Some("id")), Phase::Completed, reason::SUCCEEDED),
-        (result(Outcome::Partial, 3, Some("id")), Phase::PartiallyCompleted, reason::PARTIAL),
+        (result(Outcome::Completed, 0, Some(WRITTEN)), Phase::Completed, reason::SUCCEEDED),
+        (result(Outcome::Partial, 3, Some(WRITTEN)), Phase::PartiallyCompleted, reason::PARTIAL),
         (result(Outcome::Completed, 0, None), Phase::Failed, reason::MOVER_FAILED),
         (result(Outcome::Failed, 13, None), Phase::Failed, reason::DENIED),
         (result(Outcome::Failed, 14, None), Phase::Failed, reason::CORRUPT),
@@ -301,8 +311,39 @@ fn a_result_is_kept_before_anything_is_deleted() {
 }
 
 #[test]
+fn a_mover_that_names_what_it_cannot_have_written_is_not_believed() {
+    let of_another = "bfedcba9876543210-000102030405060708090a0b0c0d0e0f";
+    let longer = format!("{WRITTEN}0");
+    let cases = [
+        (Some(LINEAGE), of_another),
+        (Some(LINEAGE), longer.as_str()),
+        (Some(LINEAGE), "latest"),
+        (Some(LINEAGE), ""),
+        (None, WRITTEN),
+    ];
+    for (lineage, named) in cases {
+        for (outcome, code) in
+            [(Outcome::Completed, 0), (Outcome::Partial, 3), (Outcome::Failed, 12), (Outcome::Cancelled, 130)]
+        {
+            let mut done = seen(Phase::Running);
+            done.lineage = lineage.map(str::to_owned);
+            done.pod = result(outcome, code, Some(named));
+            let decision = next(&done);
+            assert_eq!((decision.status.phase, reason_of(&decision)), (Phase::Failed, reason::MOVER_FAILED));
+            assert_eq!((decision.status.snapshot_id, decision.steps), (None, vec![]), "{named} {outcome:?}");
+            assert!(decision.status.message.is_some_and(|message| message.contains("taken it over")));
+        }
+    }
+    let mut stopped = seen(Phase::Canceling);
+    stopped.backup.spec.cancel = true;
+    stopped.pod = result(Outcome::Completed, 0, Some(of_another));
+    let status = next(&stopped).status;
+    assert_eq!((status.phase, status.snapshot_id), (Phase::Failed, None));
+}
+
+#[test]
 fn a_snapshot_is_remembered_before_the_end_is_told() {
-    let written = SeenSnapshot { snapshot: "id".into(), started: now() };
+    let written = SeenSnapshot { snapshot: WRITTEN.into(), started: now() };
     for (outcome, code, steps) in [
         (Outcome::Completed, 0, vec![Step::Remember(written.clone())]),
         (Outcome::Partial, 3, vec![Step::Remember(written)]),
@@ -312,7 +353,7 @@ fn a_snapshot_is_remembered_before_the_end_is_told() {
             panic!("it is finished");
         };
         let output =
-            BackupOutput { snapshot: Some("id".into()), started: Some(now()), ..BackupOutput::default() };
+            BackupOutput { snapshot: Some(WRITTEN.into()), started: Some(now()), ..BackupOutput::default() };
         result.output = Some(Output::Backup(output));
         let mut done = seen(Phase::Running);
         done.pod = PodState::Finished { result, node: None, started: None };
@@ -393,7 +434,7 @@ fn cancel_stops_the_pod_first_and_is_too_late_after_a_result() {
     assert_eq!(next(&running).steps, [], "it has its time");
     running.now += SignedDuration::from_secs(31);
     assert_eq!(next(&running).steps, [Step::Stop { at_once: true }], "its node is lost");
-    running.pod = result(Outcome::Completed, 0, Some("id"));
+    running.pod = result(Outcome::Completed, 0, Some(WRITTEN));
     assert_eq!(next(&running).status.phase, Phase::Completed);
     running.pod = PodState::Missing;
     assert_eq!(next(&running).status.phase, Phase::Canceled);
