@@ -75,11 +75,15 @@ pub async fn see(context: &Context, repository_id: &str, source: &Source, seen: 
     let Some(secret) = objects::find(&secrets(context), &bundle::name(repository_id, source)).await? else {
         return Ok(());
     };
-    let is_old = of_secret(&secret).is_some_and(|known| known.started >= seen.started);
+    // A clock that was ahead, or a mover that says so, must not have one outlive all that come after it.
+    let now = context.now();
+    let seen = SeenSnapshot { started: seen.started.min(now), ..seen.clone() };
+    let is_old =
+        of_secret(&secret).is_some_and(|known| known.started <= now && known.started >= seen.started);
     if is_old || !writes(&secret, &seen.snapshot) {
         return Ok(());
     }
-    keep(context, &secret, Some((repository_id, seen))).await
+    keep(context, &secret, Some((repository_id, &seen))).await
 }
 
 /// A snapshot was forgotten by its name. What came before it is not expected instead: rules may have forgotten that.
@@ -239,6 +243,28 @@ mod tests {
             see(&context, "id", &source("goods"), &odd).await.expect("it is not kept");
             assert_eq!(known(&context, "id").await, [], "{odd:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_lies_in_the_future_is_as_of_now() {
+        let fake = Fake::default();
+        let context = fake.context().await;
+        put(&fake, "id", "goods");
+        let goods = source("goods");
+        let ahead = SeenSnapshot { started: jiff::Timestamp::MAX, ..seen("goods", 1) };
+        see(&context, "id", &goods, &ahead).await.expect("it is kept");
+        let kept = known(&context, "id").await;
+        assert_eq!(kept[0].snapshot, ahead.snapshot);
+        assert!(kept[0].started <= context.now(), "{kept:?}");
+
+        // As if somebody had written it down as it was said.
+        let path = format!("/api/v1/namespaces/carrack/secrets/{}", bundle::name("id", &goods));
+        let mut secret = fake.get(&path);
+        secret["metadata"]["annotations"][annotation::LAST_SEEN] = to_text(&ahead).into();
+        fake.put(&path, secret);
+        let honest = seen("goods", 2);
+        see(&context, "id", &goods, &honest).await.expect("it is kept");
+        assert_eq!(known(&context, "id").await, [honest]);
     }
 
     #[tokio::test]

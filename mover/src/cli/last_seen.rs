@@ -85,6 +85,7 @@ impl LastSeen {
     pub(crate) async fn gone(&self, repository: &Repository) -> Result<Gone> {
         let mut gone = Gone::default();
         let Some(prefix) = self.common_prefix() else { return Ok(gone) };
+        let now = Timestamp::now();
         let visible: BTreeSet<SessionName> = repository.visible(&prefix).await?.into_iter().collect();
         for seen in self.newest.values().filter(|seen| !visible.contains(&seen.session)) {
             gone.all.push(seen.session);
@@ -95,7 +96,7 @@ impl LastSeen {
             for name in repository.visible(&format!("b{}", seen.session.lineage)).await? {
                 // One that cannot be read is named elsewhere, and proves nothing here.
                 match repository.snapshot(name).await {
-                    Ok(snapshot) => newer |= snapshot.started >= seen.started,
+                    Ok(snapshot) => newer |= snapshot.started.min(now) >= seen.started.min(now),
                     Err(error) if error.is_of_the_run() => return Err(error),
                     Err(_) => {}
                 }
@@ -115,11 +116,14 @@ impl LastSeen {
         Some(first[..same].to_owned())
     }
 
-    /// Keeps the newer of what was known and what is there now.
+    /// Keeps the newer of what was known and what is there now. A clock that was ahead, or a writer who says so, must not have
+    /// one outlive all that come after it: what lies in the future is as of now, and what was kept of it makes way.
     pub(crate) fn see(&mut self, snapshots: impl IntoIterator<Item = Seen>) {
+        let now = Timestamp::now();
         for seen in snapshots {
+            let seen = Seen { started: seen.started.min(now), ..seen };
             let kept = self.newest.entry(seen.session.lineage).or_insert(seen);
-            if kept.started < seen.started {
+            if kept.started > now || kept.started < seen.started {
                 *kept = seen;
             }
         }
@@ -236,6 +240,27 @@ mod tests {
         assert_eq!(last_seen.common_prefix().as_deref(), Some("b12"));
         last_seen.see([seen([0xff; 8])]);
         assert_eq!(last_seen.common_prefix().as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn what_lies_in_the_future_is_as_of_now_and_makes_way() {
+        let lineage = LineageId([1; 8]);
+        let seen = |nonce, started| Seen {
+            session: SessionName { kind: SessionKind::Backup, lineage, nonce: SessionNonce([nonce; 16]) },
+            started,
+        };
+        let ahead = seen(1, Timestamp::MAX);
+        let given = LastSeen::given([ahead]).newest[&lineage];
+        assert_eq!(given.session, ahead.session);
+        assert!(given.started <= Timestamp::now());
+
+        let mut kept = LastSeen { file: None, newest: BTreeMap::from([(lineage, ahead)]) };
+        let [old, new] =
+            [(2, 10), (3, 20)].map(|(nonce, second)| seen(nonce, Timestamp::from_second(second).unwrap()));
+        for (next, newest) in [(old, old), (new, new), (old, new)] {
+            kept.see([next]);
+            assert_eq!(kept.newest[&lineage], newest);
+        }
     }
 
     #[test]
