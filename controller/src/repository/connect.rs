@@ -86,6 +86,15 @@ impl Work<'_> {
         })
     }
 
+    /// What came out of a pod that has ended, if it is still there.
+    pub(super) async fn said(&self, name: &str) -> Result<Option<Output>> {
+        let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), &self.context.settings.namespace);
+        Ok(match PodState::of(objects::find(&pods, name).await?.as_ref()) {
+            PodState::Finished { result, .. } => result.output,
+            _ => None,
+        })
+    }
+
     /// Deletes all pods of a task, those included that began with other settings.
     async fn clean_up_all(&self, task: &str) -> Result<()> {
         let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), &self.context.settings.namespace);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use carrack_controller_api::{Maintenance, RepositoryStatus, condition as conditions, reason};
 use carrack_proto::{JobResult, MaintainTask, Outcome, Output, Task};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 
@@ -35,13 +36,8 @@ pub(super) async fn step<R: AnyRepository>(
     let now = work.context.now();
     let made = repository.creation_timestamp().map_or(now, |time| time.0);
     // A failure waits for its next turn, as a success does.
-    let tried = status
-        .conditions
-        .iter()
-        .find(|found| found.type_ == conditions::MAINTAINED)
-        .map(|found| found.last_transition_time.0);
-    let last =
-        status.last_maintenance.as_ref().map(|time| time.0).into_iter().chain(tried).max().unwrap_or(made);
+    let good = status.last_maintenance.as_ref().map(|time| time.0);
+    let last = good.into_iter().chain(told_at(status)).max().unwrap_or(made);
     let due = match schedule::next(cron, last) {
         Ok(due) => due,
         Err(obstacle) => {
@@ -71,15 +67,34 @@ async fn look_at(
             check_percent: Some(settings.check_percent),
         })
     };
+    if is_told(status, pod) {
+        return leave(work, status, pod).await;
+    }
     match work.run(pod, "maintain", task).await? {
         Run::Working(_) => return Ok(WORKING),
-        Run::Ended(result, _) => {
-            if let (Some(id), Some(Output::Maintain(output))) = (work.id(), &result.output) {
-                memory::forget_gone(work.context, id, output).await?;
-            }
-            settle(work, status, &result);
-        }
+        Run::Ended(result, _) => settle(work, status, &result),
         Run::Lost(message, _) => report(work, status, false, &Obstacle::passing(reason::POD_FAILED, message)),
+    }
+    Ok(Duration::ZERO)
+}
+
+/// When the last turn was told of, if any was.
+fn told_at(status: &RepositoryStatus) -> Option<Timestamp> {
+    let told = status.conditions.iter().find(|found| found.type_ == conditions::MAINTAINED);
+    told.map(|found| found.last_transition_time.0)
+}
+
+/// Whether the end of this turn is told: what is told of the turn before it is older than the time at which this one was due.
+fn is_told(status: &RepositoryStatus, pod: &str) -> bool {
+    let due: Option<i64> = pod.rsplit('-').next().and_then(|due| due.parse().ok());
+    told_at(status).is_some_and(|told| due.is_none_or(|due| told.as_second() >= due))
+}
+
+/// What it did not find is expected no more, and its pod goes. Not before its end is told and written: it stops once only, and
+/// that must reach people whatever becomes of this controller.
+async fn leave(work: &Work<'_>, status: &mut RepositoryStatus, pod: &str) -> Result<Duration> {
+    if let (Some(id), Some(Output::Maintain(output))) = (work.id(), work.said(pod).await?) {
+        memory::forget_gone(work.context, id, &output).await?;
     }
     pod::clean_up(work.context, pod).await?;
     status.maintenance_pod = None;
@@ -119,4 +134,87 @@ fn report(work: &Work<'_>, status: &mut RepositoryStatus, good: bool, what: &Obs
         generation,
         now,
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use carrack_controller_api::{ClusterRepository, annotation, label};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        access::{SecretData, Settled},
+        fake::Fake,
+        pod::Owner,
+    };
+
+    const POD: &str = "maintain-uid-1764600000";
+    const POD_PATH: &str = "/api/v1/namespaces/carrack/pods/maintain-uid-1764600000";
+    const KEYS_PATH: &str = "/api/v1/namespaces/carrack/secrets/bundle-of-goods";
+
+    /// Maintenance that has stopped because a snapshot is gone, and the keys of its volume.
+    fn put_stopped(fake: &Fake) {
+        let said = json!({ "version": 1, "outcome": "failed", "exitCode": 11, "message": "it is gone",
+            "output": { "maintain": { "forgotten": 0, "freedBytes": 0, "repositoryBytes": null,
+                "checkedSnapshots": 0, "damagedObjects": 0, "gone": 1, "firstGone": ["b01-02"] } } });
+        let ended =
+            json!({ "exitCode": 11, "message": said.to_string(), "finishedAt": "2026-11-29T12:00:00Z" });
+        let container = json!({ "name": "mover", "ready": false, "restartCount": 0, "image": "", "imageID": "",
+            "state": { "terminated": ended } });
+        fake.put(
+            POD_PATH,
+            json!({ "metadata": { "name": POD, "namespace": "carrack", "uid": "pod" },
+                "status": { "phase": "Failed", "containerStatuses": [container] } }),
+        );
+        fake.put(
+            KEYS_PATH,
+            json!({ "metadata": { "name": "bundle-of-goods", "namespace": "carrack",
+                "labels": { label::REPOSITORY_ID: "id" },
+                "annotations": { annotation::LAST_SEEN: "b01-02 2026-11-28T12:00:00Z" } } }),
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_gone_is_expected_until_people_were_told_of_it() {
+        let fake = Fake::default();
+        let context = fake.context().await;
+        put_stopped(&fake);
+        let repository: ClusterRepository = serde_json::from_value(json!({
+            "metadata": { "name": "main", "uid": "uid" },
+            "spec": { "location": { "url": "s3://bucket" }, "keySecret": { "name": "key", "namespace": "carrack" } },
+            "status": { "id": "id", "maintenancePod": POD },
+        }))
+        .expect("an object");
+        let (owner, settled) = (Owner::of(&repository), Settled::from(&repository));
+        let credentials = SecretData::new();
+        let key = credentials.clone();
+        let work = Work { context: &context, owner: &owner, settled: &settled, credentials, key };
+        let expected = || fake.get(KEYS_PATH)["metadata"]["annotations"][annotation::LAST_SEEN].clone();
+        let mut status = settled.status.clone().expect("a status");
+        // The first report is lost: somebody else wrote at that moment.
+        for _ in 0..2 {
+            status = settled.status.clone().expect("a status");
+            let again = step(&work, &repository, &mut status).await.expect("it is looked at");
+            assert_eq!((again, status.maintenance_pod.as_deref()), (Duration::ZERO, Some(POD)));
+            let told = &status.conditions[0];
+            assert!(told.status == "False" && told.message.contains("it is gone"), "{told:?}");
+            assert_ne!(expected(), Value::Null, "nobody was told");
+            assert_ne!(fake.get(POD_PATH), Value::Null);
+        }
+        step(&work, &repository, &mut status).await.expect("it is looked at");
+        assert_eq!((status.maintenance_pod, expected()), (None, Value::Null));
+        assert_eq!((fake.get(POD_PATH), status.conditions.len()), (Value::Null, 1));
+    }
+
+    #[test]
+    fn what_was_told_of_the_turn_before_says_nothing_of_this_one() {
+        let mut status = RepositoryStatus::default();
+        assert!(!is_told(&status, POD));
+        for (second, told) in [(1_764_599_999, false), (1_764_600_000, true), (1_764_600_001, true)] {
+            let at = Timestamp::from_second(second).expect("a time");
+            status.conditions.clear();
+            condition::set(&mut status.conditions, conditions::MAINTAINED, Some(true), "", "", None, at);
+            assert_eq!(is_told(&status, POD), told, "{second}");
+        }
+    }
 }
