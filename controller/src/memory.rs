@@ -112,7 +112,8 @@ pub async fn forget_gone(context: &Context, repository_id: &str, done: &Maintain
     Ok(())
 }
 
-/// With the version that was seen: whoever else writes has seen another snapshot.
+/// With the version that was seen: whoever else writes has seen another snapshot. What the API server refuses is not kept, and
+/// no backup waits for it.
 async fn keep(context: &Context, secret: &Secret, seen: Option<(&str, &SeenSnapshot)>) -> Result<()> {
     let patch = json!({ "metadata": {
         "resourceVersion": secret.resource_version(),
@@ -120,8 +121,13 @@ async fn keep(context: &Context, secret: &Secret, seen: Option<(&str, &SeenSnaps
         "annotations": { annotation::LAST_SEEN: seen.map(|(_, seen)| to_text(seen)) },
     }});
     match objects::change(&secrets(context), &secret.name_any(), patch).await {
-        Err(error) if !error.is_absence() => Err(error),
-        _ => Ok(()),
+        Ok(_) => Ok(()),
+        Err(error) if error.is_absence() => Ok(()),
+        Err(error) if error.refusal().is_some() => {
+            tracing::warn!(%error, "what was seen of a volume is not kept");
+            Ok(())
+        }
+        Err(error) => Err(error),
     }
 }
 
