@@ -97,15 +97,18 @@ pub async fn forget(context: &Context, repository_id: &str, source: &Source, sna
     Ok(())
 }
 
-/// Maintenance found that some are not there any more: people were told of those that should be. If there are too many for
-/// all to be named, none is expected any more.
+/// Maintenance found that some are not there any more: people were told of those that should be. If those alone are too many
+/// for all to be named, none is expected any more. Of the others, what is not named this time is named the next.
 pub async fn forget_gone(context: &Context, repository_id: &str, done: &MaintainOutput) -> Result<()> {
     if done.gone == 0 {
         return Ok(());
     }
-    let all = done.gone > done.first_gone.len() as u64;
+    let all = done.missing > done.first_gone.len() as u64;
     for secret in list(context, repository_id).await? {
-        if of_secret(&secret).is_some_and(|known| all || done.first_gone.contains(&known.snapshot)) {
+        let Some(SeenSnapshot { snapshot, .. }) = of_secret(&secret) else { continue };
+        if all || done.first_gone.contains(&snapshot) {
+            let host = secret.annotations().get(annotation::OWNER).map_or("", String::as_str);
+            tracing::warn!(host, snapshot, "a snapshot that was seen is expected no more");
             keep(context, &secret, None).await?;
         }
     }
@@ -179,10 +182,14 @@ mod tests {
         of_repository(context, repository).await.expect("an answer")
     }
 
-    /// What is expected after so many were gone, of which these were named.
-    async fn left_after(context: &Context, gone: u64, first: &[SeenSnapshot]) -> Vec<SeenSnapshot> {
+    /// What is expected after so many were gone, so many of them without a reason, of which these were named.
+    async fn left_after(
+        context: &Context,
+        (gone, missing): (u64, u64),
+        first: &[SeenSnapshot],
+    ) -> Vec<SeenSnapshot> {
         let first_gone = first.iter().map(|seen| seen.snapshot.clone()).collect();
-        let done = MaintainOutput { gone, first_gone, ..MaintainOutput::default() };
+        let done = MaintainOutput { gone, missing, first_gone, ..MaintainOutput::default() };
         forget_gone(context, "id", &done).await.expect("it is written");
         known(context, "id").await
     }
@@ -283,8 +290,9 @@ mod tests {
             see(&context, "id", &source(claim), written).await.expect("it is kept");
         }
         let [one, two, three] = [one.1, two.1, three.1];
-        assert_eq!(left_after(&context, 0, &[]).await, [three.clone(), two.clone(), one.clone()]);
-        assert_eq!(left_after(&context, 1, &[two]).await, [three, one.clone()]);
-        assert_eq!(left_after(&context, 2, &[one]).await, [], "which the other one was is not known");
+        assert_eq!(left_after(&context, (0, 0), &[]).await, [three.clone(), two.clone(), one.clone()]);
+        let named = std::slice::from_ref(&two);
+        assert_eq!(left_after(&context, (2, 1), named).await, [three, one], "others are named the next time");
+        assert_eq!(left_after(&context, (2, 2), &[two]).await, [], "which the other one was is not known");
     }
 }

@@ -172,10 +172,13 @@ pub struct MaintainOutput {
     /// Objects that a check found damaged.
     pub damaged_objects: u64,
     /// How many of the snapshots in [`crate::Job::last_seen`] are not there any more, whatever became of them. Those that
-    /// nothing explains are problems as well. Nobody needs to expect any of them again.
+    /// nothing explains are problems as well. Nobody needs to expect again what is named.
     #[serde(default)]
     pub gone: u64,
-    /// Their sessions, at most [`NAMED_GONE`].
+    /// How many of those nothing explains.
+    #[serde(default)]
+    pub missing: u64,
+    /// Sessions of those that are gone, at most [`NAMED_GONE`]; first of those that nothing explains.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub first_gone: Vec<String>,
 }

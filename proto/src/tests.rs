@@ -49,6 +49,7 @@ fn as_many_snapshots_that_are_gone_as_are_named_fit_with_all_else() {
         checked_snapshots: u64::MAX,
         damaged_objects: u64::MAX,
         gone: u64::MAX,
+        missing: u64::MAX,
         first_gone: vec![gone; NAMED_GONE],
     };
     let output = Some(Output::Maintain(output));

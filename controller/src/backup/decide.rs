@@ -52,7 +52,7 @@ pub(super) enum Step {
     Remember(SeenSnapshot),
     /// The snapshot is forgotten in the repository.
     Forget,
-    /// It was forgotten there, and is not expected there any more.
+    /// It was forgotten there, or may have been, and is not expected there any more.
     Disregard(String),
     /// The finalizer is taken off.
     LetGo,

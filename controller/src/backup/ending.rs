@@ -6,7 +6,7 @@ use carrack_controller_api::{
     BackupPhase as Phase, BackupType, DataMoverBackupStatus as Status, DeletionPolicy,
     condition as conditions, reason,
 };
-use carrack_proto::Outcome;
+use carrack_proto::{Outcome, Output};
 
 use super::{
     decide::{Decision, Step, cancel, mark},
@@ -65,15 +65,18 @@ fn forget(seen: &Observed, mut status: Status) -> Decision {
         Resolution::Ready(access) if status.repository_id.as_ref() == Some(&access.repository_id) => None,
         _ => Some("its repository is not that of the mover type any more, or not ready"),
     };
-    let (done, why) = match (&seen.forgets, stays) {
-        (_, Some(why)) => (false, why.to_owned()),
+    // One that went although its pod failed, or may have gone with it, is no news either.
+    let (done, gone, why) = match (&seen.forgets, stays) {
+        (_, Some(why)) => (false, false, why.to_owned()),
         (PodState::Missing, None) => {
             return Decision { steps: vec![Step::Forget], status, again: Some(PROGRESS) };
         }
         (PodState::Finished { result, .. }, None) => {
-            (result.outcome == Outcome::Completed, result.message.clone())
+            let went = matches!(&result.output, Some(Output::Forget { forgotten: 1.. }));
+            let done = result.outcome == Outcome::Completed;
+            (done, done || went, result.message.clone())
         }
-        (PodState::Lost(lost), None) => (false, lost.message.clone()),
+        (PodState::Lost(lost), None) => (false, true, lost.message.clone()),
         (PodState::Waiting { .. } | PodState::Running { .. } | PodState::Ending { .. }, None) => {
             return Decision { status, again: Some(PROGRESS), ..Decision::default() };
         }
@@ -86,6 +89,6 @@ fn forget(seen: &Observed, mut status: Status) -> Decision {
     };
     mark(seen, &mut status, conditions::FORGOTTEN, Some(done), reason, &message);
     status.message = Some(message);
-    let steps = status.snapshot_id.clone().filter(|_| done).map(Step::Disregard).into_iter().collect();
+    let steps = status.snapshot_id.clone().filter(|_| gone).map(Step::Disregard).into_iter().collect();
     Decision { steps, status, again: Some(Duration::ZERO) }
 }

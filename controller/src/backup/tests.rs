@@ -23,6 +23,7 @@ use crate::{
     },
 };
 
+mod left;
 mod reconciled;
 
 /// The lineage of the volume's keys.

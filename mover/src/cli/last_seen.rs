@@ -43,10 +43,17 @@ pub(crate) struct Seen {
 /// Snapshots that were seen and are not in view.
 #[derive(Debug, Default)]
 pub(crate) struct Gone {
-    /// All of them, whatever became of them: nobody needs to expect them any more.
-    pub(crate) all: Vec<SessionName>,
     /// Those that nobody forgot and that no newer one of their source follows.
     pub(crate) missing: Vec<Seen>,
+    /// All others.
+    pub(crate) explained: Vec<SessionName>,
+}
+
+impl Gone {
+    /// All of them, first those that are missing: nobody needs to expect them any more.
+    pub(crate) fn all(&self) -> impl Iterator<Item = SessionName> {
+        self.missing.iter().map(|seen| seen.session).chain(self.explained.iter().copied())
+    }
 }
 
 /// The memory of one repository.
@@ -88,8 +95,8 @@ impl LastSeen {
         let now = Timestamp::now();
         let visible: BTreeSet<SessionName> = repository.visible(&prefix).await?.into_iter().collect();
         for seen in self.newest.values().filter(|seen| !visible.contains(&seen.session)) {
-            gone.all.push(seen.session);
             if repository.was_forgotten(seen.session).await? {
+                gone.explained.push(seen.session);
                 continue;
             }
             let mut newer = false;
@@ -101,7 +108,9 @@ impl LastSeen {
                     Err(_) => {}
                 }
             }
-            if !newer {
+            if newer {
+                gone.explained.push(seen.session);
+            } else {
                 gone.missing.push(*seen);
             }
         }
@@ -261,6 +270,18 @@ mod tests {
             kept.see([next]);
             assert_eq!(kept.newest[&lineage], newest);
         }
+    }
+
+    #[test]
+    fn of_all_that_is_gone_the_missing_come_first() {
+        let session = |nonce| SessionName {
+            kind: SessionKind::Backup,
+            lineage: LineageId([1; 8]),
+            nonce: SessionNonce([nonce; 16]),
+        };
+        let missing = vec![Seen { session: session(2), started: Timestamp::UNIX_EPOCH }];
+        let gone = Gone { missing, explained: vec![session(1), session(3)] };
+        assert_eq!(gone.all().collect::<Vec<_>>(), [2, 1, 3].map(session));
     }
 
     #[test]

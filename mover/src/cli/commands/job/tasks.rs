@@ -236,19 +236,20 @@ impl<'j> Tasks<'j> {
         let mut done = MaintainOutput::default();
         let mut outcome = Outcome::Done;
         if !self.job.last_seen.is_empty() {
-            let Gone { all, missing } = self.look_back(&self.open().await?).await?;
-            done.gone = all.len() as u64;
-            done.first_gone = all.iter().take(NAMED_GONE).map(ToString::to_string).collect();
+            let gone = self.look_back(&self.open().await?).await?;
+            done.gone = gone.all().count() as u64;
+            done.missing = gone.missing.len() as u64;
+            done.first_gone = gone.all().take(NAMED_GONE).map(|session| session.to_string()).collect();
             *output = Some(Output::Maintain(done.clone()));
             // What is left of them may be needed to bring them back.
             let deletes = task.prune || !task.keep.is_empty();
-            if let Some(refusal) = last_seen::refusal(&missing).filter(|_| deletes) {
+            if let Some(refusal) = last_seen::refusal(&gone.missing).filter(|_| deletes) {
                 return Err(refusal.with_hint(
                     "nothing was deleted: see carrack snapshots, and who can write to the store; whoever expects those \
                      snapshots no more can run it again",
                 ));
             }
-            outcome = Outcome::of_problems(missing.len() as u64);
+            outcome = Outcome::of_problems(done.missing);
         }
         for words in verbs {
             outcome = outcome.and(self.verb(&words, None).await?);
