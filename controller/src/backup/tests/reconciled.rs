@@ -1,19 +1,22 @@
 //! Looks at a backup, with an API server in memory.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use carrack_controller_api::{
     BackupPhase as Phase, DataMoverBackup, DataMoverBackupStatus, annotation, finalizer, label, reason,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use carrack_proto::Outcome;
+use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Time};
 use kube::Api;
 use serde_json::json;
 
-use super::{now, seen};
+use super::{LINEAGE, WRITTEN, now, result, seen};
 use crate::{
     backup::{decide::Decision, reconcile, report},
     fake::Fake,
-    objects, slots,
+    objects,
+    pod::PodState,
+    slots,
 };
 
 /// Where the API server has the backup.
@@ -100,4 +103,42 @@ async fn the_slot_of_a_backup_is_free_when_its_end_is_written_and_not_before() {
     context.slots.occupy(&slots::request(&stale), "standard");
     reconcile(Arc::new(stale), context.clone()).await.ok();
     assert_eq!(context.slots.taken(), 0);
+}
+
+#[tokio::test]
+async fn a_mover_is_believed_what_the_keys_beside_its_pod_can_write() {
+    const POD: &str = "/api/v1/namespaces/carrack/pods/backup-mine-0";
+    const FILES: &str = "/api/v1/namespaces/carrack/secrets/backup-mine-0-job";
+    let keys = ByteString(json!({ "lineage": LINEAGE }).to_string().into_bytes());
+    let files =
+        Secret { data: Some(BTreeMap::from([("bundle.json".to_owned(), keys)])), ..Secret::default() };
+    let of_another = WRITTEN.replace(LINEAGE, "fedcba9876543210");
+    for (named, has_files, phase) in
+        [(WRITTEN, true, "Completed"), (of_another.as_str(), true, "Failed"), (WRITTEN, false, "Failed")]
+    {
+        let fake = Fake::default();
+        fake.put_world();
+        let context = Arc::new(fake.context().await);
+        let mut backup = seen(Phase::Running).backup;
+        (backup.metadata.namespace, backup.metadata.uid) = (Some("market".into()), Some("mine".into()));
+        fake.put(PATH, serde_json::to_value(&backup).expect("an object"));
+        let PodState::Finished { result, .. } = result(Outcome::Completed, 0, Some(named)) else {
+            panic!("it is finished");
+        };
+        let ended = json!({ "exitCode": 0, "message": result.to_message() });
+        let container = json!({ "name": "mover", "ready": false, "restartCount": 0, "image": "", "imageID": "",
+            "state": { "terminated": ended } });
+        fake.put(
+            POD,
+            json!({ "metadata": { "name": "backup-mine-0", "namespace": "carrack" },
+                "status": { "phase": "Succeeded", "containerStatuses": [container] } }),
+        );
+        if has_files {
+            fake.put(FILES, serde_json::to_value(&files).expect("an object"));
+        }
+        reconcile(Arc::new(backup), context).await.expect("looked at");
+        let status = fake.get(PATH)["status"].clone();
+        let snapshot = if phase == "Completed" { json!(WRITTEN) } else { json!(null) };
+        assert_eq!((&status["phase"], &status["snapshotID"]), (&json!(phase), &snapshot), "{named}");
+    }
 }
