@@ -108,6 +108,10 @@ pub const ANSWER_TAGS: usize = 1 << 16;
 /// attributes without number would take many times its length in memory.
 pub const ANSWER_STRETCH: usize = 64 << 10;
 
+/// What may be copied of one snapshot however little its repository stores, in bytes: no larger volume is known to be backed
+/// up as one, and zeros that were written take nearly nothing. To copy so many takes some hours.
+pub const COPIED_LEAST: u64 = 64 << 40;
+
 /// Memory the program keeps to when nothing else is said, in bytes.
 pub const MEMORY_DEFAULT: u64 = 256 << 20;
 /// The least memory it works with, in bytes.

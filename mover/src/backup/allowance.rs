@@ -10,18 +10,19 @@ use tokio::sync::OnceCell;
 
 use crate::{
     error::{Error, Result},
-    format::entry::Run,
+    limits,
     repo::Repository,
     store::{self, ObjectStore},
 };
 
-/// What may be copied of one snapshot whatever its repository stores, in bytes: what a disk gives in an hour.
-const LEAST: u64 = 1 << 40;
 /// How often all that its repository stores may be copied: contents that are of use are stored in less than a thousandth of
-/// their size where they are small, and `LEAST` has room for those.
+/// their size where they are few, and the least has room for those.
 const TIMES_STORED: u64 = 1000;
 /// What a run counts at least, in bytes: to look at one takes about as long as to copy so many.
 const RUN_BYTES: u64 = 4 << 10;
+/// What pages of runs that are looked at together count beside their runs, in bytes: as long as to copy so many takes it to
+/// open them, and each may hold one run.
+const LOOK_BYTES: u64 = 64 << 10;
 
 /// What may be copied of one snapshot, and what of that was used.
 #[derive(Debug)]
@@ -35,42 +36,35 @@ pub(super) struct Allowance {
 
 impl Allowance {
     pub(super) fn of(from: &Repository) -> Self {
-        Self::with_least(Arc::clone(from.store()), LEAST)
+        Self::with_least(Arc::clone(from.store()), limits::COPIED_LEAST)
     }
 
     pub(super) fn with_least(store: Arc<dyn ObjectStore>, least: u64) -> Self {
         Self { store, least, used: AtomicU64::new(0), all: OnceCell::new() }
     }
 
-    /// Whether contents of this size may be so much that it is worth to add up what they are before any of it is copied.
-    pub(super) fn is_tight_for(&self, content_bytes: u64) -> bool {
-        content_bytes > self.least
+    /// What is left of that which may be copied whatever is stored.
+    pub(super) fn left_of_least(&self) -> u64 {
+        self.least.saturating_sub(self.used.load(Ordering::Relaxed))
     }
 
-    /// Uses what these runs take. Fails, as for damage, where that is not allowed.
-    pub(super) async fn take<'r>(&self, runs: impl IntoIterator<Item = &'r Run>) -> Result<()> {
-        let (mut count, mut bytes) = (0, 0_u64);
-        for run in runs {
-            count += 1;
-            bytes = bytes.saturating_add(run.chunk().map_or(0, |chunk| chunk.length.into()));
-        }
-        let cost = cost(count, bytes);
-        let used = self.used.fetch_add(cost, Ordering::Relaxed).saturating_add(cost);
-        self.check(used).await
+    /// What is left of all.
+    pub(super) async fn left(&self) -> Result<u64> {
+        let all = *self.all.get_or_try_init(|| self.learn()).await?;
+        Ok(all.saturating_sub(self.used.load(Ordering::Relaxed)))
     }
 
-    /// Fails if so many runs of so many bytes, beside what was used, are not allowed.
-    pub(super) async fn check_more(&self, runs: u64, bytes: u64) -> Result<()> {
-        self.check(self.used.load(Ordering::Relaxed).saturating_add(cost(runs, bytes))).await
-    }
-
-    async fn check(&self, used: u64) -> Result<()> {
-        if used <= self.least || used <= *self.all.get_or_try_init(|| self.learn()).await? {
+    /// Uses what a content costs. Fails, as for damage, where that is not allowed: nothing is used then, so that others still
+    /// fit.
+    pub(super) async fn take(&self, cost: u64) -> Result<()> {
+        if cost <= self.left_of_least() || cost <= self.left().await? {
+            self.used.fetch_add(cost, Ordering::Relaxed);
             return Ok(());
         }
         Err(Error::corrupt(format!(
-            "its contents repeat what is stored until they are more than {TIMES_STORED} times all that the repository \
-             holds: nobody backs up such a thing"
+            "its contents repeat what is stored until they are, together with those before them, more than {} TiB and more \
+             than {TIMES_STORED} times all that the repository holds: nobody backs up such a thing",
+            limits::COPIED_LEAST >> 40
         )))
     }
 
@@ -82,8 +76,9 @@ impl Allowance {
     }
 }
 
-fn cost(runs: u64, bytes: u64) -> u64 {
-    runs.saturating_mul(RUN_BYTES).max(bytes)
+/// What it costs to copy so many runs of so many bytes, whose pages take so many looks.
+pub(super) fn cost_of(runs: u64, bytes: u64, looks: u64) -> u64 {
+    runs.saturating_mul(RUN_BYTES).max(bytes).saturating_add(looks.saturating_mul(LOOK_BYTES))
 }
 
 #[cfg(test)]
@@ -100,21 +95,29 @@ mod tests {
         let store: Arc<dyn ObjectStore> = Arc::new(store);
         for (least, allowed) in [(10, 100_000), (200_000, 200_000)] {
             let allowance = Allowance::with_least(Arc::clone(&store), least);
-            allowance.check_more(0, allowed).await.unwrap();
-            let error = allowance.check_more(0, allowed + 1).await.unwrap_err();
+            assert_eq!((allowance.left_of_least(), allowance.left().await.unwrap()), (least, allowed));
+            let error = allowance.take(allowed + 1).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+            allowance.take(allowed).await.unwrap();
+            assert_eq!((allowance.left_of_least(), allowance.left().await.unwrap()), (0, 0));
         }
     }
 
     #[tokio::test]
-    async fn every_run_counts_and_nothing_is_given_back() {
-        let allowance = Allowance::with_least(Arc::new(MemStore::new()), 10 * RUN_BYTES);
-        let holes = vec![Run::Hole(1 << 60); 4];
-        allowance.take(&holes).await.unwrap();
-        allowance.take(&holes).await.unwrap();
-        allowance.check_more(2, 0).await.unwrap();
-        assert!(allowance.check_more(3, 0).await.is_err());
-        assert!(allowance.take(&holes).await.is_err());
-        assert!(allowance.take(&holes[..1]).await.is_err());
+    async fn what_is_taken_counts_and_what_is_refused_does_not() {
+        let allowance = Allowance::with_least(Arc::new(MemStore::new()), 10);
+        allowance.take(4).await.unwrap();
+        for refused in [7, u64::MAX] {
+            allowance.take(refused).await.unwrap_err();
+        }
+        allowance.take(6).await.unwrap();
+        allowance.take(1).await.unwrap_err();
+    }
+
+    #[test]
+    fn runs_and_looks_cost_as_well_as_bytes() {
+        assert_eq!(cost_of(2, 1, 0), 2 * RUN_BYTES);
+        assert_eq!(cost_of(2, 3 * RUN_BYTES, 1), 3 * RUN_BYTES + LOOK_BYTES);
+        assert_eq!(cost_of(u64::MAX, 0, u64::MAX), u64::MAX);
     }
 }

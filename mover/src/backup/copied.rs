@@ -203,7 +203,7 @@ impl Dispatcher<'_> {
             .collect();
         let mut fetched = match (&mut self.fetch, entries.is_empty()) {
             (_, true) => Vec::new(),
-            (Some(fetch), false) => self.shared.bridge.wait(fetch.small(&entries))?,
+            (Some(fetch), false) => self.shared.bridge.wait(fetch.small(&entries, &self.cancel))?,
             (None, false) => return Err(no_snapshot()),
         }
         .into_iter();

@@ -3,13 +3,20 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bytes::Bytes;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::{BackupSource, allowance::Allowance, extents::Extent};
+use super::{
+    BackupSource,
+    allowance::{Allowance, cost_of},
+    extents::Extent,
+};
 use crate::{
     cancel::Cancel,
     error::{Error, ErrorKind, Result},
@@ -36,7 +43,7 @@ pub(super) struct Fetch {
     /// Bytes that frames under way may take.
     budget: u64,
     kept: VecDeque<(FrameKey, Bytes)>,
-    allowance: Arc<Allowance>,
+    allowance: Allowance,
 }
 
 /// Pack and offset.
@@ -66,17 +73,20 @@ impl Fetch {
     /// For a source that is a snapshot.
     pub(super) fn of(source: &BackupSource, budget: u64) -> Option<Self> {
         let BackupSource::Snapshot { from, reader, .. } = source else { return None };
-        let allowance = Arc::new(Allowance::of(from));
+        let allowance = Allowance::of(from);
         Some(Self { reader: reader.clone(), budget, kept: VecDeque::new(), allowance })
     }
 
     /// The contents of small files. Fails only where none of them is at fault.
-    pub(super) async fn small(&mut self, entries: &[&Entry]) -> Result<Vec<Small>> {
+    pub(super) async fn small(&mut self, entries: &[&Entry], cancel: &Cancel) -> Result<Vec<Small>> {
         let mut files: Vec<Small> = Vec::with_capacity(entries.len());
         let mut frames = Frames::default();
         for (index, entry) in entries.iter().enumerate() {
-            let laid_out = fatal_or(self.lay_out(entry, index, &mut frames).await)?;
-            files.push(laid_out);
+            let laid_out = match self.admit(&entry.content, cancel).await {
+                Ok(()) => self.lay_out(entry, index, &mut frames).await,
+                Err(error) => Err(error),
+            };
+            files.push(fatal_or(laid_out)?);
         }
         let mut running: JoinSet<(usize, Opened)> = JoinSet::new();
         let (mut next, mut under_way) = (0, 0);
@@ -116,7 +126,6 @@ impl Fetch {
         let (mut extents, mut at): (Vec<Extent>, usize) = (Vec::new(), 0);
         let mut runs = self.reader.runs(&entry.content);
         while let Some((_, piece)) = runs.next_piece().await? {
-            self.allowance.take(&piece).await?;
             for run in piece {
                 let length = usize::try_from(run.length()).unwrap_or(usize::MAX);
                 if length > size - at {
@@ -153,10 +162,7 @@ impl Fetch {
 
     /// A large content from this byte on, in order.
     pub(super) async fn large(&self, content: &Content, from: u64, cancel: &Cancel) -> Result<Contents> {
-        if self.allowance.is_tight_for(bytes_of(content)) {
-            let all = self.reader.runs(content).sum_until(|_| false, cancel).await?;
-            self.allowance.check_more(all.runs, all.chunk_bytes).await?;
-        }
+        self.admit(content, cancel).await?;
         let mut walk = self.reader.runs(content);
         walk.skip_to(from).await?;
         Ok(Contents {
@@ -168,8 +174,40 @@ impl Fetch {
             waiting: VecDeque::new(),
             under_way: 0,
             budget: self.budget,
-            allowance: Arc::clone(&self.allowance),
         })
+    }
+
+    /// Uses what a content takes, before any of it is fetched. Fails, as for damage, if it is too much.
+    async fn admit(&self, content: &Content, cancel: &Cancel) -> Result<()> {
+        let least = self.allowance.left_of_least();
+        let mut cost = self.cost_until(content, least, cancel).await?;
+        if cost > least {
+            let left = self.allowance.left().await?;
+            if left > least {
+                cost = self.cost_until(content, left, cancel).await?;
+            }
+        }
+        self.allowance.take(cost).await
+    }
+
+    /// What it costs to copy a content. Ends once that is more than `enough`: there may be more pages than anybody waits for.
+    async fn cost_until(&self, content: &Content, enough: u64, cancel: &Cancel) -> Result<u64> {
+        if let Content::Inline(runs) = content {
+            let bytes = runs.iter().filter_map(Run::chunk).map(|chunk| u64::from(chunk.length)).sum();
+            return Ok(cost_of(runs.len() as u64, bytes, 0));
+        }
+        let (looks, cost) = (AtomicU64::new(0), AtomicU64::new(0));
+        let runs = self.reader.runs(content);
+        runs.sum_until(
+            |sum| {
+                let so_far = cost_of(sum.runs, sum.chunk_bytes, looks.fetch_add(1, Ordering::Relaxed));
+                cost.store(so_far, Ordering::Relaxed);
+                so_far > enough
+            },
+            cancel,
+        )
+        .await?;
+        Ok(cost.into_inner())
     }
 }
 
@@ -251,7 +289,6 @@ pub(super) struct Contents {
     waiting: VecDeque<Waiting>,
     under_way: u64,
     budget: u64,
-    allowance: Arc<Allowance>,
 }
 
 enum Waiting {
@@ -323,7 +360,6 @@ impl Contents {
     async fn fill_ready(&mut self) -> Result<bool> {
         while self.ready.is_empty() {
             let Some((at, piece)) = self.walk.next_piece().await? else { return Ok(false) };
-            self.allowance.take(&piece).await?;
             self.at = at;
             self.ready = piece.into();
         }
@@ -363,15 +399,6 @@ async fn open(
         (frame, cut)
     });
     cutting.await.map_err(broke)
-}
-
-/// Bytes of a content, as it says.
-fn bytes_of(content: &Content) -> u64 {
-    let add = |sum: u64, bytes: u64| sum.saturating_add(bytes);
-    match content {
-        Content::Inline(runs) => runs.iter().map(Run::length).fold(0, add),
-        Content::Paged { pages, .. } => pages.iter().map(|(_, bytes)| *bytes).fold(0, add),
-    }
 }
 
 /// What a frame takes while it is opened: as it is stored, decompressed, and as it is handed on.
