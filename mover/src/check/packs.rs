@@ -11,7 +11,7 @@ use crate::{
     id::PackId,
     monitor::Problem,
     repo::{Relocations, Repository, untrue},
-    store::list_all,
+    store::{Listed, for_each},
 };
 
 /// One pack: 40 bytes, so the 330 000 packs of 10 TiB take 13 MB.
@@ -57,12 +57,11 @@ impl Packs {
     /// Also answers what lies there and is no pack.
     pub(super) async fn list(repository: &Repository) -> Result<(Self, Vec<Problem>)> {
         let (mut sendings, mut others): (Vec<(PackId, u8, u64)>, _) = (Vec::new(), Vec::new());
-        for object in list_all(repository.store().as_ref(), "packs/").await? {
-            match parse_pack_object(&object.name) {
-                Some((pack, attempt)) => sendings.push((pack, attempt, object.size)),
-                None => others.push(untrue(&object.name, "it is not the name of a pack")),
-            }
-        }
+        let tell = |object: Listed| match parse_pack_object(&object.name) {
+            Some((pack, attempt)) => sendings.push((pack, attempt, object.size)),
+            None => others.push(untrue(&object.name, "it is not the name of a pack")),
+        };
+        for_each(repository.store().as_ref(), "packs/", tell).await?;
         // Read after the listing: where a pack that is not listed was moved to was known before it was deleted.
         // Those that are in doubt are named with the snapshots.
         let (relocations, _doubtful) = repository.relocations().await?;

@@ -307,7 +307,7 @@ pub async fn for_each(store: &dyn ObjectStore, prefix: &str, tell: impl FnMut(Li
     for_each_up_to(limits::LISTED, store, prefix, tell).await
 }
 
-/// The same, of a listing that has no more than `most` objects.
+/// The same, of a listing that has no more than `most` objects. More of them are no damage of anything that is stored.
 async fn for_each_up_to(
     most: u64,
     store: &dyn ObjectStore,
@@ -322,7 +322,8 @@ async fn for_each_up_to(
         empty_pages = if page.objects.is_empty() { empty_pages + 1 } else { 0 };
         if empty_pages > MAX_EMPTY_PAGES {
             let place = store.describe();
-            return Err(Error::corrupt(format!("the listing of {prefix:?} in {place} does not end")));
+            return Err(Error::invalid(format!("the listing of {prefix:?} in {place} does not end"))
+                .with_hint("the repository needs a store whose listings come to an end"));
         }
         for object in page.objects {
             if !last.is_empty() && last >= object.name {
@@ -333,7 +334,7 @@ async fn for_each_up_to(
             count += 1;
             if count > most {
                 let place = store.describe();
-                return Err(Error::corrupt(format!(
+                return Err(Error::invalid(format!(
                     "the listing of {prefix:?} in {place} has more than {most} objects, the most that are read"
                 ))
                 .with_hint("see that the place is right, and who may write to it"));

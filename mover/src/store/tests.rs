@@ -96,6 +96,7 @@ async fn a_listing_has_so_many_objects_and_no_more() {
         assert_eq!((listed.is_ok(), told), (fits, most), "{listed:?}");
         if let Err(error) = listed {
             assert!(error.to_string().contains("more than 8 objects"), "{error}");
+            assert_eq!(error.kind(), crate::error::ErrorKind::Invalid, "nothing that is stored is damaged");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `carrack stats`: counts and sizes.
 
-use carrack_mover::{error::Result, store::list_all};
+use carrack_mover::{error::Result, store::for_each};
 use clap::Args;
 use serde::Serialize;
 
@@ -55,7 +55,7 @@ pub(crate) async fn run(context: &Context, args: &StatsArgs) -> Result<Outcome> 
         summary.restore_size = summary.restore_size.saturating_add(counts.bytes_total);
         summary.added_size = summary.added_size.saturating_add(counts.bytes_stored);
     }
-    for object in list_all(repository.store().as_ref(), "").await? {
+    for_each(repository.store().as_ref(), "", |object| {
         summary.repository_size += object.size;
         if object.name.starts_with("packs/") {
             summary.packs_count += 1;
@@ -63,7 +63,8 @@ pub(crate) async fn run(context: &Context, args: &StatsArgs) -> Result<Outcome> 
         } else if object.name.starts_with("index/") {
             summary.index_size += object.size;
         }
-    }
+    })
+    .await?;
     show(context, &summary)?;
     Ok(Outcome::of_problems(bad as u64))
 }
