@@ -1,8 +1,8 @@
 //! How many requests are under way at the same time.
 //!
 //! For a remote store the bound for packs adapts: one more after a window of successes, half after the store
-//! says it is too much. Everything small (sessions, ends, listings, deletes) has slots of its own, so that a
-//! bulk upload cannot starve it.
+//! says it is too much, or answers too slowly. Everything small (sessions, ends, listings, deletes) has slots of
+//! its own, so that a bulk upload cannot starve it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::s3::ServiceReply;
+use super::s3::{ServiceReply, Slow};
 use super::{ByteRange, Decorator, ObjectStore, Page, Put};
 use crate::clock::World;
 use crate::error::{Error, Result};
@@ -120,7 +120,7 @@ impl Limit {
 }
 
 fn is_overload(err: &Error) -> bool {
-    ServiceReply::of(err).is_some_and(ServiceReply::is_overload)
+    ServiceReply::of(err).is_some_and(ServiceReply::is_overload) || Slow::is_behind(err)
 }
 
 #[async_trait]

@@ -258,7 +258,7 @@ pub struct StoreOptions {
     /// How long to wait for a connection.
     pub connect_timeout: std::time::Duration,
     /// How long the other side may be silent. Uploads have this time on top of what their size needs at
-    /// 64 KiB/s, downloads five times as much on top of 16 KiB/s.
+    /// 64 KiB/s, downloads five times as much on top of 1 KiB/s.
     pub read_timeout: std::time::Duration,
     /// Who hears that the store does not answer, and is asked again.
     pub waits: Option<Arc<dyn WaitMonitor>>,

@@ -38,7 +38,7 @@ use self::errors::Call;
 #[cfg(feature = "testing")]
 pub(crate) use self::fuzz::fuzz_answer;
 use self::hedge::Hedge;
-pub(super) use self::reply::ServiceReply;
+pub(super) use self::reply::{ServiceReply, Slow};
 use super::throttle::Throttle;
 use super::{
     ByteRange, Capabilities, Listed, ObjectStore, Page, Put, ServerSideEncryption, StoreOptions, check_name,
@@ -48,8 +48,9 @@ use crate::error::{Error, Result};
 
 /// Slowest upload that counts as progress, in bytes per second.
 const MIN_UPLOAD_RATE: u64 = 64 * 1024;
-/// Slowest download that counts as progress, in bytes per second: less than any link that backups are made over.
-const MIN_DOWNLOAD_RATE: u64 = 16 * 1024;
+/// Slowest download that counts as progress, in bytes per second: what each of 64 requests has of a link that gives 64 KiB
+/// a second to all of them.
+const MIN_DOWNLOAD_RATE: u64 = 1024;
 /// What an answer may take beside that, in times that the other side may be silent: five minutes, if nothing else is said.
 const DOWNLOAD_SILENCES: u32 = 5;
 /// Largest object read at once: several times the largest the engine writes.

@@ -5,10 +5,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Limit, START_BULK};
+use super::{Limit, START_BULK, is_overload};
 use crate::clock::{World, testing::Asleep};
 use crate::error::{Error, Result};
-use crate::store::s3::ServiceReply;
+use crate::store::s3::{ServiceReply, Slow};
 use crate::store::{ByteRange, Capabilities, ObjectStore, Page, Put};
 
 /// Counts who is inside, and complains above `bearable`.
@@ -87,6 +87,12 @@ async fn complaints_halve_it() {
     assert_eq!(state.allowed, START_BULK / 2, "one burst counts once");
     assert_eq!(limit.bulk.available_permits(), state.allowed);
     assert_eq!(state.debt, 0);
+}
+
+#[test]
+fn an_answer_that_is_too_slow_is_a_complaint_and_none_at_all_is_not() {
+    let lost = || Error::unavailable("it was not there in time");
+    assert!(is_overload(&lost().with_source(Slow)) && !is_overload(&lost()));
 }
 
 #[tokio::test]

@@ -11,10 +11,10 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
-use super::ServiceReply;
 use super::answers::{Facts, Meaning, meaning_of, proxy_wants_login};
 use super::bounds::TooMuch;
 use super::plain::Plain;
+use super::{ServiceReply, Slow};
 use crate::error::Error;
 
 /// The next step where nobody answers at all.
@@ -90,6 +90,7 @@ impl Call<'_> {
     pub(super) fn slow(&self, promised: u64, limit: Duration) -> Error {
         let seconds = limit.as_secs_f32();
         self.lost(&format!("the answer of {promised} bytes was not there after {seconds} s"))
+            .with_source(Slow)
     }
 
     /// The body broke off.

@@ -27,6 +27,25 @@ impl ServiceReply {
     }
 }
 
+/// An answer that came, and too slowly: fewer requests at once may get theirs in time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Slow;
+
+impl Slow {
+    /// Whether that is behind an error.
+    pub(crate) fn is_behind(err: &Error) -> bool {
+        std::error::Error::source(err).is_some_and(|source| source.is::<Self>())
+    }
+}
+
+impl fmt::Display for Slow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the service or the way to it is too slow for as many requests at once")
+    }
+}
+
+impl std::error::Error for Slow {}
+
 impl fmt::Display for ServiceReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the service answered {}", self.status)?;

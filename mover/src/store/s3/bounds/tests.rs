@@ -9,7 +9,7 @@ use aws_smithy_runtime_api::http::StatusCode;
 use super::*;
 use crate::error::{Error, ErrorKind};
 use crate::store::s3::unconnected::{ENDPOINT, client_over, store_of};
-use crate::store::s3::{S3Store, ServiceReply};
+use crate::store::s3::{S3Store, ServiceReply, Slow};
 use crate::store::{ByteRange, ObjectStore as _};
 
 const PACK: &str = "packs/aa/x";
@@ -259,4 +259,5 @@ async fn an_answer_that_trickles_is_given_up() {
     let error = store.get(PACK, ByteRange::Slice { offset: 0, length: 5 }).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert!(error.to_string().contains("was not there after 0.5 s"), "{error}");
+    assert!(Slow::is_behind(&error), "{error:?}");
 }
