@@ -126,19 +126,13 @@ impl Access for RepositoryAccess {
             Ok(Some((pack, _))) => return Ok(self.repository.footer(pack).await?.footer.sessions),
             Ok(None) => {}
             // What is in doubt on the way tells nothing; that the store does not answer is no doubt.
-            Err(error)
-                if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Denied | ErrorKind::Invalid) => {}
+            Err(error) if tells_nothing(&error) => {}
             Err(error) => return Err(error),
         }
         let footer = match self.repository.footer(place.pack).await {
             // It may have been moved since the relocations were read. A trailer is not sealed: it may claim any keys and any
             // version.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Denied | ErrorKind::Invalid
-                ) =>
-            {
+            Err(error) if error.kind() == ErrorKind::NotFound || tells_nothing(&error) => {
                 let moved = self.resolve(place.pack, place.offset, true).await?;
                 let (pack, _) = moved.ok_or(error)?;
                 self.repository.footer(pack).await?
@@ -147,4 +141,10 @@ impl Access for RepositoryAccess {
         };
         Ok(footer.footer.sessions)
     }
+}
+
+/// Whether what is there cannot be used: damaged, of keys that are not held, newer, or on a disk that cannot read it.
+fn tells_nothing(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Denied | ErrorKind::Invalid)
+        || error.is_of_broken_disk()
 }

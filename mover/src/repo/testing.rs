@@ -186,6 +186,8 @@ pub(crate) enum Fate {
     Passes,
     /// It fails, and has no effect.
     Fails(ErrorKind),
+    /// The disk cannot read what it holds.
+    IsBroken,
     /// It has its effect, and the answer is lost.
     IsUnclear,
     /// It is never answered.
@@ -262,6 +264,10 @@ impl Meddled {
         match fate {
             Fate::Passes => call.await,
             Fate::Fails(kind) => Err(Error::new(kind, format!("{name}: somebody meddles"))),
+            Fate::IsBroken => {
+                let errno = rustix::io::Errno::IO.raw_os_error();
+                Err(Error::io(std::io::Error::from_raw_os_error(errno), format!("cannot read {name}")))
+            }
             Fate::IsUnclear => {
                 call.await?;
                 Err(Error::unavailable(format!("{name}: the answer is lost")))

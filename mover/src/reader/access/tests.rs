@@ -10,9 +10,12 @@ use crate::{
     id::{LineageId, SessionNonce},
     pipeline::{frames::Framer, testing::Stage},
     reader::testing::noise,
-    repo::{CreateOptions, Unlock, testing::Meddled},
+    repo::{
+        CreateOptions, Unlock,
+        testing::{Fate, Meddled},
+    },
     secret::Key,
-    store::{Capabilities, ObjectStore, Page, Put, mem::MemStore},
+    store::{Capabilities, ObjectStore, Page, Put, mem::MemStore, record::Operation},
 };
 
 fn moved(old: u8, new: u8) -> Moved {
@@ -131,11 +134,29 @@ async fn only_damage_is_passed_over_on_the_way_to_the_keys() {
         meddled.fail_lists("snapshots/", kind);
         assert_eq!(access.keys_beside(&place).await.unwrap_err().kind(), kind);
     }
-    for kind in [ErrorKind::Corrupt, ErrorKind::Denied] {
-        meddled.fail_lists("snapshots/", kind);
+    for fate in [Fate::Fails(ErrorKind::Corrupt), Fate::Fails(ErrorKind::Denied), Fate::IsBroken] {
+        meddled.meddle(move |operation, name| match operation {
+            Operation::List if name.starts_with("snapshots/") => fate,
+            _ => Fate::Passes,
+        });
         let beside = access.keys_beside(&place).await.unwrap();
         assert_eq!(beside, [stage.shared.bridge.session().key_info().clone()]);
     }
+    // So it is with what lies under the old name of a pack that was moved.
+    let here = Moved { new_pack: place.pack, new_offset: place.offset, ..moved(9, 0) };
+    let before = FramePlace { pack: PackId([9; 16]), offset: 1, ..place };
+    meddled.meddle(|_, _| Fate::Passes);
+    assert_eq!(access.resolve(before.pack, 1, true).await.unwrap(), None);
+    relocate(&stage.repository, &[here]).await;
+    let old = pack_object(before.pack, 0);
+    meddled.meddle(move |operation, name| match operation {
+        Operation::Get(_) if name == old => Fate::IsBroken,
+        _ => Fate::Passes,
+    });
+    assert_eq!(
+        access.keys_beside(&before).await.unwrap(),
+        [stage.shared.bridge.session().key_info().clone()]
+    );
 }
 
 /// Objects in memory, as if they were far away.
