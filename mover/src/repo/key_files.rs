@@ -1,7 +1,10 @@
 //! Key files as they lie in the store. Each is signed by the repository, which is judged before any work is done on
 //! one: whoever may put objects could else shut everybody out, with more files than anybody can try.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use tokio::task::JoinSet;
 
@@ -48,6 +51,11 @@ impl KeyFiles {
             }
         }
         Err(Error::unavailable(format!("the keys of {} change all the time", store.describe())))
+    }
+
+    /// Names of those that this repository has signed, whatever their version.
+    pub(super) fn into_signed_names(self) -> BTreeSet<String> {
+        self.proven.into_keys().chain(self.newer.into_keys()).collect()
     }
 
     /// None if a file went between listing and reading: a rotation may have put another one there before.

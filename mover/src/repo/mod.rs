@@ -164,7 +164,7 @@ impl Repository {
         format: RepositoryFormat,
         files: KeyFiles,
     ) -> Self {
-        let (key_files, long_record) = (files.proven.into_keys().collect(), Semaphore::new(1));
+        let (key_files, long_record) = (files.into_signed_names(), Semaphore::new(1));
         Self { inner: Arc::new(Inner { store, world, keys, format, key_files, long_record }) }
     }
 
@@ -218,7 +218,7 @@ impl Repository {
     /// The same as a question.
     pub(crate) async fn are_keys_unchanged(&self) -> Result<bool> {
         let files = KeyFiles::read(self.store(), self.format()).await?;
-        Ok(files.proven.keys().eq(&self.inner.key_files))
+        Ok(files.into_signed_names() == self.inner.key_files)
     }
 
     /// Cuts file contents as this repository does.

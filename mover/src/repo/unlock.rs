@@ -168,7 +168,7 @@ pub(super) fn open_keys(
         _ => {
             let roots = open_root_keys(store, format, files, unlock)?;
             let keys = Keys::from_roots(format.repository, &roots)?;
-            refuse_older(store, format, files, (&keys, roots.len()))?;
+            refuse_older(store, format, files, (&keys, &roots))?;
             keys
         }
     };
@@ -180,24 +180,30 @@ pub(super) fn open_keys(
         .with_hint("bring that object back from a copy, and look who can write to the store"))
 }
 
-/// A key of before a rotation that did not come to removing it would not see what was written since.
+/// A key of before a rotation that did not come to removing it would not see what was written since. What a later program
+/// says of its key this one cannot read, but that of a rotation has a name that these keys know (N2).
 fn refuse_older(
     store: &dyn ObjectStore,
     format: &RepositoryFormat,
     files: &KeyFiles,
-    (keys, held): (&Keys, usize),
+    (keys, roots): (&Keys, &[Key]),
 ) -> Result<()> {
+    let rotated = Error::denied(format!(
+        "the keys of {} were rotated: this one opens nothing any more",
+        store.describe()
+    ));
+    let next = roots.last().map(|newest| format!("{}{}", key_files::FOLDER, rotation_id(newest)));
+    if let Some(name) = next.filter(|name| files.newer.contains_key(name)) {
+        let hint = format!("use a newer carrack, with the password or secret of the object {name}");
+        return Err(rotated.with_hint(hint));
+    }
     let later = |(name, file): &(&String, &KeyFile)| {
         let count = signed_generations(keys, name, format.repository, file);
-        count.is_some_and(|count| usize::try_from(count).is_ok_and(|count| count > held))
+        count.is_some_and(|count| usize::try_from(count).is_ok_and(|count| count > roots.len()))
     };
     match files.proven.iter().find(later) {
         None => Ok(()),
-        Some((name, _)) => {
-            let said =
-                format!("the keys of {} were rotated: this one opens nothing any more", store.describe());
-            Err(Error::denied(said).with_hint(format!("use the password or secret of the object {name}")))
-        }
+        Some((name, _)) => Err(rotated.with_hint(format!("use the password or secret of the object {name}"))),
     }
 }
 

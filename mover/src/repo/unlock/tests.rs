@@ -173,6 +173,8 @@ async fn a_key_of_a_newer_version_opens_nothing_and_is_no_damage() {
     };
     put("keys/x", 2);
     let opened = testing::open(store.clone()).await.unwrap();
+    // KEYS: it came, so what it signs is not forged.
+    assert!(!repository.are_keys_unchanged().await.unwrap() && opened.are_keys_unchanged().await.unwrap());
     let (keys, unsigned) = opened.list_keys().await.unwrap();
     assert_eq!((keys.len(), unsigned.len()), (1, 0));
     let named = opened.unproven().await.unwrap();
@@ -187,6 +189,23 @@ async fn a_key_of_a_newer_version_opens_nothing_and_is_no_damage() {
     put(&name, 0);
     store.tamper("keys/x", None);
     assert_eq!(testing::open(store.clone()).await.unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+/// Of a rotation by a later program that was killed before it removed the other keys.
+#[tokio::test]
+async fn who_holds_keys_of_before_a_rotation_by_a_later_program_is_told() {
+    let store = Arc::new(MemStore::new());
+    let repository = testing::create(store.clone()).await;
+    let files = KeyFiles::read(repository.store(), repository.format()).await.unwrap();
+    let roots = open_root_keys(store.as_ref(), repository.format(), &files, &testing::unlock()).unwrap();
+    let file = KeyFile { version: 2, ..files.proven.into_values().next().unwrap() };
+    let name = format!("keys/{}", rotation_id(roots.last().unwrap()));
+    store.tamper(&name, Some(key_files::encode(&name, &file, repository.keys()).unwrap().into()));
+    let error = testing::open(store.clone()).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Denied && error.to_string().contains("were rotated"), "{error}");
+    let hint = error.hint().unwrap();
+    assert!(hint.contains("newer carrack") && hint.contains(&name), "{hint}");
+    assert_eq!(repository.check_keys_unchanged().await.unwrap_err().kind(), ErrorKind::Conflict);
 }
 
 /// Whoever replaces both the object and its signature names a key of his own.
