@@ -230,7 +230,10 @@ pub(super) fn open_root_keys(
         return Ok(roots);
     }
     if let (None, Some((name, version))) = (&damaged, files.newer.first_key_value()) {
-        return Err(key_files::unknown_version(name, *version).context("no other key fits"));
+        return Err(match files.proven.is_empty() {
+            true => key_files::unknown_version(name, *version).context("there is no other key"),
+            false => does_not_fit_or_is_newer(store, unlock, name),
+        });
     }
     match damaged.or_else(|| files.unproven.values().next().map(Error::in_one_line)) {
         Some(unreadable) if files.proven.is_empty() => {
@@ -255,6 +258,14 @@ fn does_not_fit(store: &dyn ObjectStore, unlock: &Unlock) -> Error {
         ),
     };
     Error::denied(format!("{what} the repository at {}", store.describe())).with_hint(hint)
+}
+
+/// The same where there is a key that this program cannot try.
+fn does_not_fit_or_is_newer(store: &dyn ObjectStore, unlock: &Unlock, name: &str) -> Error {
+    let error = does_not_fit(store, unlock);
+    let check = error.hint().unwrap_or_default();
+    let hint = format!("{check}; if it is right, it may be that of the object {name}: use a newer carrack");
+    error.with_hint(hint)
 }
 
 pub(super) fn open_file(

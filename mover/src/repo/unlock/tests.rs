@@ -181,7 +181,16 @@ async fn a_key_of_a_newer_version_opens_nothing_and_is_no_damage() {
     assert!(named[0].what.contains("keys/x") && named[0].message.contains("version 2"), "{named:?}");
     assert_eq!(opened.remove_unproven_keys().await.unwrap(), 0);
 
-    // Where no other one fits, nobody can tell what it opens.
+    // A password that fits no other one may be wrong, or that of the newer one.
+    let error = Repository::open(store.clone(), World::system(), &word()).await.unwrap_err();
+    let hint = error.hint().unwrap();
+    assert!(error.kind() == ErrorKind::Denied && error.to_string().contains("wrong password"), "{error}");
+    assert!(
+        hint.starts_with("check CARRACK_PASSWORD") && hint.contains("keys/x: use a newer carrack"),
+        "{hint}"
+    );
+
+    // Where there is no other one, nobody can tell what it opens.
     put(&name, 2);
     let error = testing::open(store.clone()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
