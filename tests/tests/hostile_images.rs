@@ -253,10 +253,19 @@ fn numbers_of_a_record_may_be_any() {
     }
 }
 
-/// Sixteen gigabytes of one byte again and again, which keep to every rule, and are not yet too much for a copy.
+/// A terabyte of one byte again and again, which keeps to every rule.
 fn tower(forger: &mut Forger) -> anyhow::Result<(Content, u64)> {
+    tower_of_bytes(forger, 10_000)
+}
+
+/// Fifteen gigabytes of the same: not yet so many runs that a copy refuses them.
+fn lower_tower(forger: &mut Forger) -> anyhow::Result<(Content, u64)> {
+    tower_of_bytes(forger, 2_500)
+}
+
+fn tower_of_bytes(forger: &mut Forger, wide: u64) -> anyhow::Result<(Content, u64)> {
     let byte = Run::Chunk(forger.chunk(FrameKind::Data, b"x")?);
-    let (page, bytes) = forger.tower_of_runs(&byte, 2_500, 3)?;
+    let (page, bytes) = forger.tower_of_runs(&byte, wide, 3)?;
     Ok((Content::Paged { depth: 3, pages: vec![(page, bytes)] }, bytes))
 }
 
@@ -274,7 +283,7 @@ fn stop(scene: &Scene, arguments: &[&str], is_at_work: impl FnMut() -> bool) {
 #[test]
 fn whoever_has_enough_is_obeyed() {
     let scene = scene();
-    let name = scene.forge_single(Single::Image, tower).to_string();
+    let name = scene.forge_single(Single::Image, lower_tower).to_string();
     let (image, directory) = (scene.carrack.path("new image"), scene.carrack.path("target"));
     stop(&scene, &["restore", &name, "--target", text(&image)], || {
         fs::metadata(&image).is_ok_and(|found| found.len() == 15_625_000_000)
@@ -287,7 +296,7 @@ fn whoever_has_enough_is_obeyed() {
     let sessions = copies.join("sessions");
     stop(&scene, &[&at[..], &from].concat(), || fs::read_dir(&sessions).is_ok_and(|found| found.count() > 0));
     scene.forge(async |mut forger: Forger| {
-        let (content, size) = tower(&mut forger)?;
+        let (content, size) = lower_tower(&mut forger)?;
         let file = with_contents(b"x", content, size);
         forger.commit_entries(vec![entry(b"a", Kind::Directory), file]).await
     });
