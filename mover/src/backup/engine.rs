@@ -9,12 +9,13 @@ use std::{
     time::Duration,
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Sender, bounded};
 use jiff::Timestamp;
 
 use super::{
     BackupOptions, BackupSource, CompressionChoice, Noting, ParentChoice,
     assemble::{Assembled, Assembler},
+    attempt::{Ended, give_up, leave_behind, look_out},
     checkpoint::{About, Checkpoints},
     compare::was_unmodified,
     copied::{self, Original},
@@ -26,7 +27,6 @@ use super::{
     options::source_kind,
     parent::SharedPages,
     resume::Continued,
-    silence::Silence,
     worker,
 };
 use crate::{
@@ -48,10 +48,7 @@ use crate::{
         tree::{EarlierPages, Pages, TreeWriter},
     },
     repo::{Checkpoint, ImageState, Join, LoadedIndex, Repository, Session},
-    source::{
-        reads::{Lookout, Reads},
-        walk::WalkOptions,
-    },
+    source::{reads::Reads, walk::WalkOptions},
 };
 
 /// What is decided before the threads start.
@@ -119,9 +116,9 @@ pub(super) struct Watched<'w> {
     /// Also asks to stop when the reads are given up.
     pub(super) cancel: Cancel,
     pub(super) reads: Arc<Reads>,
-    /// Hears what was silent for too long, when the attempt is given up for it: this thread, or one that it waits for, may
-    /// never come back.
-    pub(super) on_silence: &'w (dyn Fn(Vec<Silence>) + Sync),
+    /// Hears how the attempt ended when some of its threads are left behind: this one, or one that it waits for, may never
+    /// come back.
+    pub(super) on_end: &'w (dyn Fn(Ended) + Sync),
 }
 
 /// Runs one attempt of a backup on this thread and those that it starts.
@@ -132,7 +129,7 @@ pub(super) fn run(
     handle: tokio::runtime::Handle,
     watched: Watched<'_>,
 ) -> Result<Outcome> {
-    let Watched { monitor, cancel, reads, on_silence } = watched;
+    let Watched { monitor, cancel, reads, on_end } = watched;
     let moved_before = Progress::get(&monitor.progress().bytes_moved);
     let Plan { session, parent, checkpoints, index: LoadedIndex { index, join }, memory, started } = plan;
     let bridge = Arc::new(Bridge::new(handle, Arc::clone(&session), monitor.clone(), memory.flight_bytes));
@@ -163,7 +160,7 @@ pub(super) fn run(
     let original = bridge.wait(Original::find(&options.source, repository, parent.as_ref()));
     let stops = (cancel, Arc::clone(&reads));
     let parts = Parts::new(about, memory, packing, (parent.as_ref(), &checkpoints), monitor.clone(), stops);
-    let (mut assembled, pages, dispatched) = drive(options, memory, Parts { original, ..parts }, on_silence)?;
+    let (mut assembled, pages, dispatched) = drive(options, memory, Parts { original, ..parts }, on_end)?;
     // What was given up has lost packs, however it came to its end.
     reads.given_up().check()?;
     shared.packer.flush()?;
@@ -252,7 +249,7 @@ impl Parts {
 }
 
 /// What takes most of an attempt's memory, and is shared by its threads.
-struct Held {
+pub(super) struct Held {
     shared: Arc<Shared>,
     metadata: Arc<Packer>,
     pages: SharedPages,
@@ -260,7 +257,8 @@ struct Held {
 
 impl Held {
     /// Gives it back, though a thread that may never end holds it, too.
-    fn release(&self) {
+    pub(super) fn release(&self) {
+        // First, so that no checkpoint comes of what lacks the rest.
         self.shared.abandon();
         self.metadata.abandon();
         *self.pages.lock().unwrap_or_else(PoisonError::into_inner) = EarlierPages::new(0);
@@ -272,7 +270,7 @@ fn drive(
     options: &BackupOptions,
     memory: Memory,
     parts: Parts,
-    on_silence: &(dyn Fn(Vec<Silence>) + Sync),
+    on_end: &(dyn Fn(Ended) + Sync),
 ) -> Result<(Assembled, Pages, Dispatched)> {
     let Parts { context, assembler, earlier, image, cut, original, held } = parts;
     let (monitor, shared) = (Arc::clone(&context.monitor), Arc::clone(&context.shared));
@@ -282,17 +280,21 @@ fn drive(
     thread::scope(|scope| {
         let (tasks, task_queue) = bounded(tasks_ahead(options, memory.threads));
         let (items, item_queue) = bounded(ITEMS_AHEAD);
+        let (working, all_worked) = bounded(0);
         for _ in 0..memory.threads {
-            let (context, queue) = (&context, task_queue.clone());
-            scope.spawn(move || worker::work(context, &queue));
+            let (context, queue, working) = (&context, task_queue.clone(), working.clone());
+            scope.spawn(move || {
+                let _working: Sender<()> = working;
+                worker::work(context, &queue);
+            });
         }
-        drop(task_queue);
+        drop((task_queue, working));
         let tuner =
             scope.spawn(|| tune(options.compression, &shared, &stop_tuning.or(context.reads.given_up())));
         let (at_work, assembled_all) = bounded(0);
         let lookout = scope.spawn(|| {
             let silences = look_out(&context.reads, &*monitor, &stop_tuning, options.source_timeout);
-            give_up(silences, &context.reads, &held, assembled_all, on_silence);
+            give_up(silences, &context.reads, &held, assembled_all, on_end);
         });
         let assembling = scope.spawn(move || {
             let _at_work: Sender<()> = at_work;
@@ -326,13 +328,22 @@ fn drive(
         lookout.thread().unpark();
         let assembled =
             assembled.unwrap_or_else(|_| Err(Error::internal("the thread that writes the tree broke")));
-        let (assembled, pages, mut dispatched) = worst_of(assembled, dispatched)?;
-        let found_same = context.found_same.load(Ordering::Relaxed) + assembled.found_same;
-        was_unmodified(&mut dispatched.statistics, found_same);
-        let left_out = dispatched.left_out + context.left_out.load(Ordering::Relaxed) + assembled.left_out;
-        account_for_all(dispatched.met, assembled.entries, left_out)?;
+        let ended = worst_of(assembled, dispatched);
+        if let Err(error) = &ended {
+            leave_behind(error, &context.reads, &held, &all_worked, on_end);
+        }
+        let (assembled, pages, mut dispatched) = ended?;
+        add_up(&context, &assembled, &mut dispatched)?;
         Ok((assembled, pages, dispatched))
     })
+}
+
+/// Adds up what all of them counted.
+fn add_up(context: &worker::Context, assembled: &Assembled, dispatched: &mut Dispatched) -> Result<()> {
+    let found_same = context.found_same.load(Ordering::Relaxed) + assembled.found_same;
+    was_unmodified(&mut dispatched.statistics, found_same);
+    let left_out = dispatched.left_out + context.left_out.load(Ordering::Relaxed) + assembled.left_out;
+    account_for_all(dispatched.met, assembled.entries, left_out)
 }
 
 /// Goes through the source, whatever it is.
@@ -423,48 +434,6 @@ fn tune(choice: CompressionChoice, shared: &Shared, stop: &Cancel) {
         shared.level.store(next.clamp(lightest, tightest), Ordering::Relaxed);
     }
 }
-
-/// Tells of reads that take long, until everything is read, or some of it was waited for long enough: all that was.
-fn look_out(reads: &Reads, monitor: &dyn Monitor, stop: &Cancel, patience: Duration) -> Vec<Silence> {
-    let mut lookout = Lookout::default();
-    while !stop.is_cancelled() {
-        thread::park_timeout(LOOK_INTERVAL);
-        for (path, seconds) in lookout.look(reads, SLOW_LOOKS) {
-            monitor.slow_source(&path, seconds);
-        }
-        let silent = lookout.silent(reads, patience.as_secs().max(1));
-        if !silent.is_empty() {
-            return silent.into_iter().map(|(path, seconds)| Silence { path, seconds }).collect();
-        }
-    }
-    Vec::new()
-}
-
-/// Gives the attempt up if anything was silent. The threads that still can come to their end, as when somebody asks to stop,
-/// with a last checkpoint for the attempt after this one; the rest is left behind, and holds as little as can be.
-fn give_up(
-    silences: Vec<Silence>,
-    reads: &Reads,
-    held: &Held,
-    assembled: Receiver<()>,
-    on_silence: &(dyn Fn(Vec<Silence>) + Sync),
-) {
-    if silences.is_empty() {
-        return;
-    }
-    reads.given_up().cancel();
-    // Nothing is ever sent: the other end goes away when the last checkpoint is written, or cannot be.
-    if assembled.recv_timeout(limits::GIVE_UP_PATIENCE) == Err(RecvTimeoutError::Timeout) {
-        tracing::info!("the tree of what is given up is stuck as well");
-    }
-    held.release();
-    on_silence(silences);
-}
-
-/// One look a second, so that looks are counted instead of time.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// So many looks at the same read, and it is told of: no disk takes so long.
-const SLOW_LOOKS: u64 = 10;
 
 /// Often enough to follow a store that slows down, rarely enough to cost nothing.
 const TUNE_INTERVAL: Duration = Duration::from_millis(100);

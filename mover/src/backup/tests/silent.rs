@@ -3,7 +3,7 @@
 use std::{
     os::unix::ffi::OsStrExt as _,
     sync::{
-        Mutex,
+        Mutex, Weak,
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     time::Instant,
@@ -33,6 +33,11 @@ impl Stuck {
         (Arc::new(Self { progress, grows, release, told: Mutex::default() }), sender)
     }
 
+    /// Whether somebody waits in the middle of a read.
+    fn is_stuck(&self) -> bool {
+        self.release.lock().unwrap().is_none()
+    }
+
     /// The last parts of paths, and what was said.
     fn told(&self) -> Vec<(String, String)> {
         let told = self.told.lock().unwrap();
@@ -59,6 +64,30 @@ impl Monitor for Stuck {
         if let Some(release) = release {
             release.recv().unwrap();
         }
+    }
+}
+
+/// A store that takes no pack, and says so when a reader is stuck.
+#[derive(Debug)]
+struct Failing {
+    inner: Arc<MemStore>,
+    monitor: Weak<Stuck>,
+}
+
+#[async_trait]
+impl Decorator for Failing {
+    fn inner(&self) -> &dyn ObjectStore {
+        &*self.inner
+    }
+
+    async fn put_if_absent(&self, name: &str, body: Bytes) -> Result<Put> {
+        if !name.starts_with("packs/") {
+            return self.inner.put_if_absent(name, body).await;
+        }
+        while self.monitor.upgrade().is_some_and(|monitor| !monitor.is_stuck()) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Err(Error::new(ErrorKind::NoSpace, "the store died"))
     }
 }
 
@@ -125,5 +154,27 @@ async fn what_was_asked_for_ends_the_backup_if_it_does_not_answer() {
     let error = backup(&repository, options, monitor.clone(), Cancel::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.to_string().starts_with(&format!("{} has not been read for", file.display())), "{error}");
+    comes_back(&place, &monitor, &release).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_is_told_although_a_reader_is_stuck() {
+    let place = Place::new().await;
+    let source = place.path("source");
+    fs::create_dir(&source).unwrap();
+    write_old(&source.join("0-large"), &noise(1, 2 << 20));
+    write_old(&source.join("a"), b"small");
+    write_old(&source.join("z"), b"not touched");
+    let (monitor, release) = Stuck::new(&source.join("a"));
+    let options = BackupOptions {
+        source_timeout: Duration::from_secs(3600),
+        ..options(&place, vec![source.clone()], &source.join("z"))
+    };
+    let store = Failing { inner: place.store.clone(), monitor: Arc::downgrade(&monitor) };
+    let repository = Place::open(Arc::new(store)).await;
+    let backup = backup(&repository, options, monitor.clone(), Cancel::default());
+    let error = tokio::time::timeout(Duration::from_secs(300), backup).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+    assert!(monitor.is_stuck());
     comes_back(&place, &monitor, &release).await;
 }
