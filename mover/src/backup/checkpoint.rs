@@ -105,16 +105,17 @@ impl Checkpoints {
         let bytes = tree.total();
         self.shared.packer.flush()?;
         self.metadata.flush()?;
-        let bridge = &self.shared.bridge;
+        let (bridge, session) = (&self.shared.bridge, self.shared.bridge.session());
+        // Before the packs arrive: what is given up forgets the keys that are carried, after it has failed the bridge.
+        let sessions = session.known_keys(&pages.sessions())?;
         bridge.settle()?;
         self.wait(self.about.repository.store().flush())?;
         self.put_segment()?;
-        let session = bridge.session();
         let checkpoint = Checkpoint {
             source: self.about.source,
             root,
             depth,
-            sessions: session.known_keys(&pages.sessions())?,
+            sessions,
             started: self.about.started,
             written,
             bytes,
