@@ -140,3 +140,23 @@ fn names_and_lists_that_do_not_come_are_left_out_as_contents_are() {
         drop(stalled);
     });
 }
+
+#[test]
+fn a_device_that_cannot_even_be_looked_at_ends_the_backup() {
+    in_private_mounts(|| {
+        let (carrack, source) = scene();
+        let names = vec![("lookup", Stall::Lookup)];
+        let stalled = StalledFs::of(&source.join("mounted"), names).expect("it mounts");
+        let device = source.join("mounted/lookup");
+        let fixed = ["backup", "--source-timeout", "5", "--device"].map(OsStr::new).into_iter();
+        let mut child = carrack.start(fixed.chain([device.as_os_str()]));
+        let mut err = BufReader::new(child.stderr.take().expect("a pipe"));
+        let mut told = String::new();
+        while !told.contains(&format!("{} has not been read for", device.display())) {
+            assert!(err.read_line(&mut told).expect("it reads") > 0, "it ended: {told}");
+        }
+        stalled.let_go();
+        wait(child, 12);
+        drop(stalled);
+    });
+}

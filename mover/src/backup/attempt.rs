@@ -7,8 +7,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use tokio::{runtime::Handle, sync::mpsc};
 
 use super::{
-    BackupOptions, Noting,
+    BackupOptions, BackupSource, Noting,
     engine::{Held, Outcome, Plan, Watched, run},
+    image,
     silence::Silence,
 };
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
     error::{Error, Result},
     limits,
     monitor::Monitor,
-    repo::Repository,
+    repo::{ImageState, Repository},
     source::reads::{Lookout, Reads},
 };
 
@@ -52,6 +53,34 @@ pub(super) async fn attempt(
     let started = thread::Builder::new().name("backup".to_owned()).spawn(work);
     started.map_err(|error| Error::io(error, "cannot start a thread for the backup"))?;
     answers.recv().await.ok_or_else(|| Error::internal("the backup's threads broke"))
+}
+
+/// What a device or image is like before it is read; it may never answer to that either.
+pub(super) fn examine(
+    options: &BackupOptions,
+    parent_grid: u32,
+    reads: &Reads,
+    monitor: &dyn Monitor,
+    on_end: &(dyn Fn(Ended) + Sync),
+) -> Result<Option<ImageState>> {
+    if !matches!(options.source, BackupSource::Block { .. }) {
+        return Ok(None);
+    }
+    let stop = Cancel::default();
+    thread::scope(|scope| {
+        let lookout = scope.spawn(|| {
+            let silences = look_out(reads, monitor, &stop, options.source_timeout);
+            if !silences.is_empty() {
+                reads.given_up().cancel();
+                on_end(Ended::Silent(silences));
+            }
+        });
+        let image = image::state(&options.source, parent_grid, &reads.reader());
+        stop.cancel();
+        lookout.thread().unpark();
+        reads.given_up().check()?;
+        image
+    })
 }
 
 /// Tells of reads that take long, until everything is read, or some of it was waited for long enough: all that was.

@@ -230,7 +230,7 @@ impl Dispatcher<'_> {
         self.item(Item::Large(Box::new(large)))?;
         let mut at = self.go_on(begun, &pieces)?;
         let mut extents = file.extents();
-        while let Some(extent) = self.reading(&file, || extents.next()) {
+        while let Some(extent) = self.reading(file.path(), || extents.next()) {
             let (start, end) = (extent.offset.max(at), extent.offset + extent.length);
             if end <= at {
                 continue;
@@ -247,9 +247,9 @@ impl Dispatcher<'_> {
         Ok(())
     }
 
-    /// Asks the file system something about a file.
-    fn reading<T>(&self, file: &SourceFile, ask: impl FnOnce() -> T) -> T {
-        let _reading = self.reader.begin(file.path());
+    /// Asks the file system something about what is at this path.
+    pub(super) fn reading<T>(&self, path: &[u8], ask: impl FnOnce() -> T) -> T {
+        let _reading = self.reader.begin(path);
         ask()
     }
 

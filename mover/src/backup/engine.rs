@@ -15,14 +15,13 @@ use jiff::Timestamp;
 use super::{
     BackupOptions, BackupSource, CompressionChoice, Noting, ParentChoice,
     assemble::{Assembled, Assembler},
-    attempt::{Ended, give_up, leave_behind, look_out},
+    attempt::{Ended, examine, give_up, leave_behind, look_out},
     checkpoint::{About, Checkpoints},
     compare::was_unmodified,
     copied::{self, Original},
     dispatch::{Dispatched, Dispatcher},
     earlier::{self, Earlier},
     fetch::Fetch,
-    image,
     memory::Memory,
     options::source_kind,
     parent::SharedPages,
@@ -144,7 +143,8 @@ pub(super) fn run(
         counts: Counts::default(),
     });
     let metadata = Arc::new(Packer::new(Arc::clone(&bridge), memory.pack_bytes / 4, 0));
-    let image = image::state(&options.source, parent.as_ref().map_or(0, |parent| parent.grid))?;
+    let parent_grid = parent.as_ref().map_or(0, |parent| parent.grid);
+    let image = examine(options, parent_grid, &reads, &*monitor, on_end)?;
     let about = About {
         repository: repository.clone(),
         source: source_kind(&options.source),

@@ -24,7 +24,7 @@ use crate::{
     monitor::Progress,
     pipeline::promise::promise,
     repo::{FileState, ImageState},
-    source::block::BlockSource,
+    source::{block::BlockSource, reads::Reader},
 };
 
 /// Pieces of an image that wait for the tree.
@@ -32,12 +32,19 @@ const PIECES_AHEAD: usize = 64;
 
 /// What a device or image is like before it is read; none for files and streams. The grid is the parent's, or one
 /// that fits the size.
-pub(super) fn state(source: &BackupSource, parent_grid: u32) -> Result<Option<ImageState>> {
+pub(super) fn state(source: &BackupSource, parent_grid: u32, reader: &Reader) -> Result<Option<ImageState>> {
     let BackupSource::Block { path, change_id, .. } = source else { return Ok(None) };
+    let _reading = reader.begin(without_slash(path));
     let file = file_state(path)?;
     let size = BlockSource::open(path)?.size();
     let grid = if parent_grid > 0 { parent_grid } else { chunker::grid_for(size) };
     Ok(Some(ImageState { size, grid, change_id: change_id.clone(), file }))
+}
+
+/// The path as it is named everywhere.
+fn without_slash(path: &Path) -> &[u8] {
+    let path = path.as_os_str().as_encoded_bytes();
+    path.strip_prefix(b"/").unwrap_or(path)
 }
 
 /// Times say nothing of the contents of a device.
@@ -68,10 +75,10 @@ impl Dispatcher<'_> {
         changed: Option<&Path>,
         state: &ImageState,
     ) -> Result<Dispatched> {
-        let file = Arc::new(BlockSource::open(path)?);
+        let file = Arc::new(self.reading(without_slash(path), || BlockSource::open(path))?);
         let (size, grid) = (file.size(), state.grid);
         let changed = changed.map(|list| changed_blocks_of(list, size, grid)).transpose()?;
-        let entry = image_entry(path.as_os_str().as_encoded_bytes(), size);
+        let entry = image_entry(without_slash(path), size);
         self.met += 1;
         let parent = self.earlier.parent.find(&entry.path);
         self.note_lost_parent()?;
@@ -138,7 +145,8 @@ impl Dispatcher<'_> {
         hints: &mut Hints,
     ) -> Result<()> {
         let mut at = from;
-        for extent in file.extents() {
+        let mut extents = file.extents();
+        while let Some(extent) = self.reading(file.path(), || extents.next()) {
             // Blocks are read whole: a hole counts only where it covers all of one.
             let start = (extent.offset / u64::from(grid) * u64::from(grid)).max(at);
             let end = (extent.offset + extent.length).next_multiple_of(u64::from(grid)).min(file.size());
@@ -295,7 +303,6 @@ impl Dispatcher<'_> {
 }
 
 fn image_entry(path: &[u8], size: u64) -> Entry {
-    let path = path.strip_prefix(b"/").unwrap_or(path);
     let path: Vec<u8> = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path).to_vec();
     let metadata = Metadata { mode: 0o600, size, links: 1, ..Metadata::default() };
     Entry { path, kind: Kind::Image, metadata, content: Content::default() }
