@@ -259,7 +259,7 @@ impl Shared {
 
     fn read(&self, key: &Key, node: Node, reading: &UnderWay<'_>) -> Outcome {
         let mut outcome = Outcome::default();
-        let names = match self.list(&node, &mut outcome) {
+        let names = match self.list(&node, &mut outcome, reading) {
             Ok(names) => names,
             Err(error) => {
                 outcome.events.push(directory_problem(&node, error));
@@ -282,12 +282,12 @@ impl Shared {
         self.stat_batch(&listing, 0, outcome, reading)
     }
 
-    fn list(&self, node: &Node, outcome: &mut Outcome) -> io::Result<Listed> {
+    fn list(&self, node: &Node, outcome: &mut Outcome, reading: &UnderWay<'_>) -> io::Result<Listed> {
         if let Plan::Only(roots) = &node.plan {
             return only(roots.children.keys().map(|name| name.as_c_str()));
         }
         let fd = node.directory.fd()?;
-        let (names, failure) = Listed::read(&*fd, &self.room);
+        let (names, failure) = Listed::read_telling(&*fd, &self.room, &|| reading.still());
         if let Some(error) = failure {
             outcome.events.push(directory_problem(node, error));
         }

@@ -82,6 +82,11 @@ impl UnderWay<'_> {
         // Odd as before: another read, of the same thread.
         self.slot.serial.fetch_add(2, Ordering::Relaxed);
     }
+
+    /// Says that some of it has come, so that this is as good as another read.
+    pub fn still(&self) {
+        self.slot.serial.fetch_add(2, Ordering::Relaxed);
+    }
 }
 
 impl Drop for UnderWay<'_> {
@@ -144,6 +149,22 @@ mod tests {
         assert_eq!(told, [5, 20, 80].map(|looks| (b"stuck".to_vec(), looks)));
         // The first look sees that it reads, the second that it still does.
         assert_eq!(given_up, [99, 100].map(|look| (look, (b"stuck".to_vec(), look - 1))));
+    }
+
+    #[test]
+    fn what_comes_slowly_is_not_silent() {
+        let reads = Reads::default();
+        let reader = reads.reader();
+        let listing = reader.begin(b"directory");
+        let mut lookout = Lookout::default();
+        for _ in 0..9 {
+            // The first look is another read's.
+            for expected in [0, 1] {
+                lookout.look(&reads, 9);
+                assert_eq!(lookout.silent(&reads, 1).len(), expected);
+            }
+            listing.still();
+        }
     }
 
     #[test]

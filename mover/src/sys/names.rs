@@ -108,13 +108,28 @@ impl Listed {
     /// The names of an open directory. What was read before an error is kept beside the error; nothing is kept when
     /// names went into a file and that failed.
     pub(crate) fn read(directory: impl AsFd, room: &Arc<Room>) -> (Self, Option<io::Error>) {
+        Self::read_telling(directory, room, &|| ())
+    }
+
+    /// The same; `goes_on` is called after each batch of names, of which there may be more than anybody waits for.
+    pub(crate) fn read_telling(
+        directory: impl AsFd,
+        room: &Arc<Room>,
+        goes_on: &dyn Fn(),
+    ) -> (Self, Option<io::Error>) {
         let mut collected = Collected::new(room);
-        let mut kept = true;
-        let read = each_name(directory, |name| collected.push(name).inspect_err(|_| kept = false));
+        let (mut kept, mut met) = (true, 0_usize);
+        let read = each_name(directory, |name| {
+            met += 1;
+            if met.is_multiple_of(BATCH) {
+                goes_on();
+            }
+            collected.push(name).inspect_err(|_| kept = false)
+        });
         let listed = match read {
             // A run that was written in part is in the way of the others.
             Err(error) if !kept => Err(error),
-            read => collected.finish().map(|listed| (listed, read.err())),
+            read => collected.finish(goes_on).map(|listed| (listed, read.err())),
         };
         listed.unwrap_or_else(|error| (Self::of(Names::default()), Some(room.failed(error))))
     }
@@ -197,20 +212,20 @@ impl Collected {
         Ok(())
     }
 
-    fn finish(mut self) -> io::Result<Listed> {
+    fn finish(mut self, goes_on: &dyn Fn()) -> io::Result<Listed> {
         if self.runs.is_none() {
             self.names.sort();
             return Ok(Listed::Here { names: self.names, _share: Some(self.share) });
         }
         self.put_aside()?;
         let Some(runs) = self.runs else { return Err(io::ErrorKind::NotFound.into()) };
-        runs.merge(&self.share).map(Listed::There)
+        runs.merge(&self.share, goes_on).map(Listed::There)
     }
 }
 
 impl Runs {
     /// One sorted list of all runs, with no more memory than `share` and the least buffer for each.
-    fn merge(&self, share: &Share) -> io::Result<Sorted> {
+    fn merge(&self, share: &Share, goes_on: &dyn Fn()) -> io::Result<Sorted> {
         let buffer = (share.taken.max(LEAST) / self.ends.len()).clamp(RUN_BUFFER.start, RUN_BUFFER.end);
         let mut heads = BinaryHeap::with_capacity(self.ends.len());
         let mut at = 0;
@@ -230,6 +245,7 @@ impl Runs {
             if first.0.name != last {
                 if len % BATCH == 0 {
                     starts.push(written);
+                    goes_on();
                 }
                 out.write_all(&first.0.name)?;
                 written += first.0.name.len() as u64;

@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -72,6 +73,21 @@ fn what_is_read_again_has_room_again() {
 }
 
 #[test]
+fn whoever_waits_hears_that_names_come() {
+    let (source, temporary) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    populate(source.path(), 5000, 60);
+    // The second time they are merged, too: five batches, the last of which is not full.
+    for (bytes, expected) in [(usize::MAX >> 1, 4), (0, 4 + 5)] {
+        let room = Room::new(bytes, temporary.path().into());
+        let told = Cell::new(0);
+        let goes_on = || told.set(told.get() + 1);
+        let (listed, failure) = Listed::read_telling(open(source.path()), &room, &goes_on);
+        assert!(failure.is_none());
+        assert_eq!((listed.len(), told.get()), (5000, expected));
+    }
+}
+
+#[test]
 fn names_that_no_file_takes_are_a_problem_and_not_a_part() {
     let source = tempfile::tempdir().unwrap();
     populate(source.path(), 3000, 200);
@@ -124,7 +140,7 @@ fn a_name_that_comes_twice_is_there_once() {
             collected.push(&name(number)).unwrap();
             collected.push(&name(number / 2)).unwrap();
         }
-        let listed = collected.finish().unwrap();
+        let listed = collected.finish(&|| ()).unwrap();
         assert_eq!(matches!(listed, Listed::There(_)), bytes == 0);
         assert_eq!(read(&listed), wanted);
     }
