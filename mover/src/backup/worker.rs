@@ -330,12 +330,12 @@ impl Worker<'_> {
             self.report(path, &Error::conflict(super::CHANGED_WHILE_READ));
         }
         metadata.size = read;
-        let progress = self.context.monitor.progress();
-        Progress::add(&progress.bytes, read);
-        Progress::add(&progress.bytes_moved, read);
         let extents = extents_of(&file, &slab[start..]);
         drop(reading);
         self.still_wanted()?;
+        let progress = self.context.monitor.progress();
+        Progress::add(&progress.bytes, read);
+        Progress::add(&progress.bytes_moved, read);
         let content = self.small_content(&extents, slab, start, parent).map_err(Failure::Store)?;
         Ok(Entry { path: path.to_vec(), kind: Kind::File, metadata, content })
     }
