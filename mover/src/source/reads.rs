@@ -78,8 +78,7 @@ impl UnderWay<'_> {
             kept.push(b'/');
         }
         kept.extend_from_slice(name);
-        drop(kept);
-        // Odd as before: another read, of the same thread.
+        // Odd as before: another read, of the same thread. Before anybody sees the path.
         self.slot.serial.fetch_add(2, Ordering::Relaxed);
     }
 
@@ -126,7 +125,12 @@ impl Lookout {
     pub fn silent(&self, reads: &Reads, looks: u64) -> Vec<(Vec<u8>, u64)> {
         let slots = reads.slots();
         let silent = slots.iter().zip(&self.seen).filter(|(_, (_, count))| *count >= looks);
-        silent.map(|(slot, (_, count))| (slot.path().clone(), *count)).collect()
+        let still = silent.filter_map(|(slot, (serial, count))| {
+            let path = slot.path().clone();
+            // Otherwise it has come since, and the path may be what is read now.
+            (slot.serial.load(Ordering::Relaxed) == *serial).then_some((path, *count))
+        });
+        still.collect()
     }
 }
 
@@ -149,6 +153,24 @@ mod tests {
         assert_eq!(told, [5, 20, 80].map(|looks| (b"stuck".to_vec(), looks)));
         // The first look sees that it reads, the second that it still does.
         assert_eq!(given_up, [99, 100].map(|look| (look, (b"stuck".to_vec(), look - 1))));
+    }
+
+    #[test]
+    fn what_has_come_since_the_last_look_is_not_silent() {
+        let reads = Reads::default();
+        let readers: [Reader; 3] = std::array::from_fn(|_| reads.reader());
+        let [ended, stuck, moved] = readers.each_ref().map(|reader| reader.begin(b"directory"));
+        let mut lookout = Lookout::default();
+        for _ in 0..2 {
+            lookout.look(&reads, 9);
+        }
+        assert_eq!(lookout.silent(&reads, 1).len(), 3);
+        drop(ended);
+        let _another = readers[0].begin(b"another");
+        moved.at(b"name");
+        assert_eq!(lookout.silent(&reads, 1), [(b"directory".to_vec(), 1)]);
+        drop(stuck);
+        assert!(lookout.silent(&reads, 1).is_empty());
     }
 
     #[test]
