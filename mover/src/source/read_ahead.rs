@@ -99,6 +99,14 @@ struct State {
     stop: bool,
 }
 
+impl State {
+    /// Of a walk that is given up nobody fetches this any more, and whoever is stuck holds the rest for as long.
+    fn forget(&mut self) {
+        self.pending.clear();
+        self.done.clear();
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
@@ -198,10 +206,16 @@ impl ReadAhead {
 
 impl Drop for ReadAhead {
     fn drop(&mut self) {
-        lock(&self.shared.state).stop = true;
+        let is_given_up = self.shared.is_given_up();
+        let mut state = lock(&self.shared.state);
+        state.stop = true;
+        if is_given_up {
+            state.forget();
+        }
+        drop(state);
         self.shared.work.notify_all();
         // One of them may never end. They have all that they need for themselves.
-        if self.shared.is_given_up() {
+        if is_given_up {
             return;
         }
         for thread in self.threads.drain(..) {
@@ -237,9 +251,7 @@ impl Shared {
             }
         }
         if self.is_given_up() {
-            // Nobody fetches this any more, and whoever is stuck holds the rest for as long.
-            state.pending.clear();
-            state.done.clear();
+            state.forget();
         }
     }
 
