@@ -72,7 +72,8 @@ pub const SOURCE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(3
 /// long, and a thread is left behind that nobody can call back, at worst each that reads. Besides its stack such a thread
 /// holds what it works on (of a worker the slab and one frame, some 15 MiB with the largest; of one that walks, the names of a
 /// directory; of the one that compares, a few pages of earlier trees and the verdicts on their packs, some 6 MiB), and the
-/// last four footers of its session. All else of its attempt is given back.
+/// last four footers of its session. All else of its attempt is given back; packs that are being written to a disk, when they
+/// are there.
 pub const SILENT_ATTEMPTS: usize = 8;
 /// So long an attempt that is given up may take for a last checkpoint: its requests have some seconds each.
 pub const GIVE_UP_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);

@@ -4,7 +4,7 @@
 //! that wait is what tells the compressor that the store is the bottleneck.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     future::Future,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, task::AbortHandle};
 
 use crate::{
     error::{Error, Result},
@@ -47,11 +47,12 @@ struct Flight {
 struct FlightState {
     bytes: u64,
     packs: u64,
-    /// Packs that were closed and did not arrive yet, by number.
-    outstanding: BTreeSet<u64>,
+    /// Packs that were closed and did not arrive yet, by number: who sends them, as soon as somebody does.
+    outstanding: BTreeMap<u64, Option<AbortHandle>>,
     /// The number of the next pack that is closed.
     next: u64,
     failed: Option<Error>,
+    is_abandoned: bool,
     deadline: Option<Instant>,
 }
 
@@ -87,7 +88,7 @@ impl Bridge {
         state.next += 1;
         state.bytes += length;
         state.packs += 1;
-        state.outstanding.insert(number);
+        state.outstanding.insert(number, None);
         let error = Some(Error::internal("a pack was dropped on its way"));
         Ok(Room { flight: Arc::clone(&self.flight), number, length, error })
     }
@@ -95,14 +96,16 @@ impl Bridge {
     /// Sends a pack.
     pub(crate) fn send(&self, mut room: Room, pack: PackId, body: Bytes) {
         let (session, monitor) = (Arc::clone(&self.session), Arc::clone(&self.monitor));
+        let number = room.number;
         // The room is given back when the task ends in whatever way.
-        self.handle.spawn(async move {
+        let sending = self.handle.spawn(async move {
             let length = body.len() as u64;
             room.error = session.put_pack(pack, body).await.err();
             if room.error.is_none() {
                 Progress::add(&monitor.progress().bytes_stored, length);
             }
         });
+        self.flight.keep(number, sending.abort_handle());
     }
 
     fn take_room(&self, length: u64) -> Result<MutexGuard<'_, FlightState>> {
@@ -129,7 +132,9 @@ impl Bridge {
     pub(crate) fn settle(&self) -> Result<u64> {
         let mut state = self.flight.lock();
         let upto = state.next;
-        while state.failed.is_none() && state.outstanding.first().is_some_and(|number| *number < upto) {
+        while state.failed.is_none()
+            && state.outstanding.first_key_value().is_some_and(|(number, _)| *number < upto)
+        {
             state = self.flight.wait(state)?;
         }
         match &state.failed {
@@ -138,13 +143,17 @@ impl Bridge {
         }
     }
 
-    /// From now on no pack crosses, and nobody waits here for one.
+    /// From now on no pack crosses, and nobody waits here for one. What is under way is dropped where it is, as in a crash: no
+    /// record names it.
     pub(crate) fn abandon(&self) {
         let mut state = self.flight.lock();
+        state.is_abandoned = true;
         if state.failed.is_none() {
             state.failed = Some(Error::cancelled("what was to be sent is given up"));
         }
+        let sendings: Vec<AbortHandle> = state.outstanding.values_mut().filter_map(Option::take).collect();
         drop(state);
+        sendings.iter().for_each(AbortHandle::abort);
         self.flight.changed.notify_all();
     }
 
@@ -158,6 +167,17 @@ impl Bridge {
 impl Flight {
     fn lock(&self) -> MutexGuard<'_, FlightState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers who sends a pack, which may have arrived already.
+    fn keep(&self, number: u64, sending: AbortHandle) {
+        let mut state = self.lock();
+        if state.is_abandoned {
+            drop(state);
+            sending.abort();
+        } else if let Some(kept) = state.outstanding.get_mut(&number) {
+            *kept = Some(sending);
+        }
     }
 
     fn wait<'s>(&self, state: MutexGuard<'s, FlightState>) -> Result<MutexGuard<'s, FlightState>> {

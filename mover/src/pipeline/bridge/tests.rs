@@ -1,12 +1,18 @@
 use std::{
-    sync::mpsc::{Receiver, sync_channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     thread,
 };
 
+use async_trait::async_trait;
+
 use super::*;
 use crate::{
+    clock::World,
     error::ErrorKind,
     pipeline::testing::{self, Stage, session},
+    repo::{CreateOptions, Repository, Unlock},
+    secret::Key,
+    store::{Decorator, ObjectStore, Put, mem::MemStore},
 };
 
 /// How long something that has to wait is watched waiting.
@@ -148,4 +154,55 @@ async fn a_pack_that_was_sent_is_in_the_store_and_counted() {
     bridge.send(now(&reserve(&bridge, 10)).unwrap(), pack, Bytes::from_static(b"0123456789"));
     assert_eq!(now(&ask(&bridge, Bridge::settle)).unwrap(), 1);
     assert_eq!(Progress::get(&bridge.monitor.progress().bytes_stored), 10);
+}
+
+/// A store that never answers for a pack.
+#[derive(Debug)]
+struct Silent(MemStore);
+
+#[async_trait]
+impl Decorator for Silent {
+    fn inner(&self) -> &dyn ObjectStore {
+        &self.0
+    }
+
+    async fn put_if_absent(&self, name: &str, body: Bytes) -> Result<Put> {
+        if name.starts_with("packs/") {
+            std::future::pending::<()>().await;
+        }
+        self.0.put_if_absent(name, body).await
+    }
+}
+
+/// The contents of a pack, of which somebody sees that they are gone.
+struct Body {
+    _held: SyncSender<()>,
+}
+
+impl AsRef<[u8]> for Body {
+    fn as_ref(&self) -> &[u8] {
+        b"0123456789"
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_given_up_holds_no_packs() {
+    let (unlock, options) = (Unlock::Secret(Key::new([5; 32])), CreateOptions::default());
+    let store = Arc::new(Silent(MemStore::new()));
+    let repository = Repository::create(store, World::system(), &unlock, &options).await.unwrap();
+    let bridge = Arc::new(testing::bridge(session(&repository).await, 100));
+    let [(room, body, gone), (late_room, late_body, late_gone)] = [(); 2].map(|()| {
+        let (held, gone) = sync_channel::<()>(1);
+        let room = now(&reserve(&bridge, 10)).unwrap();
+        (room, Bytes::from_owner(Body { _held: held }), gone)
+    });
+    bridge.send(room, bridge.session().new_pack(), body);
+    assert_eq!(gone.recv_timeout(A_WHILE), Err(RecvTimeoutError::Timeout));
+    bridge.abandon();
+    // Closed before, by somebody who is late.
+    bridge.send(late_room, bridge.session().new_pack(), late_body);
+    for gone in [gone, late_gone] {
+        assert_eq!(gone.recv_timeout(LONG), Err(RecvTimeoutError::Disconnected));
+    }
+    assert_eq!(bridge.settle().unwrap_err().kind(), ErrorKind::Cancelled);
 }
