@@ -32,6 +32,7 @@ mod plan;
 mod problems;
 
 pub(super) use plan::Plan;
+use plan::only;
 use problems::{broken_outcome, directory_problem, given_up_outcome, path_problem, way_problem};
 
 /// So much of the window may be directories that wait to be read: they take about as much as entries.
@@ -502,15 +503,4 @@ impl Shared {
             (Plan::Only(_), None, None) => Plan::Only(Arc::default()),
         }
     }
-}
-
-/// These names and no others.
-fn only<'name>(names: impl IntoIterator<Item = &'name CStr>) -> io::Result<Listed> {
-    let mut listed = Names::default();
-    for name in names {
-        if !listed.push(name) {
-            return Err(io::ErrorKind::OutOfMemory.into());
-        }
-    }
-    Ok(Listed::of(listed))
 }

@@ -1,8 +1,11 @@
 //! Which names of a directory belong to a walk.
 
-use std::{ffi::CStr, sync::Arc};
+use std::{ffi::CStr, io, sync::Arc};
 
-use crate::source::roots::RootNode;
+use crate::{
+    source::roots::RootNode,
+    sys::{directory::Names, names::Listed},
+};
 
 /// What of a directory belongs to the walk.
 #[derive(Debug, Clone)]
@@ -28,4 +31,15 @@ impl Plan {
         }
         .and_then(|roots| roots.children.get(name))
     }
+}
+
+/// These names and no others.
+pub(super) fn only<'name>(names: impl IntoIterator<Item = &'name CStr>) -> io::Result<Listed> {
+    let mut listed = Names::default();
+    for name in names {
+        if !listed.push(name) {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+    }
+    Ok(Listed::of(listed))
 }
