@@ -71,6 +71,7 @@ fn execute(context: &Context, command: Command) -> Result<Outcome> {
         .build()
         .map_err(|error| Error::io(error, "threads for requests cannot be started"))?;
     let result = runtime.block_on(dispatch(context, command));
+    panic::is_over();
     runtime.shutdown_timeout(SHUTDOWN);
     result
 }

@@ -18,11 +18,17 @@ use super::{
 static SPEAKS_JSON: AtomicBool = AtomicBool::new(false);
 /// Whether a thread has panicked, and is ending the program.
 static IS_ENDING: AtomicBool = AtomicBool::new(false);
+/// Whether the outcome is known, and is being told.
+static IS_OVER: AtomicBool = AtomicBool::new(false);
 
 /// From now on, a panic in any thread prints a report and ends the program. Ending at once is safe: a snapshot
 /// exists only once it is whole.
 pub(crate) fn install() {
     std::panic::set_hook(Box::new(|info| {
+        // A thread that a backup left behind finds no runtime any more. What was to be told is known, and it is not this.
+        while IS_OVER.load(Ordering::Relaxed) && std::thread::current().name() != Some("main") {
+            std::thread::park();
+        }
         // Of several threads the first one ends the program, with one report.
         while IS_ENDING.swap(true, Ordering::Relaxed) {
             std::thread::park();
@@ -37,6 +43,11 @@ pub(crate) fn install() {
 /// From now on it is told as programs want it.
 pub(crate) fn speak_json(json: bool) {
     SPEAKS_JSON.store(json, Ordering::Relaxed);
+}
+
+/// From now on only the main thread is heard: the outcome is known.
+pub(crate) fn is_over() {
+    IS_OVER.store(true, Ordering::Relaxed);
 }
 
 fn place(info: &PanicHookInfo<'_>) -> String {
