@@ -47,8 +47,6 @@ pub(super) struct Original {
     reader: SnapshotReader,
     /// The snapshot that the parent is a copy of, as far as it is still there.
     of_parent: Option<SnapshotReader>,
-    /// What the search for that one found out of the run itself.
-    failed: Option<Error>,
 }
 
 impl Original {
@@ -57,18 +55,18 @@ impl Original {
         source: &BackupSource,
         to: &Repository,
         parent: Option<&Snapshot>,
-    ) -> Option<Self> {
-        let BackupSource::Snapshot { from, reader, origin } = source else { return None };
-        let (mut of_parent, mut failed) = (None, None);
+    ) -> Result<Option<Self>> {
+        let BackupSource::Snapshot { from, reader, origin } = source else { return Ok(None) };
+        let mut of_parent = None;
         if let Some(parent) = parent {
             let own = CopiedFrom { repository: to.format().repository, session: parent.session };
             match find_copied(from, parent.copied_from.unwrap_or(own)).await {
                 Ok(found) => of_parent = found.map(|found| SnapshotReader::new(from.clone(), found)),
-                Err(error) if error.is_of_the_run() => failed = Some(error),
+                Err(error) if error.is_of_the_run() => return Err(error),
                 Err(error) => tracing::info!(%error, "all contents of the snapshot are fetched"),
             }
         }
-        Some(Self { origin: *origin, reader: reader.clone(), of_parent, failed })
+        Ok(Some(Self { origin: *origin, reader: reader.clone(), of_parent }))
     }
 
     /// Whether an entry has the contents of the entry of its path in the snapshot that the parent is a copy of.
@@ -159,9 +157,6 @@ impl Dispatcher<'_> {
 
     /// Takes the entries of a snapshot of another repository.
     pub(super) fn snapshot(mut self, reader: &SnapshotReader) -> Result<Dispatched> {
-        if let Some(error) = self.original.as_mut().and_then(|original| original.failed.take()) {
-            return Err(error);
-        }
         let snapshot = reader.snapshot();
         self.earlier.compare_as_of(snapshot.started);
         Progress::add(&self.monitor.progress().bytes_expected, snapshot.statistics.bytes_total);

@@ -157,7 +157,7 @@ pub(super) fn run(
     let (source, image_grid) = (about.source, about.image.as_ref().map_or(0, |image| image.grid));
     let grid = copied::grid(&options.source).unwrap_or(image_grid);
     let packing = (Arc::clone(&shared), Arc::clone(&metadata));
-    let original = bridge.wait(Original::find(&options.source, repository, parent.as_ref()));
+    let original = bridge.wait(Original::find(&options.source, repository, parent.as_ref()))?;
     let stops = (cancel, Arc::clone(&reads));
     let parts = Parts::new(about, memory, packing, (parent.as_ref(), &checkpoints), monitor.clone(), stops);
     let (mut assembled, pages, dispatched) = drive(options, memory, Parts { original, ..parts }, on_end)?;

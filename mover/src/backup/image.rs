@@ -24,7 +24,7 @@ use crate::{
     monitor::Progress,
     pipeline::promise::promise,
     repo::{FileState, ImageState},
-    source::{block::BlockSource, reads::Reader},
+    source::{block::BlockSource, reads::Reader, stored_path},
 };
 
 /// Pieces of an image that wait for the tree.
@@ -34,17 +34,11 @@ const PIECES_AHEAD: usize = 64;
 /// that fits the size.
 pub(super) fn state(source: &BackupSource, parent_grid: u32, reader: &Reader) -> Result<Option<ImageState>> {
     let BackupSource::Block { path, change_id, .. } = source else { return Ok(None) };
-    let _reading = reader.begin(without_slash(path));
+    let _reading = reader.begin(stored_path(path));
     let file = file_state(path)?;
     let size = BlockSource::open(path)?.size();
     let grid = if parent_grid > 0 { parent_grid } else { chunker::grid_for(size) };
     Ok(Some(ImageState { size, grid, change_id: change_id.clone(), file }))
-}
-
-/// The path as it is named everywhere.
-fn without_slash(path: &Path) -> &[u8] {
-    let path = path.as_os_str().as_encoded_bytes();
-    path.strip_prefix(b"/").unwrap_or(path)
 }
 
 /// Times say nothing of the contents of a device.
@@ -75,10 +69,10 @@ impl Dispatcher<'_> {
         changed: Option<&Path>,
         state: &ImageState,
     ) -> Result<Dispatched> {
-        let file = Arc::new(self.reading(without_slash(path), || BlockSource::open(path))?);
+        let file = Arc::new(self.reading(stored_path(path), || BlockSource::open(path))?);
         let (size, grid) = (file.size(), state.grid);
         let changed = changed.map(|list| changed_blocks_of(list, size, grid)).transpose()?;
-        let entry = image_entry(without_slash(path), size);
+        let entry = image_entry(stored_path(path), size);
         self.met += 1;
         let parent = self.earlier.parent.find(&entry.path);
         self.note_lost_parent()?;

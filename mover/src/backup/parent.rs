@@ -121,17 +121,15 @@ impl PageOpener {
         let mut needed = HashSet::new();
         let nonce = self.bridge.session().name().nonce;
         let looks = self.infos.len() > KEYS_CARRIED && nonce.0[0].is_multiple_of(KEYS_LOOKED_UP_EVERY);
-        let looked_up = match looks {
-            true => {
-                self.keys_below(*depth, pages, true, &mut needed, &mut PagesMet::default()).map(|()| true)
+        let mut are_known = false;
+        if looks {
+            match self.keys_below(*depth, pages, true, &mut needed, &mut PagesMet::default()) {
+                Ok(()) => are_known = true,
+                Err(error) if error.is_of_the_run() => return Err(error),
+                Err(_) => {}
             }
-            false => Ok(false),
-        };
-        let is_known = match looked_up {
-            Err(error) if error.is_of_the_run() => return Err(error),
-            looked_up => looked_up.unwrap_or(false),
-        };
-        if !is_known {
+        }
+        if !are_known {
             self.all_carried.store(true, atomic::Ordering::Relaxed);
             needed.extend(self.infos.keys());
         }

@@ -1,7 +1,7 @@
 //! A block device or an image file as a source: read by position.
 
 use std::fs::File;
-use std::os::unix::{ffi::OsStrExt, fs::FileTypeExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Stat;
@@ -40,8 +40,7 @@ impl BlockSource {
 
     /// The path as it was given, without the leading slash.
     pub fn path(&self) -> &[u8] {
-        let path = self.path.as_os_str().as_bytes();
-        path.strip_prefix(b"/").unwrap_or(path)
+        super::stored_path(&self.path)
     }
 
     /// Length in bytes.

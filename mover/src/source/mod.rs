@@ -20,7 +20,7 @@ mod read_ahead;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, os::unix::ffi::OsStrExt as _, path::Path};
 
 use crate::error::Error;
 
@@ -40,6 +40,12 @@ impl Problem {
     pub fn new(path: impl Into<Vec<u8>>, what: impl Into<Cow<'static, str>>, error: Error) -> Self {
         Self { path: path.into(), what: what.into(), error }
     }
+}
+
+/// A path as snapshots have it: slash-joined, without a leading slash.
+pub fn stored_path(path: &Path) -> &[u8] {
+    let path = path.as_os_str().as_bytes();
+    path.strip_prefix(b"/").unwrap_or(path)
 }
 
 /// A path for messages: bytes that are no UTF-8 and control characters are shown escaped.

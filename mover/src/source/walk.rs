@@ -10,17 +10,16 @@
 //! [`order`]: crate::format::order
 
 use std::collections::VecDeque;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Problem;
 use super::directory::OpenDirectory;
 use super::exclude::Exclude;
 use super::read_ahead::{Below, CHILDREN, Key, Plan, ReadAhead};
 use super::reads::Reads;
 use super::roots::{RootNode, merge_roots};
 use super::silent::SilentPaths;
+use super::{Problem, stored_path};
 use crate::error::{Error, Result};
 use crate::format::metadata::{Kind, Metadata};
 use crate::sys::fds::FdCache;
@@ -137,8 +136,7 @@ pub fn walk(options: WalkOptions) -> Result<Walk> {
     let tree = merge_roots(&options.roots)?;
     let reader = options.reads.reader();
     let is_there = |root: &Path| {
-        let path = root.as_os_str().as_bytes();
-        let _reading = reader.begin(path.strip_prefix(b"/").unwrap_or(path));
+        let _reading = reader.begin(stored_path(root));
         root.symlink_metadata().is_ok()
     };
     if !options.roots.iter().any(|root| is_there(root)) {

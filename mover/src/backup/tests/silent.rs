@@ -91,6 +91,16 @@ impl Decorator for Failing {
     }
 }
 
+/// A directory with a large file, one that grows while it is read, and one that comes behind it.
+fn scene(place: &Place, large: usize) -> PathBuf {
+    let source = place.path("source");
+    fs::create_dir(&source).unwrap();
+    write_old(&source.join("0-large"), &noise(1, large));
+    write_old(&source.join("a"), b"small");
+    write_old(&source.join("z"), b"not touched");
+    source
+}
+
 /// A backup of these roots that waits three seconds, and knows from the start that one path does not answer.
 fn options(place: &Place, roots: Vec<PathBuf>, silent: &Path) -> BackupOptions {
     let mut paths = SilentPaths::default();
@@ -118,11 +128,7 @@ async fn comes_back(place: &Place, monitor: &Arc<Stuck>, release: &SyncSender<()
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_answer_is_left_out_and_the_rest_goes_on_where_it_was() {
     let place = Place::new().await;
-    let source = place.path("source");
-    fs::create_dir(&source).unwrap();
-    write_old(&source.join("0-large"), &noise(1, 5 << 20));
-    write_old(&source.join("a"), b"small");
-    write_old(&source.join("z"), b"not touched");
+    let source = scene(&place, 5 << 20);
     let (monitor, release) = Stuck::new(&source.join("a"));
     let options = options(&place, vec![source.clone()], &source.join("z"));
     let repository = place.repository().await;
@@ -160,11 +166,7 @@ async fn what_was_asked_for_ends_the_backup_if_it_does_not_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_is_told_although_a_reader_is_stuck() {
     let place = Place::new().await;
-    let source = place.path("source");
-    fs::create_dir(&source).unwrap();
-    write_old(&source.join("0-large"), &noise(1, 2 << 20));
-    write_old(&source.join("a"), b"small");
-    write_old(&source.join("z"), b"not touched");
+    let source = scene(&place, 2 << 20);
     let (monitor, release) = Stuck::new(&source.join("a"));
     let options = BackupOptions {
         source_timeout: Duration::from_secs(3600),
